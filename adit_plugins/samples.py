@@ -97,9 +97,10 @@ class Sample:
         """Return a `Structure` or `Molecule` with the provenance in `properties["adit"]`."""
         species = [Element.from_Z(int(z)) for z in self.atomic_numbers]
         properties = {KEY: dict(self.provenance)}
-        if self.lattice is None:
+        frac_coords = self.frac_coords
+        if self.lattice is None or frac_coords is None:
             return Molecule(species, self.positions, properties=properties)
-        return Structure(self.lattice, species, self.frac_coords, properties=properties)
+        return Structure(self.lattice, species, frac_coords, properties=properties)
 
     def to_rdkit(self) -> Chem.Mol:
         """Return a sanitised `Mol` with this geometry, perceived bonds and the provenance.
@@ -144,7 +145,7 @@ class Sample:
             ValueError: a site is disordered, an isotope or a dummy, a molecule is charged, a
                 structure is periodic in some directions only, or see `Sample`.
         """
-        numbers = [_site_number(site, i) for i, site in enumerate(structure)]
+        numbers = np.array([_site_number(site, i) for i, site in enumerate(structure)], dtype=int)
         positions = np.array([site.coords for site in structure]).reshape(-1, 3)
         provenance = _load(structure.properties.get(KEY))
         if isinstance(structure, IStructure):
@@ -172,7 +173,7 @@ class Sample:
         if any(atom.GetIsotope() for atom in mol.GetAtoms()):
             raise ValueError("isotopes cannot be represented; call atom.SetIsotope(0) on them")
         _check_neutral(Chem.GetFormalCharge(mol))
-        numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+        numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=int)
         provenance = _load(mol.GetProp(KEY) if mol.HasProp(KEY) else None)
         return cls("molecule", numbers, mol.GetConformer().GetPositions(), None, provenance)
 
