@@ -17,7 +17,6 @@ from adit_plugins.molecules import (
     canonical_smiles,
     check_molecules,
     openbabel_smiles,
-    perceive_bonds,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ __all__ = [
     "is_structure_valid",
     "min_interatomic_distance",
     "openbabel_smiles",
-    "perceive_bonds",
 ]
 
 # Name -> attribute of smact.Element. "smact14" is the table behind all published ADiT, CDVAE,
