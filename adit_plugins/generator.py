@@ -216,10 +216,15 @@ class ADiTGenerator(MSONable):
         return [made[seed, index] for _, seed, index in parsed]
 
     def _sample_indices(
-        self, seed: int, indices: Iterator[int], report: Callable[[int], None] = lambda done: None
+        self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
     ) -> Iterator[Sample]:
         made = 0
         while chunk := list(islice(indices, self.batch_size)):
+
+            def progress(done: int, _total: int, before: int = made) -> None:
+                if report is not None:
+                    report(before + done)
+
             batch = self.model.sample(
                 len(chunk),
                 kind=self.kind,
@@ -229,7 +234,7 @@ class ADiTGenerator(MSONable):
                 num_atoms=self.num_atoms,
                 indices=chunk,
                 sampler=self.sampler,
-                progress=lambda done, _, before=made: report(before + done),
+                progress=progress,
             )
             made += len(chunk)
             yield from from_batch(batch, [self._provenance(seed, index) for index in chunk])

@@ -311,8 +311,8 @@ def _site_number(site: Any, index: int) -> int:
     element = getattr(site.specie, "element", site.specie)
     if not Element.is_valid_symbol(element.symbol):
         raise ValueError(f"site {index} is a dummy atom ({site.species_string})")
-    if element.symbol in ("D", "T"):
-        raise ValueError(f"site {index} is an isotope ({element.symbol}); replace it with H")
+    if element.value in ("D", "T"):  # their symbol is "H"
+        raise ValueError(f"site {index} is an isotope ({element.value}); replace it with H")
     return int(element.Z)
 
 
