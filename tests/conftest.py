@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 TINY_SIZES = {"crystal": [0, 2, 3, 4, 3, 2, 2, 1], "molecule": [0, 0, 1, 2, 3, 3, 3, 2, 1]}
+TINY_ELEMENTS = [1, 3, 6, 7, 8, 9, 11, 17]
 
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder with an untrained ADiT of a few thousand weights, named `tiny`."""
+    """A folder with an ADiT of random weights, named `tiny`: common elements, sane cells."""
     import torch
 
     from adit_model import ADiT, ADiTConfig
@@ -24,6 +27,21 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
         size_histogram=TINY_SIZES,
     )
     torch.manual_seed(0)
+    model = ADiT(config)
+    with torch.no_grad():
+        # A fresh denoiser predicts zero whatever the noise: all samples would be the same.
+        for parameter in model.denoiser.parameters():
+            parameter.normal_(std=0.1)
+        # One constant feature for the lattice head alone, so that cells are of sane size.
+        decoder = model.autoencoder.decoder
+        decoder.transformer.norm.bias[0] = 10.0
+        for head in (decoder.atom_types_head, decoder.pos_head, decoder.frac_coords_head):
+            head.weight[:, 0] = 0.0
+            head.weight *= 4.0
+        decoder.atom_types_head.bias.fill_(-100.0)
+        decoder.atom_types_head.bias[TINY_ELEMENTS] = 0.0
+        decoder.lattice_head.weight[:3, 0] = 0.3  # times 10: 3 angstrom a cube root of atoms
+        decoder.lattice_head.weight[3:, 0] = math.pi / 20
     folder = tmp_path_factory.mktemp("tiny")
-    ADiT(config).save_pretrained(folder)
+    model.save_pretrained(folder)
     return str(folder)
