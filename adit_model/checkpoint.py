@@ -1,0 +1,152 @@
+"""Checkpoints on disk: config.json and safetensors shards with checksums; nothing is unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adit_model.config import ADiTConfig
+
+SHARD_BYTES = 16 * 1000 * 1000
+INDEX = "index.json"
+CONFIG = "config.json"
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+DEFAULT_NAME = "adit-joint"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, or does not fit its configuration."""
+
+
+def resolve(name_or_path: str | Path | None) -> Path:
+    """The folder of a checkpoint: None for the shipped release, a shipped name, or a path.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    known = sorted(p.parent.name for p in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
+    name = DEFAULT_NAME if name_or_path is None else str(name_or_path)
+    for folder in (WEIGHTS_FOLDER / name, Path(name)):
+        if name and (folder / CONFIG).is_file():
+            return folder
+    raise CheckpointError(
+        f"No checkpoint {name!r}. Known: {', '.join(known) or 'none shipped'}. "
+        f"Or give a folder with {CONFIG} and {INDEX}."
+    )
+
+
+def save(folder: Path, config: ADiTConfig, tensors: dict[str, Tensor]) -> None:
+    """Write a checkpoint folder; an older one is replaced only once the new one is complete.
+
+    Args:
+        folder: where to write.
+        config: the configuration.
+        tensors: name to tensor; saved in the precision they have.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        (temporary / CONFIG).write_text(config.to_json())
+        shards = {}
+        for i, shard in enumerate(_split(tensors)):
+            path = temporary / f"model-{i:05d}.safetensors"
+            save_file(shard, path)
+            path.chmod(0o644)
+            shards[path.name] = {"sha256": _digest(path), "bytes": path.stat().st_size}
+        (temporary / INDEX).write_text(json.dumps({"shards": shards}, indent=2))
+        temporary.chmod(0o755)
+        if folder.exists():
+            for stale in [*folder.glob("model-*.safetensors"), folder / INDEX]:
+                stale.unlink(missing_ok=True)
+            for path in temporary.iterdir():
+                path.replace(folder / path.name)  # other files, such as a model card, stay
+        else:
+            temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        num_bytes = tensor.numel() * tensor.element_size()
+        if shards[-1] and size + num_bytes > SHARD_BYTES:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += num_bytes
+    return shards
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load(folder: Path) -> tuple[ADiTConfig, dict[str, Tensor], str]:
+    """Read and verify a checkpoint folder.
+
+    Returns:
+        The configuration, float32 tensors by name, and 12 hexadecimal digits that identify the
+        weights.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, changed, or not what it should be.
+    """
+    try:
+        config = ADiTConfig.from_json((folder / CONFIG).read_text())
+        shards = json.loads((folder / INDEX).read_text())["shards"]
+        expected = {str(name): str(entry["sha256"]) for name, entry in shards.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder} is no readable checkpoint: {error}") from error
+    tensors: dict[str, Tensor] = {}
+    for name, digest in expected.items():
+        path = folder / Path(name).name
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing. Install or copy the checkpoint again.")
+        if _digest(path) != digest:
+            raise CheckpointError(
+                f"{path} is damaged: its checksum is not the one in {INDEX}. "
+                "Install or copy the checkpoint again."
+            )
+        try:
+            with safe_open(path, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensors[key] = file.get_tensor(key).to(torch.float32)
+        except SafetensorError as error:
+            raise CheckpointError(f"{path} is no safetensors file: {error}") from error
+    identity = hashlib.sha256("".join(sorted(expected.values())).encode()).hexdigest()[:12]
+    return config, tensors, identity
+
+
+def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    """Copy tensors into a module.
+
+    Raises:
+        CheckpointError: names or shapes differ; the first few are listed.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    extra = sorted(tensors.keys() - own.keys())
+    wrong = [
+        f"{k}: {tuple(tensors[k].shape)} for {tuple(own[k].shape)}"
+        for k in sorted(own.keys() & tensors.keys())
+        if own[k].shape != tensors[k].shape
+    ]
+    problems = [
+        f"{title} {items[:5]}{' ...' if len(items) > 5 else ''}"
+        for title, items in (("missing", missing), ("unknown", extra), ("wrong shape", wrong))
+        if items
+    ]
+    if problems:
+        raise CheckpointError(f"{origin} does not fit its {CONFIG}: {'; '.join(problems)}")
+    module.load_state_dict(tensors)

@@ -1,0 +1,186 @@
+"""Frozen configurations that describe a network completely, with a JSON round trip.
+
+The defaults are our own release recipe; `published()` is the architecture of arXiv 2503.03965.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+KINDS = ("crystal", "molecule")  # the class labels of the first condition, from 1; 0 is "none"
+SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, depth, heads
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Sizes and options of the variational autoencoder."""
+
+    width: int = 512
+    num_heads: int = 8
+    encoder_depth: int = 8
+    decoder_depth: int = 8
+    mlp_width: int = 2048
+    latent_dim: int = 8
+    num_types: int = 100  # atomic numbers 0..99; 0 is never a real atom
+    # The coordinates of one or two atoms cannot determine the cell, so it may enter as well.
+    lattice_input: bool = False
+    # "standard": molecules enter centred, crystals in the orientation of their cell parameters,
+    # with fractional coordinates in [-0.02, 0.98) so that numerical zeros do not split in two.
+    input_frame: Literal["given", "standard"] = "given"
+    # "wrapped": the fractional loss counts the nearest periodic image.
+    frac_loss: Literal["plain", "wrapped"] = "plain"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One label of the condition vector: a class in 1..size, 0 meaning "none"."""
+
+    name: str
+    size: int
+    type: Literal["class"] = "class"
+    dropout: float = 0.0  # share of training labels replaced by "none", for guidance
+
+
+def _default_conditions() -> tuple[Condition, ...]:
+    return (Condition("kind", len(KINDS), dropout=0.1),)
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Sizes and options of the diffusion transformer."""
+
+    width: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: int = 4
+    latent_dim: int = 8
+    time_features: int = 256
+    # "shared": one modulation for all blocks plus a learned offset a block (30 % fewer weights at size S).
+    modulation: Literal["block", "shared"] = "block"
+    self_conditioning: bool = True
+    # The published network sees t in [0, 1] itself; a scale resolves late times better.
+    time_scale: float = 1.0
+    # "x1": the output is the clean latent. "preconditioned": the output is added to a share of
+    # the noisy latent (EDM, arXiv 2206.00364, eq. 7), which keeps fine detail at late times.
+    prediction: Literal["x1", "preconditioned"] = "x1"
+    conditions: tuple[Condition, ...] = field(default_factory=_default_conditions)
+
+    def __post_init__(self) -> None:
+        conditions = tuple(
+            c if isinstance(c, Condition) else Condition(**c) for c in self.conditions
+        )
+        object.__setattr__(self, "conditions", conditions)
+        if not conditions or conditions[0].size != len(KINDS):
+            raise ValueError(
+                f"the first condition must be the kind, with {len(KINDS)} classes {KINDS}; "
+                f"got {conditions[:1]}"
+            )
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Options of the flow between noise and latents; recorded because samplers depend on them."""
+
+    # Latents are shifted and scaled to zero mean and unit variance a channel before the flow.
+    standardize_latents: bool = True
+    # The published flow subtracts the mean over a structure's atoms from its noise.
+    center_noise: bool = False
+    # "logit_normal": more training where the structure forms; "uniform": the published choice.
+    time_sampling: Literal["uniform", "logit_normal"] = "logit_normal"
+    time_mean: float = 0.6  # of logit(t): above 0 favours late times, where geometry settles
+    time_std: float = 1.3
+    # "principal": molecules are turned to their principal axes before encoding, so that the
+    # denoiser need not learn every orientation; "random": rotated at random.
+    molecule_frame: Literal["principal", "random"] = "principal"
+
+
+@dataclass(frozen=True)
+class ADiTConfig:
+    """Everything but the weights of an `ADiT`."""
+
+    name: str = "adit"
+    autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
+    denoiser: DenoiserConfig | None = field(default_factory=DenoiserConfig)  # None: stage one
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    # Structures of 0, 1, 2, ... atoms in the training set, by kind; sizes are drawn from it.
+    size_histogram: dict[str, list[int]] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)  # data, steps, hardware, licence
+
+    def __post_init__(self) -> None:
+        if self.denoiser is None:
+            return
+        if self.autoencoder.latent_dim != self.denoiser.latent_dim:
+            raise ValueError(
+                f"latent_dim differs: autoencoder {self.autoencoder.latent_dim}, "
+                f"denoiser {self.denoiser.latent_dim}; use one number"
+            )
+
+    @property
+    def max_num_atoms(self) -> int:
+        """The largest structure that this model was trained on (atoms)."""
+        return max((len(h) - 1 for h in self.size_histogram.values()), default=0)
+
+    def to_json(self) -> str:
+        """Return the configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> ADiTConfig:
+        """Rebuild a configuration.
+
+        Raises:
+            ValueError: the text is no JSON, or holds an unknown or missing field.
+        """
+        try:
+            return _build(cls, json.loads(text))
+        except (TypeError, KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"config.json does not describe an ADiT model: {error}") from error
+
+
+_NESTED = {
+    "autoencoder": AutoencoderConfig,
+    "denoiser": DenoiserConfig,
+    "flow": FlowConfig,
+}
+
+
+def _build(cls: type, values: dict[str, Any]) -> Any:
+    if not isinstance(values, dict):
+        raise TypeError(f"expected an object for {cls.__name__}, got {type(values).__name__}")
+    nested = {k: _build(_NESTED[k], v) for k, v in values.items() if k in _NESTED and v}
+    values = values | nested
+    return cls(**values)
+
+
+def published(size: str = "B") -> ADiTConfig:
+    """The configuration of the published checkpoint with a denoiser of size S, B or L."""
+    width, depth, heads = sized(size)
+    return ADiTConfig(
+        name=f"published-{size}",
+        denoiser=DenoiserConfig(
+            width=width,
+            depth=depth,
+            num_heads=heads,
+            conditions=(Condition("kind", 2, dropout=0.1), Condition("space_group", 230)),
+        ),
+        flow=FlowConfig(
+            standardize_latents=False,
+            center_noise=True,
+            time_sampling="uniform",
+            molecule_frame="random",
+        ),
+    )
+
+
+def sized(size: str) -> tuple[int, int, int]:
+    """Width, depth and heads of a named denoiser size.
+
+    Raises:
+        ValueError: the name is not known.
+    """
+    if size not in SIZES:
+        raise ValueError(f"No denoiser size {size!r}. Known: {', '.join(SIZES)}.")
+    return SIZES[size]

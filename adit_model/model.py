@@ -1,0 +1,202 @@
+"""ADiT: the autoencoder and the denoiser as one model that loads, encodes, decodes and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from adit_model import checkpoint
+from adit_model.autoencoder import Autoencoder, Decoded
+from adit_model.batch import AtomBatch, lattice_from_parameters
+from adit_model.config import KINDS, ADiTConfig
+from adit_model.denoiser import Denoiser
+from adit_model.samplers import Request, sample_latents
+
+
+class ADiT(nn.Module):
+    """All-atom Diffusion Transformer (arXiv 2503.03965).
+
+    Example:
+        >>> from adit_model import ADiT
+        >>> model = ADiT.from_pretrained()
+        >>> batch = model.sample(4, kind="crystal", num_steps=10, seed=0)
+        >>> len(batch)
+        4
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: ADiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.hash = "untrained"
+        self.autoencoder = Autoencoder(config.autoencoder)
+        self.denoiser = Denoiser(config.denoiser) if config.denoiser is not None else None
+        width = config.autoencoder.latent_dim
+        self.register_buffer("latent_mean", torch.zeros(width))
+        self.register_buffer("latent_std", torch.ones(width))
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name, the first part of every sample id."""
+        return self.config.name
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.latent_mean.device
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path | None = None, device: str | torch.device | None = None
+    ) -> ADiT:
+        """Load a checkpoint.
+
+        Args:
+            name_or_path: None for the shipped release, a shipped name, or a folder.
+            device: where to put the weights; by default CUDA if there is one, else the CPU.
+
+        Raises:
+            CheckpointError: there is no such checkpoint, or it is damaged.
+        """
+        folder = checkpoint.resolve(name_or_path)
+        config, tensors, identity = checkpoint.load(folder)
+        model = cls(config)
+        checkpoint.load_into(model, tensors, str(folder))
+        model.hash = identity
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(device).eval()
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write config.json and safetensors shards of at most 16 MB with checksums."""
+        tensors = {name: t.to(dtype) if t.dim() > 1 else t for name, t in self.state_dict().items()}
+        checkpoint.save(Path(folder), self.config, tensors)
+
+    @torch.no_grad()
+    def encode(self, batch: AtomBatch) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents, `[batch, atoms, latent_dim]` each.
+
+        Raises:
+            ValueError: the batch is empty or holds a type that the model has no embedding for.
+        """
+        top = self.config.autoencoder.num_types - 1
+        if len(batch) == 0 or int(batch.num_atoms.min()) == 0:
+            raise ValueError("encode needs structures with at least one atom each")
+        if int(batch.atomic_numbers.max()) > top:
+            raise ValueError(
+                f"atomic number {int(batch.atomic_numbers.max())} is beyond this model's {top}"
+            )
+        return self.autoencoder.encode(batch.to(self.device))
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, batch: AtomBatch) -> AtomBatch:
+        """Atoms of a latent `[batch, atoms, latent_dim]`.
+
+        Args:
+            latent: latents in the autoencoder's own scale, as `encode` gives them.
+            batch: tells which structures are periodic and where there are atoms; nothing else
+                of it is used.
+        """
+        batch = batch.to(self.device)
+        decoded = self.autoencoder.decode(latent.to(self.device), batch.mask)
+        return to_atoms(decoded, batch.periodic, batch.mask)
+
+    def reconstruct(self, batch: AtomBatch) -> AtomBatch:
+        """Encode and decode a batch, without noise in the latent."""
+        return self.decode(self.encode(batch)[0], batch)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int,
+        kind: str = "crystal",
+        num_steps: int = 50,
+        guidance_scale: float = 2.0,
+        seed: int = 0,
+        num_atoms: int | Sequence[int] | None = None,
+        conditions: dict[str, int] | None = None,
+        noise: Sequence[Tensor] | None = None,
+        *,
+        indices: Sequence[int] | None = None,
+        sampler: str = "euler",
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AtomBatch:
+        """Generate structures.
+
+        Sample `i` of seed `s` is a function of (s, i) alone, however many are made at once.
+
+        Args:
+            num: how many structures.
+            kind: "crystal" or "molecule".
+            num_steps: steps from noise to data.
+            guidance_scale: classifier-free guidance towards the conditions; 1 is none.
+            seed: names the sequence of samples.
+            num_atoms: atoms a structure, one number or one a sample; by default drawn from the
+                training set's sizes.
+            conditions: class labels of further conditions by name.
+            noise: the starting noise of each sample, `[num_atoms, latent_dim]`.
+            indices: which samples of the sequence; by default the first `num`.
+            sampler: a step rule, see `adit_model.samplers.STEP_RULES`.
+            batch_size: most structures run at once; batches hold structures of one size.
+            progress: called with (done, total).
+
+        Returns:
+            The structures in the order of `indices`, padded to the largest.
+
+        Raises:
+            ValueError: an argument is out of range; the message names the allowed values.
+        """
+        if self.denoiser is None:
+            raise ValueError(
+                f"{self.name!r} holds only an autoencoder; train a denoiser on it first"
+            )
+        request = Request.checked(
+            self.config,
+            num,
+            kind,
+            num_steps,
+            guidance_scale,
+            seed,
+            num_atoms,
+            conditions,
+            noise,
+            indices,
+            sampler,
+            batch_size,
+        )
+        made: list[AtomBatch] = []
+        order: list[int] = []
+        for rows, latent in sample_latents(self.denoiser, request, self.device):
+            latent = latent * self.latent_std + self.latent_mean
+            mask = torch.ones(latent.shape[:2], dtype=torch.bool, device=self.device)
+            periodic = torch.full((len(rows),), kind == KINDS[0], device=self.device)
+            made.append(to_atoms(self.autoencoder.decode(latent, mask), periodic, mask))
+            order += rows
+            if progress is not None:
+                progress(len(order), num)
+        inverse = torch.argsort(torch.tensor(order, device=self.device))
+        return AtomBatch.concatenate(made)[inverse]
+
+
+def to_atoms(decoded: Decoded, periodic: Tensor, mask: Tensor) -> AtomBatch:
+    """Read a crystal from types, fractional coordinates and cell; a molecule from positions.
+
+    Cells and coordinates are taken as they come: an impossible cell stays impossible, for the
+    validity checks to count.
+    """
+    # 0 is no element: the next likely type would be a choice of ours, 1 is the published one.
+    numbers = decoded.type_logits.argmax(dim=-1).clamp_min(1) * mask
+    crystal = periodic[:, None, None]
+    atoms = mask.unsqueeze(-1)
+    frac = torch.where(crystal & atoms, decoded.frac_coords % 1.0, 0.0)
+    lattice = lattice_from_parameters(decoded.lengths.clamp_min(1e-3), decoded.angles)
+    lattice = torch.where(crystal, lattice, 0.0)
+    mean = (decoded.positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
+    positions = torch.where(crystal, frac @ lattice, (decoded.positions - mean) * atoms)
+    return AtomBatch(numbers, frac, positions, lattice, periodic, mask)

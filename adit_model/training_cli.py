@@ -1,0 +1,229 @@
+"""Command line of `python -m adit_model.training`: options, progress and the loss plot."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adit_model.config import SIZES, ADiTConfig, AutoencoderConfig, DenoiserConfig, sized
+from adit_model.model import ADiT
+from adit_model.training import (
+    STAGES,
+    Trainer,
+    TrainingConfig,
+    TrainingError,
+    initial_model,
+    run,
+)
+
+INTERRUPTED = 130  # the shell's exit status for Ctrl-C
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options; defaults are those of the shipped release."""
+    p = argparse.ArgumentParser(
+        prog="adit train", description="Train a stage of ADiT on prepared data."
+    )
+    p.add_argument("stage", choices=STAGES)
+    p.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="prepared files, see `adit data prepare`",
+    )
+    p.add_argument("--out", required=True, metavar="DIR", help="run folder")
+    p.add_argument("--autoencoder", type=Path, metavar="DIR", help="trained first stage")
+    p.add_argument(
+        "--shares",
+        type=float,
+        nargs="+",
+        default=(),
+        help="share of each step's atoms by data set; equal by default",
+    )
+    p.add_argument("--name", default="adit", help="checkpoint name, first part of sample ids")
+    p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    p.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
+    p.add_argument("--width", type=int, help="of the stage's Transformer")
+    p.add_argument("--depth", type=int, help="layers (autoencoder: encoder and decoder each)")
+    p.add_argument("--num-heads", type=int)
+    p.add_argument("--modulation", choices=("block", "shared"), default="shared")
+    for name in (
+        "tokens",
+        "learning_rate",
+        "weight_decay",
+        "warmup_steps",
+        "ema_decay",
+        "seed",
+        "steps",
+        "minutes",
+        "precision",
+        "save_minutes",
+        "log_steps",
+        "threads",
+    ):
+        default = TrainingConfig.__dataclass_fields__[name].default
+        kind = {
+            "tokens": int,
+            "warmup_steps": int,
+            "seed": int,
+            "steps": int,
+            "threads": int,
+            "log_steps": int,
+            "precision": str,
+        }.get(name, float)
+        p.add_argument(
+            "--" + name.replace("_", "-"), type=kind, default=default, help=f"default: {default}"
+        )
+    p.add_argument("--compile", action="store_true", help="torch.compile the network")
+    p.add_argument("--device", help="cpu, cuda, ...; by default CUDA if there is one")
+    return p
+
+
+def architecture(args: argparse.Namespace) -> ADiTConfig:
+    """The configuration that the options describe."""
+    width, depth, heads = sized(args.size) if args.size else (256, 6, 8)
+    if args.stage == "autoencoder":
+        width, depth, heads = (128, 3, 4) if args.size is None else (512, 8, 8)
+    width, depth = args.width or width, args.depth or depth
+    heads = args.num_heads or heads
+    autoencoder = AutoencoderConfig(
+        width=width,
+        num_heads=heads,
+        encoder_depth=depth,
+        decoder_depth=depth,
+        mlp_width=4 * width,
+        lattice_input=True,
+        input_frame="standard",
+        frac_loss="plain",
+    )
+    denoiser = DenoiserConfig(
+        width=width,
+        depth=depth,
+        num_heads=heads,
+        modulation=args.modulation,
+        time_scale=100.0,
+        prediction="preconditioned",
+    )
+    return ADiTConfig(name=args.name, autoencoder=autoencoder, denoiser=denoiser)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a training stage; returns the exit status."""
+    args = parser().parse_args(argv)
+    try:
+        return _train(args)
+    except (ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+
+
+def _train(args: argparse.Namespace) -> int:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    names = {f.name for f in dataclasses.fields(TrainingConfig)}
+    options = {k: v for k, v in vars(args).items() if k in names}
+    config = TrainingConfig(**options | {"data": tuple(args.data), "shares": tuple(args.shares)})
+    out = Path(config.out)
+    state = out / "state.safetensors"
+    if state.exists() and not args.resume:
+        raise TrainingError(f"{out} holds a run: pass --resume to continue it, or another --out")
+    if args.resume and not state.exists():
+        raise TrainingError(f"{out} holds no run to resume; leave out --resume to begin one")
+    model = initial_model(config, architecture(args), args.autoencoder)
+    trainer = Trainer(config, model, device)
+    if args.resume:
+        trainer.resume()
+    out.mkdir(parents=True, exist_ok=True)
+    _record(trainer, out)
+    with progress_bar(config.stage) as report:
+        finished = run(trainer, report)
+    _describe(trainer)
+    if plot_losses(out):
+        print(f"Losses: {out / 'loss.png'}")
+    print(f"Weights: {out / 'model'} after {trainer.step} steps, {trainer.seconds / 60:.1f} min")
+    if not finished:
+        print("Interrupted; continue with --resume.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _record(trainer: Trainer, out: Path) -> None:
+    (out / "training.json").write_text(json.dumps(dataclasses.asdict(trainer.config), indent=2))
+
+
+def _describe(trainer: Trainer) -> None:
+    """Put data, budget and hardware into the checkpoint's own configuration."""
+    model: ADiT = trainer.model
+    gpu = torch.cuda.get_device_name() if trainer.device.type == "cuda" else ""
+    entry: dict[str, Any] = {
+        "data": [
+            {"name": d.name, "source": d.source, "structures": len(d.num_atoms)}
+            for d in trainer.data
+        ],
+        "steps": trainer.step,
+        "minutes": round(trainer.seconds / 60, 1),
+        "tokens_per_step": sum(trainer.tokens),
+        "precision": trainer.precision,
+        "hardware": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+    }
+    provenance = model.config.provenance | {trainer.config.stage: entry}
+    model.config = dataclasses.replace(model.config, provenance=provenance)
+    trainer.save()
+
+
+@contextmanager
+def progress_bar(stage: str) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A rich bar on a terminal; plain lines elsewhere or without rich."""
+
+    def text(row: dict[str, float]) -> str:
+        losses = " ".join(f"{k} {v:.4f}" for k, v in row.items() if k.endswith("_loss"))
+        return f"step {row['step']} {losses} {row['tokens_per_second']} atoms/s"
+
+    try:
+        from rich.progress import Progress
+    except ImportError:
+        Progress = None  # type: ignore[assignment, misc]  # noqa: N806
+    if Progress is None or not sys.stderr.isatty():
+        yield lambda row: print(f"{row['progress']:5.1%} {text(row)}", file=sys.stderr)
+        return
+    from rich.console import Console
+
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(stage, total=1.0)
+        yield lambda row: progress.update(task, completed=row["progress"], description=text(row))
+
+
+def plot_losses(out: Path) -> bool:
+    """Draw the losses of `log.jsonl` into `loss.png`; False without matplotlib or rows."""
+    try:
+        import matplotlib as mpl
+
+        mpl.use("Agg")
+        import matplotlib.pyplot as plt
+    except ImportError:
+        print("No loss plot: pip install matplotlib", file=sys.stderr)
+        return False
+    log = out / "log.jsonl"
+    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    if not rows:
+        return False
+    figure, axes = plt.subplots()
+    for name in sorted({k for row in rows for k in row if k.endswith("_loss")}):
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), label=name)
+    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    axes.legend()
+    figure.savefig(out / "loss.png", dpi=120)
+    plt.close(figure)
+    return True
