@@ -1,0 +1,74 @@
+"""The tables that a campaign ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from adit_plugins.campaign.funnel import Count, crystal_funnel, molecule_funnel
+from adit_plugins.campaign.pipeline import Campaign, Crystal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_tables(campaign: Campaign, console: Console, num_candidates: int = 10) -> None:
+    """Print the funnels and the best candidates."""
+    if campaign.crystals:
+        _print_funnel(console, "Crystals", crystal_funnel(campaign.crystals))
+        if any(crystal.relaxation is not None for crystal in campaign.crystals):
+            _print_candidates(console, campaign.crystals, num_candidates)
+    if campaign.molecules:
+        _print_funnel(console, "Molecules", molecule_funnel(campaign.molecules))
+
+
+def _print_funnel(console: Console, title: str, counts: Iterable[Count]) -> None:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    table.add_column("number", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("of")
+    for count in counts:
+        share = "-" if count.share is None else f"{count.share:.1f} %"
+        table.add_row(count.name, f"{count.number}/{count.total}", share, count.base)
+    console.print(table)
+
+
+def _print_candidates(console: Console, crystals: Sequence[Crystal], num: int) -> None:
+    from rich.table import Table
+
+    ranked = sorted((c for c in crystals if c.rank is not None), key=lambda c: c.rank or 0)
+    if not ranked:
+        console.print("No candidate: none is valid, unique, novel and placed on the hull.")
+        return
+    table = Table(
+        title=f"Candidates (valid, unique, novel): {min(num, len(ranked))} best of {len(ranked)}",
+        title_justify="left",
+        title_style="bold",
+        caption="eV/atom by the potential. Coverage: sub-systems with reference phases. "
+        "* not converged: an upper bound.",
+        caption_justify="left",
+    )
+    for heading in ("rank", "formula", "E form", "E hull", "phases", "coverage"):
+        table.add_column(heading, justify="left" if heading == "formula" else "right")
+    table.add_column("id")
+    for crystal in ranked[:num]:
+        table.add_row(*_candidate_row(crystal))
+    console.print(table)
+
+
+def _candidate_row(crystal: Crystal) -> list[str]:
+    hull, result = crystal.hull, crystal.relaxation
+    assert hull is not None  # it has a rank
+    assert result is not None
+    return [
+        str(crystal.rank),
+        crystal.structure.composition.reduced_formula,
+        f"{crystal.formation_energy_per_atom:.3f}",
+        f"{hull.energy_above_hull:.3f}{'' if result.converged else '*'}",
+        str(hull.num_reference_phases),
+        f"{hull.num_subsystems_covered}/{hull.num_subsystems}",
+        crystal.sample.id,
+    ]

@@ -1,0 +1,79 @@
+"""The group of commands, and how every expected failure becomes one line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+from adit_plugins import __version__
+from adit_plugins.cli.data import data
+from adit_plugins.cli.discover import discover
+from adit_plugins.cli.doctor import doctor
+from adit_plugins.cli.generate import generate
+from adit_plugins.cli.train import train
+
+USER_ERROR = 2
+INTERRUPTED = 130  # the shell's exit status for Ctrl-C
+
+
+class OneLineErrors(click.Group):
+    """A group that reports users' mistakes as `Error: ...` without usage text or traceback.
+
+    Anything unexpected keeps its traceback: it is a bug, and the traceback is the report.
+    """
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command and leave with its exit status."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            status = 0
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "adit"
+            _fail(f"{error.format_message()} See: {command} --help")
+        except click.ClickException as error:
+            _fail(error.format_message())
+        except click.Abort:
+            click.echo("Interrupted.", err=True)
+            status = INTERRUPTED
+        except Exception as error:
+            if not isinstance(error, _expected_errors()):
+                raise
+            _fail(str(error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    sys.exit(USER_ERROR)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """What library calls raise for bad input; imported only once something has failed."""
+    from adit_plugins.registry import MissingExtraError, UnknownPluginError
+    from adit_plugins.relax import RelaxerError
+
+    return (ValueError, OSError, MissingExtraError, UnknownPluginError, RelaxerError)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="adit")
+def main() -> None:
+    """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""
+
+
+for command in (discover, generate, data, train, doctor):
+    main.add_command(command)

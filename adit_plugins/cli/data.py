@@ -1,0 +1,34 @@
+"""`adit data`: prepare data sets for training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def data() -> None:
+    """Prepare data sets for training."""
+
+
+@data.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("data"), show_default=True, metavar="DIR"
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Your own file or folder instead of a download (one data set only).",
+)
+def prepare(names: tuple[str, ...], out: Path, source: Path | None) -> None:
+    """Turn data sets into arrays that training loads in seconds.
+
+    NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own parquet,
+    CSV or folder of CIFs, with --source), or any that an installed plugin adds.
+    """
+    from adit_plugins.datasets import prepare as prepare_data
+
+    for path in prepare_data(list(names), out, source):
+        click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -1,0 +1,123 @@
+"""`adit doctor`: what is installed, what was found, and what to install for the rest."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+
+from adit_plugins import __version__
+
+PACKAGES = (
+    "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "smact", "posebusters",
+    "chgnet", "mace-torch", "entrypoints",
+)  # fmt: skip
+
+
+@click.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Show versions, devices, weights and extras; exit status 1 if something needed is missing."""
+    sound = [
+        _section("Versions", _versions()),
+        _section("Devices", _devices()),
+        _section("Weights", _weights()),
+        _section("Plugins", _plugins()),
+        _section("Extras", _extras()),
+    ]
+    ctx.exit(0 if all(sound) else 1)
+
+
+Finding = tuple[bool | None, str, str]  # fine, missing but needed (False), or optional (None)
+
+
+def _section(title: str, findings: Iterator[Finding]) -> bool:
+    """Print a section as it is found; False if something needed is missing."""
+    click.echo(title)
+    sound = True
+    for good, name, text in findings:
+        mark = {True: "ok", False: "MISSING", None: "-"}[good]
+        click.echo(f"  {mark:8}{name:22}{text}")
+        sound = sound and good is not False
+    return sound
+
+
+def _versions() -> Iterator[Finding]:
+    python_fits = sys.version_info >= (3, 11)
+    yield python_fits, "python", f"{platform.python_version()} ({sys.executable})"
+    yield True, "adit-plugins", f"{__version__} ({Path(__file__).parents[1]})"
+    for name in PACKAGES:
+        try:
+            yield True, name, version(name)
+        except PackageNotFoundError:
+            yield False, name, f"pip install {name}"
+
+
+def _devices() -> Iterator[Finding]:
+    if find_spec("torch") is None:
+        return
+    import torch
+
+    yield True, "cpu", f"{torch.get_num_threads()} threads"
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        memory = properties.total_memory / 2**30
+        yield True, f"cuda:{i}", f"{properties.name}, {memory:.0f} GiB"
+    if not torch.cuda.is_available():
+        build = torch.version.cuda
+        yield (
+            None,
+            "cuda",
+            f"no GPU found (torch is built for {f'CUDA {build}' if build else 'CPU'})",
+        )
+
+
+def _weights() -> Iterator[Finding]:
+    if find_spec("torch") is None:
+        return
+    from adit_model import checkpoint
+
+    folders = sorted(p.parent for p in checkpoint.WEIGHTS_FOLDER.glob(f"*/{checkpoint.CONFIG}"))
+    if checkpoint.DEFAULT_NAME not in {folder.name for folder in folders}:
+        yield False, checkpoint.DEFAULT_NAME, "not in this installation; pass --checkpoint DIR"
+    for folder in folders:
+        try:
+            config, tensors, identity = checkpoint.load(folder)
+        except checkpoint.CheckpointError as error:
+            yield False, folder.name, str(error)
+            continue
+        millions = sum(tensor.numel() for tensor in tensors.values()) / 1e6
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6
+        sizes = f"at most {config.max_num_atoms} atoms"
+        yield (
+            True,
+            folder.name,
+            f"{millions:.1f} M parameters, {size:.0f} MB, {sizes}, checksums match ({identity})",
+        )
+
+
+def _plugins() -> Iterator[Finding]:
+    from adit_plugins import registry
+
+    for group in registry.GROUPS:
+        names = registry.names(group)
+        yield (True if names else None), group, ", ".join(names) or "none"
+
+
+def _extras() -> Iterator[Finding]:
+    from adit_plugins.registry import EXTRAS
+
+    try:
+        requires("adit-plugins")
+    except PackageNotFoundError:
+        yield False, "adit-plugins", "on the path, but not installed: pip install -e ."
+    for module, extra in sorted(EXTRAS.items(), key=lambda item: item[1]):
+        if find_spec(module) is not None:
+            yield True, extra, f"{module} found"
+        else:
+            yield None, extra, f'pip install "adit-plugins[{extra}]"'

@@ -1,0 +1,64 @@
+"""Options that several commands share, and checks that need torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+KINDS = ("crystal", "molecule")
+
+_SAMPLING = (
+    click.option("--checkpoint", help="Name or folder of the weights. [default: the release]"),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option(
+        "--num-steps",
+        type=click.IntRange(min=1),
+        default=50,
+        show_default=True,
+        help="Steps from noise to structure.",
+    ),
+    click.option(
+        "--guidance-scale",
+        type=click.FloatRange(min=0),
+        default=2.0,
+        show_default=True,
+        help="Classifier-free guidance; 1 is none.",
+    ),
+    click.option("--sampler", default="euler", show_default=True, help="Step rule."),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=64,
+        show_default=True,
+        help="Samples made at once; bounds the memory, not the result.",
+    ),
+    click.option("--device", help="cpu, cuda, cuda:1, ... [default: CUDA if there is one]"),
+)
+
+
+def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how samples are made."""
+    for option in reversed(_SAMPLING):
+        command = option(command)
+    return command
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        ValueError: the name is unknown or there is no such device.
+    """
+    if device is None:
+        return
+    import torch
+
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing backend
+        raise ValueError(f"No device {device!r} here. Known: {', '.join(known)}.") from error
