@@ -273,7 +273,7 @@ def place_on_hull(crystal: Crystal, hull: Hull) -> None:
         energy = formation_energy_per_atom(composition, result.energy_per_atom)
         crystal.formation_energy_per_atom = energy
         crystal.hull = hull.energy_above_hull(composition, energy)
-    except ValueError as error:  # an element without a reference: the others go on
+    except (ValueError, ArithmeticError) as error:  # say, no reference for an element
         crystal.hull_problem = str(error)
 
 

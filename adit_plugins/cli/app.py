@@ -69,7 +69,7 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     return (ValueError, OSError, MissingExtraError, UnknownPluginError, RelaxerError)
 
 
-@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("adit", cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="adit")
 def main() -> None:
     """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""

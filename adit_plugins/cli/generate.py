@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,12 +104,17 @@ def _write(samples: Iterator[Sample], out: str, total: int) -> bool:
         kept = f"they are in {out}" if done else "nothing was written"
         click.echo(f"Interrupted: {done} of {total} samples were finished; {kept}.", err=True)
         return False
-    if result.skipped:
-        print(
-            f"{len(result.skipped)} of {total} cannot be held by this format and were left out; "
-            f"the first: {result.skipped[0][0]}: {result.skipped[0][1]}",
-            file=sys.stderr,
+    if not result.written:
+        raise ValueError(
+            f"none of the {total} samples fits into {out}: {result.skipped[0][1]}. "
+            "Use .extxyz, .db or .json."
         )
-    kept = f"{result.written} samples in {out}" if result.written else "Nothing to write"
-    click.echo(f"{kept}.")
+    if result.skipped:
+        name, reason = result.skipped[0]
+        click.echo(
+            f"{len(result.skipped)} of {total} do not fit into this format and were left out, "
+            f"the first, {name}: {reason}",
+            err=True,
+        )
+    click.echo(f"{result.written} samples in {out}.")
     return True

@@ -1,0 +1,261 @@
+"""The command line as a person uses it: results, one-line errors, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from adit_plugins.cli import main
+from adit_plugins.writers import read_structures
+
+FAST = ["--num-steps", "2", "--device", "cpu"]
+
+
+def adit(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def assert_error(result: Result, *parts: str) -> None:
+    """Exit status 2 and one line on stderr that holds the parts."""
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if not line[0].islower()]  # no progress
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("Error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom adit_plugins.cli import main\n"
+        "print(CliRunner().invoke(main, ['--help']).output)\n"
+        "print('LOADED', {'torch', 'ase', 'pymatgen', 'rdkit', 'numpy', 'rich'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in ("generate", "discover", "data", "train", "doctor"):
+        assert f"\n  {command} " in done.stdout
+    assert "LOADED set()" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--kind", "protein"], ["protein", "'crystal', 'molecule'"]),
+        (["--num", "0"], ["0", "x>=1", "adit generate --help"]),
+        (["--num", "-3"], ["-3", "x>=1"]),
+        (["--num-steps", "0"], ["0", "x>=1"]),
+        (["--num-atoms", "99"], ["99", "1..7"]),
+        (["--num", "many"], ["many"]),
+        (["--sampler", "magic"], ["magic", "euler"]),
+        (["--device", "abacus"], ["abacus", "cpu"]),
+        (["--guidance-scale", "-1"], ["-1"]),
+        (["--checkpoint", "mp21"], ["mp21"]),
+        (["--ids", "tiny/0"], ["tiny/0", "checkpoint/seed/index"]),
+        (["--ids", "other/0/1"], ["other", "tiny"]),
+        (["--ids", "tiny/0/1", "--num", "3"], ["--ids", "--num"]),
+        (["--out", "x.pdf"], ["x.pdf", ".pdf", ".extxyz"]),
+        (["--out", "nowhere/x.extxyz"], ["nowhere", "mkdir"]),
+        (["--out", "x.sdf"], ["SDF", ".extxyz"]),
+        (["--out", "x.cif", "--kind", "molecule"], ["CIF", ".sdf"]),
+    ],
+)
+def test_generate_refuses_bad_input(
+    place: Path, tiny_checkpoint: str, arguments: list[str], parts: list[str]
+) -> None:
+    base = ["generate", "--checkpoint", tiny_checkpoint, "--out", "x.extxyz", *FAST]
+    assert_error(adit(*base, *arguments), *parts)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_found_first(place: Path, tiny_checkpoint: str) -> None:
+    (place / "locked").mkdir(mode=0o500)
+    result = adit("generate", "--checkpoint", tiny_checkpoint, "--out", "locked/x.extxyz")
+    assert_error(result, "locked")
+
+
+def test_a_file_where_a_folder_should_be(place: Path, tiny_checkpoint: str) -> None:
+    (place / "file").touch()
+    assert_error(
+        adit("generate", "--checkpoint", tiny_checkpoint, "--out", "file/x.extxyz"), "file"
+    )
+
+
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing", "config"])
+def test_damaged_weights(place: Path, tiny_checkpoint: str, damage: str) -> None:
+    shutil.copytree(tiny_checkpoint, place / "weights")
+    shard = next((place / "weights").glob("*.safetensors"))
+    content = shard.read_bytes()
+    if damage == "truncated":
+        shard.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif damage == "missing":
+        shard.unlink()
+    else:
+        (place / "weights" / "config.json").write_text("{")
+    for command in (["generate", "--out", "x.extxyz"], ["discover", "--out", "results"]):
+        assert_error(adit(*command, "--checkpoint", "weights"), "weights")
+    assert [path.name for path in place.iterdir()] == ["weights"]
+
+
+def test_generate_writes_reproducible_samples(place: Path, tiny_checkpoint: str) -> None:
+    base = ["generate", "--checkpoint", tiny_checkpoint, "--seed", "3", *FAST]
+    result = adit(*base, "--num", "5", "--batch-size", "2", "--out", "first.extxyz")
+    assert result.exit_code == 0, result.output
+    assert "5 samples in first.extxyz" in result.stdout
+    first = read_structures("first.extxyz")
+    assert [atoms.info["adit"]["id"] for atoms in first] == [f"tiny/3/{i}" for i in range(5)]
+
+    (place / "wanted.txt").write_text("tiny/3/4\ntiny/3/1\n")
+    again = [*base[:3], *FAST, "--ids", "wanted.txt", "--ids", "tiny/3/0", "--out", "again.json"]
+    assert adit(*again).exit_code == 0
+    for atoms, index in zip(read_structures("again.json"), (4, 1, 0), strict=True):
+        assert atoms.info["adit"] == first[index].info["adit"]
+        assert (atoms.numbers == first[index].numbers).all()
+        assert abs(atoms.get_volume() - first[index].get_volume()) < 1e-2
+
+
+def test_a_format_that_holds_none_of_the_samples(place: Path, tiny_checkpoint: str) -> None:
+    result = adit(
+        "generate", "--checkpoint", tiny_checkpoint, "--kind", "molecule", "--num", "2",
+        "--num-atoms", "8", "--out", "x.sdf", *FAST,
+    )  # fmt: skip
+    assert_error(result, "none of the 2 samples", "x.sdf", ".extxyz")
+    assert list(place.iterdir()) == []
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    """A real process, as Ctrl-C needs one; returns once its first progress is on stderr."""
+    command = [sys.executable, "-m", "adit_plugins.cli", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    assert "/" in process.stderr.readline()
+    return process
+
+
+def interrupt(process: subprocess.Popen[str], after: float) -> str:
+    """Ctrl-C after some seconds; returns stderr."""
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(after)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    return errors
+
+
+def test_ctrl_c_keeps_the_finished_samples(place: Path, tiny_checkpoint: str) -> None:
+    process = start(
+        "generate", "--checkpoint", tiny_checkpoint, "--num", "100000", "--batch-size", "4",
+        "--out", "x.extxyz", *FAST,
+    )  # fmt: skip
+    message = interrupt(process, after=1.5).splitlines()[-1]
+    structures = read_structures("x.extxyz")
+    assert f"Interrupted: {len(structures)} of 100000 samples" in message
+    assert structures
+    assert [path.name for path in place.iterdir()] == ["x.extxyz"]
+
+
+def test_ctrl_c_before_anything_is_finished(place: Path, tiny_checkpoint: str) -> None:
+    process = start(
+        "generate", "--checkpoint", tiny_checkpoint, "--num", "30000", "--batch-size", "30000",
+        "--out", "x.extxyz", *FAST,
+    )  # fmt: skip
+    assert "0 of 30000" in interrupt(process, after=0.1)
+    assert list(place.iterdir()) == []
+
+
+def test_ctrl_c_in_discover_leaves_valid_results(place: Path, tiny_checkpoint: str) -> None:
+    process = start(
+        "discover", "--checkpoint", tiny_checkpoint, "--num", "100000", "--batch-size", "4",
+        "--out", "found", *FAST,
+    )  # fmt: skip
+    message = interrupt(process, after=1.5).splitlines()[-1]
+    num = len(read_structures(place / "found" / "crystals.extxyz"))
+    assert f"the {num} finished structures" in message
+    assert not list(place.glob("**/.*"))
+
+
+def test_doctor_finds_and_checks_weights(
+    tmp_path: Path, tiny_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adit_model import checkpoint
+
+    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", tmp_path)
+    result = adit("doctor")
+    assert result.exit_code == 1
+    assert "MISSING adit-joint" in result.stdout
+
+    shutil.copytree(tiny_checkpoint, tmp_path / "adit-joint")
+    result = adit("doctor")
+    assert result.exit_code == 0, result.stdout
+    assert "checksums match" in result.stdout
+    assert "chgnet" in result.stdout
+
+    shard = next((tmp_path / "adit-joint").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    result = adit("doctor")
+    assert result.exit_code == 1
+    assert "damaged" in result.stdout
+
+
+def test_train_passes_everything_on(capfd: pytest.CaptureFixture[str]) -> None:
+    assert adit("train", "--help").exit_code == 0
+    result = adit("train", "decorator", "--data", "x", "--out", "y")
+    assert result.exit_code == 2
+    assert "decorator" in result.stderr
+    assert "autoencoder" in result.stderr
+    assert_error(
+        adit("train", "autoencoder", "--data", "none.safetensors", "--steps", "1", "--out", "y"),
+        "none.safetensors",
+    )
+
+
+def test_data_prepare_and_its_errors(place: Path, tiny_checkpoint: str) -> None:
+    assert_error(adit("data", "prepare", "mp21"), "mp21", "mp20", "qm9")
+    assert_error(adit("data", "prepare", "crystals", "--source", "none.csv"), "none.csv")
+    assert_error(adit("data", "prepare", "crystals"), "--source")
+    (place / "broken.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert_error(adit("data", "prepare", "crystals", "--source", "broken.parquet"), "broken")
+    assert not list(place.glob("data/*"))
+
+    generated = ["generate", "--checkpoint", tiny_checkpoint, "--num", "21", "--out", "cifs", *FAST]
+    assert adit(*generated).exit_code == 0
+    result = adit("data", "prepare", "crystals", "--source", "cifs", "--out", "data")
+    assert result.exit_code == 0, result.output
+    assert "data/crystals.safetensors" in result.stdout
+
+
+def test_discover_refuses_bad_input(place: Path, tiny_checkpoint: str) -> None:
+    base = ["discover", "--checkpoint", tiny_checkpoint, *FAST]
+    (place / "thesis").mkdir()
+    (place / "thesis" / "chapter1.tex").touch()
+    (place / "text.xyz").write_text("not a structure")
+    before = sorted(place.rglob("*"))
+    assert_error(adit(*base, "--out", "thesis"), "thesis", "--out")
+    assert_error(adit(*base, "--out", "thesis", "--overwrite"), "thesis", "--out")
+    assert_error(adit(*base, "--out", "text.xyz"), "text.xyz", "is a file")
+    assert_error(adit(*base, "--out", "a/b"), "mkdir")
+    assert_error(adit(*base, "--relaxer", "oracle"), "oracle", "chgnet")
+    assert_error(adit(*base, "--fmax", "0"), "x>0")
+    assert_error(adit(*base, "none.cif"), "none.cif")
+    assert_error(adit(*base, "text.xyz"), "text.xyz")
+    assert sorted(place.rglob("*")) == before

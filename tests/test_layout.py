@@ -1,0 +1,44 @@
+"""The packages import each other in one direction only, and the network needs little."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = ["adit_model", "adit_plugins", "adit_integrations", "benchmarks"]
+FOLDERS = {"adit_integrations": ROOT / "integrations" / "adit_integrations"}
+NEVER_IN_THE_NETWORK = {"ase", "pymatgen", "rdkit", "pandas", "smact", "chgnet", "mace", "click"}
+
+
+def imports(path: Path) -> set[str]:
+    """Top-level packages that a file imports anywhere, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_imports_point_one_way(package: str) -> None:
+    later = set(ORDER[ORDER.index(package) + 1 :])
+    files = list(FOLDERS.get(package, ROOT / package).rglob("*.py"))
+    assert files or package == "benchmarks"
+    wrong = {path.name: imports(path) & later for path in files if imports(path) & later}
+    assert not wrong
+
+
+def test_the_network_imports_no_chemistry() -> None:
+    wrong = {
+        path.name: imports(path) & NEVER_IN_THE_NETWORK
+        for path in (ROOT / "adit_model").rglob("*.py")
+    }
+    assert not any(wrong.values()), wrong
+
+
+def test_only_the_registry_reads_entry_points() -> None:
+    readers = {p.name for p in (ROOT / "adit_plugins").rglob("*.py") if "entrypoints" in imports(p)}
+    assert readers == {"registry.py"}
