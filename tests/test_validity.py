@@ -123,14 +123,17 @@ def test_two_molecules_are_rdkit_valid_but_not_strictly() -> None:
     first, second = molecule("H2O"), molecule("CH4")
     second.translate([6, 0, 0])
     (report,) = validity.check_molecules([first + second], posebusters=False)
-    assert report.rdkit_valid and not report.connected and not report.strict_valid
+    assert report.rdkit_valid
+    assert not report.connected
+    assert not report.strict_valid
     assert report.posebusters is None
 
 
 @pytest.mark.parametrize("radical", ["CH3", "OH", "CH3O"])
 def test_radicals_are_not_strictly_valid(radical: str) -> None:
     (report,) = validity.check_molecules([molecule(radical)], posebusters=False)
-    assert report.connected and not report.strict_valid
+    assert report.connected
+    assert not report.strict_valid
 
 
 def test_diradical_hidden_as_distant_charges_is_not_strictly_valid() -> None:

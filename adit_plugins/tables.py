@@ -1,0 +1,189 @@
+"""Build the tables of `adit_plugins/data` from a user's files: `python -m adit_plugins.tables`.
+
+Only derived numbers are written, never structures: hull energies by formula, and fingerprints.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pymatgen.core import Structure
+
+CRYSTAL_COLUMNS = ["formula", "num_atoms", "atomic_numbers", "frac_coords", "split"]
+CELL_COLUMNS = ["a", "b", "c", "alpha", "beta", "gamma"]
+NOISES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)  # angstrom
+
+
+@click.group()
+def main() -> None:
+    """Build the shipped tables, or say how well they agree with what they stand for."""
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def hull(source: Path, out: Path) -> None:
+    """Write formula and hull energy per atom from a parquet SOURCE with these columns."""
+    from pymatgen.core import Composition
+
+    from adit_plugins.hull import TABLE_HEADER
+
+    table = _read(source, ["formula", "hull_energy_per_atom"])
+    energies: dict[str, float] = {}
+    for formula, energy in table.groupby("formula").hull_energy_per_atom.min().items():
+        amounts = Composition(str(formula)).get_el_amt_dict()
+        flat = "".join(f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items())
+        energies[flat] = float(energy)
+    lines = [TABLE_HEADER, *(f"{formula},{energies[formula]:.4f}" for formula in sorted(energies))]
+    # mtime 0: the same source gives the same bytes.
+    out.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
+    click.echo(f"{len(energies)} formulas, {out.stat().st_size} bytes: {out}")
+
+
+@main.group()
+def fingerprints() -> None:
+    """Write fingerprints of a training set."""
+
+
+@fingerprints.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--split", default="train", show_default=True)
+@click.option("--max-atoms", default=20, show_default=True)
+@click.option("--max-energy-above-hull", default=0.1, show_default=True, help="eV/atom")
+def crystals(
+    source: Path, out: Path, split: str, max_atoms: int, max_energy_above_hull: float
+) -> None:
+    """From a parquet SOURCE of crystals with the columns of `adit data prepare`."""
+    from adit_plugins.fingerprints import Fingerprints
+
+    columns = [*CRYSTAL_COLUMNS, *CELL_COLUMNS, "energy_above_hull"]
+    table = _read(source, columns)
+    chosen = table[
+        (table.split == split)
+        & (table.num_atoms <= max_atoms)
+        & (table.energy_above_hull <= max_energy_above_hull)
+    ]
+    with click.progressbar(_structures(chosen), length=len(chosen), file=sys.stderr) as bar:
+        known = Fingerprints.build(bar)
+    known.save(out)
+    click.echo(f"{len(known)} crystals, {out.stat().st_size} bytes: {out}")
+
+
+@fingerprints.command()
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def molecules(sources: tuple[Path, ...], out: Path) -> None:
+    """From the SMILES column of CSV SOURCES, in this order; rows 0 and 10 of every 20 are left out.
+
+    (Those are the test and the validation set.)
+    """
+    from adit_plugins.fingerprints import Fingerprints
+
+    rows = itertools.chain.from_iterable(_smiles(source) for source in sources)
+    known = Fingerprints.build(smiles for i, smiles in enumerate(rows) if i % 20 not in (0, 10))
+    known.save(out)
+    click.echo(f"{len(known)} molecules, {out.stat().st_size} bytes: {out}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--max-atoms", default=20, show_default=True)
+@click.option("--num-disturbed", default=1500, show_default=True)
+def agreement(source: Path, max_atoms: int, num_disturbed: int) -> None:
+    """Print how often crystal fingerprints and StructureMatcher agree, on three kinds of pairs.
+
+    Pairs of equal formula in SOURCE; crystals against themselves with noise and strain, as a
+    generator would return them; and with their species shuffled over the sites.
+    """
+    from adit_plugins.fingerprints import crystal_invariants, invariants_match
+    from adit_plugins.matching import is_match
+
+    table = _read(source, [*CRYSTAL_COLUMNS, *CELL_COLUMNS])
+    table = table[table.num_atoms <= max_atoms]
+    counts: Counter[tuple[str, bool, bool]] = Counter()
+    for name, first, second in _pairs(table, num_disturbed):
+        says = invariants_match(crystal_invariants(first), crystal_invariants(second))
+        counts[name, is_match(first, second), says] += 1
+    click.echo("pairs                n  same  agreement  recall  false matches")
+    for name in dict.fromkeys(name for name, _, _ in counts):
+        hit, miss = counts[name, True, True], counts[name, True, False]
+        wrong, right = counts[name, False, True], counts[name, False, False]
+        total = hit + miss + wrong + right
+        click.echo(
+            f"{name:16} {total:5d} {hit + miss:5d}      {(hit + right) / total:5.3f}   "
+            f"{hit / max(hit + miss, 1):5.3f}          {wrong / max(wrong + right, 1):5.3f}"
+        )
+
+
+def _pairs(table: pd.DataFrame, num_disturbed: int) -> Iterator[tuple[str, Structure, Structure]]:
+    """Yield named pairs of crystals of equal formula, the same ones every time."""
+    from pymatgen.core import Structure as PymatgenStructure
+
+    for _, group in table.groupby("formula"):
+        if len(group) > 1:
+            for first, second in itertools.combinations(list(_structures(group)), 2):
+                yield "equal formula", first, second
+    rng = np.random.default_rng(0)
+    for structure in _structures(table.sample(min(num_disturbed, len(table)), random_state=1)):
+        noise = float(rng.choice(NOISES))
+        strained = structure.copy()
+        strained.apply_strain(rng.normal(size=3) * min(noise, 0.1))
+        moved = PymatgenStructure(
+            strained.lattice,
+            strained.species,
+            strained.cart_coords + noise * rng.normal(size=(len(strained), 3)),
+            coords_are_cartesian=True,
+        )
+        yield f"noise {noise} A", structure, moved
+        species = [structure.species[i] for i in rng.permutation(len(structure))]
+        if len(set(species)) > 1:
+            shuffled = PymatgenStructure(structure.lattice, species, structure.frac_coords)
+            yield "species shuffled", structure, shuffled
+
+
+def _read(source: Path, columns: list[str]) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+    from pyarrow import ArrowException
+
+    try:
+        return pq.read_table(source, columns=columns).to_pandas()
+    except (ArrowException, OSError, ValueError) as error:
+        needed = ", ".join(columns)
+        message = f"'{source}' is no parquet file with the columns {needed}: {error}"
+        raise click.ClickException(message) from error
+
+
+def _structures(table: pd.DataFrame) -> Iterator[Structure]:
+    from pymatgen.core import Lattice
+    from pymatgen.core import Structure as PymatgenStructure
+
+    for row in table.to_dict("records"):
+        lattice = Lattice.from_parameters(*(float(row[column]) for column in CELL_COLUMNS))
+        frac_coords: Any = np.asarray(row["frac_coords"]).reshape(-1, 3)
+        yield PymatgenStructure(lattice, list(row["atomic_numbers"]), frac_coords)
+
+
+def _smiles(source: Path) -> Iterator[str]:
+    csv.field_size_limit(10**9)
+    with source.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if "SMILES" not in (reader.fieldnames or []):
+            raise click.ClickException(f"'{source}' has no column SMILES.")
+        yield from (row["SMILES"] for row in reader)
+
+
+if __name__ == "__main__":
+    main()

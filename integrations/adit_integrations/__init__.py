@@ -1,0 +1,1 @@
+"""Third parties behind entry points, one a file; nothing is imported unless asked for."""
