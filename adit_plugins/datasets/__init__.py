@@ -1,0 +1,48 @@
+"""Data sets to prepared arrays: QM9, MP-20 and users' own crystals (group `adit.datasets`).
+
+Raw data are never shipped: they come from a package, a download with a checksum, or the user.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adit_plugins import registry
+from adit_plugins.datasets.common import DatasetError
+
+if TYPE_CHECKING:
+    from adit_model.data import PreparedData
+
+__all__ = ["DatasetError", "prepare"]
+
+
+def prepare(names: list[str], out: Path, source: Path | None = None) -> list[Path]:
+    """Write `NAME.safetensors` for each data set into `out`.
+
+    Args:
+        names: data sets by entry point: `qm9`, `mp20`, `crystals`, or a stranger's.
+        out: folder for the prepared files; made if missing.
+        source: the user's file or folder instead of a download (one name only).
+
+    Raises:
+        DatasetError: as its docstring says; nothing is left half-written.
+        UnknownPluginError: there is no such data set.
+    """
+    if source is not None and len(names) != 1:
+        raise DatasetError(f"--source serves one data set, got {len(names)}: {names}")
+    loaders: list[Callable[..., PreparedData]] = [
+        registry.load("adit.datasets", name) for name in names
+    ]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"Cannot write to {out}: {error}") from error
+    written = []
+    for name, loader in zip(names, loaders, strict=True):
+        data = loader(source) if source is not None else loader()
+        path = out / f"{name}.safetensors"
+        data.save(path)
+        written.append(path)
+    return written

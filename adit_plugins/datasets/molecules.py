@@ -1,0 +1,100 @@
+"""QM9 as prepared arrays, from the package `qm9pack` or from its original archive."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adit_plugins.datasets.common import CACHE, DatasetError, assemble, download, split_by_row
+
+if TYPE_CHECKING:
+    from adit_model.data import PreparedData
+
+ARCHIVE_URL = "https://ndownloader.figshare.com/files/3195389"
+ARCHIVE_NAME = "dsgdb9nsd.xyz.tar.bz2"
+PACKAGE_ROWS = 130_831  # without the molecules that failed the authors' consistency check
+ARCHIVE_ROWS = 133_885
+NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+
+
+def qm9(source: Path | None = None) -> PreparedData:
+    """QM9 (Ramakrishnan et al. 2014, doi 10.1038/sdata.2014.22) as prepared arrays.
+
+    Args:
+        source: qm9pack's folder of CSV parts, or the archive `dsgdb9nsd.xyz.tar.bz2`; by default
+            the installed package `qm9pack`, else the archive, downloaded once into the cache.
+
+    Raises:
+        DatasetError: the source is missing, unreadable or incomplete.
+    """
+    if source is None:
+        source = _package_folder()
+    if source is None:
+        source = CACHE / ARCHIVE_NAME
+        download(ARCHIVE_URL, source)
+    if source.is_dir():
+        molecules, expected = list(_from_package(source)), PACKAGE_ROWS
+    elif source.is_file():
+        molecules, expected = list(_from_archive(source)), ARCHIVE_ROWS
+    else:
+        raise DatasetError(f"No such file or folder: {source}. Or: pip install qm9pack")
+    if len(molecules) != expected:
+        raise DatasetError(
+            f"{source} holds {len(molecules)} molecules, expected {expected}: incomplete? "
+            "Download or install it again."
+        )
+    rows = [
+        {"atomic_numbers": numbers, "coords": xyz - xyz.mean(axis=0), "split": split_by_row(row)}
+        for row, (numbers, xyz) in enumerate(molecules)
+    ]
+    return assemble("qm9", "molecule", rows, f"QM9 from {source.name}")
+
+
+Molecule = tuple[list[int], Any]  # atomic numbers, positions [num_atoms, 3] in angstrom
+
+
+def _package_folder() -> Path | None:
+    spec = find_spec("qm9pack")
+    return Path(spec.origin).parent / "data" if spec and spec.origin else None
+
+
+def _from_package(folder: Path) -> Iterator[Molecule]:
+    import pandas as pd
+
+    for part in sorted(folder.glob("qm9_part*.csv")):
+        table = pd.read_csv(part, usecols=["Elements", "XYZ_Ang"])
+        for elements, text in zip(table["Elements"], table["XYZ_Ang"], strict=True):
+            positions = np.array(_items(text), dtype=np.float64).reshape(-1, 3)
+            yield [NUMBERS[symbol] for symbol in _items(elements)], positions
+
+
+def _from_archive(path: Path) -> Iterator[Molecule]:
+    """Read the archive's files in their numbered order; nothing is extracted to disk."""
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                file = archive.extractfile(member)
+                if file is not None and member.name.endswith(".xyz"):
+                    yield _parse_xyz(file.read().decode())
+    except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{path} is no complete archive of QM9: {error}") from error
+
+
+def _parse_xyz(text: str) -> Molecule:
+    lines = text.splitlines()
+    atoms = [line.split() for line in lines[2 : 2 + int(lines[0])]]
+    positions = [[float(x.replace("*^", "e")) for x in atom[1:4]] for atom in atoms]
+    return [NUMBERS[atom[0]] for atom in atoms], np.array(positions)
+
+
+def _items(text: str) -> list[str]:
+    """Split a bracketed list; QM9 writes small exponents as `*^`."""
+    cleaned = text.replace("*^", "e")
+    for character in "[](){},'\"\n":
+        cleaned = cleaned.replace(character, " ")
+    return cleaned.split()
