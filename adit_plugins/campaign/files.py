@@ -143,6 +143,7 @@ def _crystal_dict(crystal: Crystal) -> dict[str, Any]:
         "hull_problem": crystal.hull_problem,
         "relaxation": relaxation,
         "provenance": sample.provenance,
+        "structure": _structure_dict(sample),
     }
 
 
@@ -157,7 +158,15 @@ def _molecule_dict(molecule: MoleculeRecord) -> dict[str, Any]:
         "duplicate_of": molecule.duplicate_of,
         "novel": molecule.novel,
         "provenance": molecule.sample.provenance,
+        "structure": _structure_dict(molecule.sample),
     }
+
+
+def _structure_dict(sample: Sample) -> dict[str, Any]:
+    """As generated, for pymatgen's `from_dict`; the relaxed one is in relaxed.extxyz."""
+    content: dict[str, Any] = sample.to_pymatgen().as_dict()
+    del content["properties"]  # the provenance, which stands beside it
+    return content
 
 
 def _count_dict(count: Count) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,7 +109,9 @@ def make_generators(recipe: dict[str, Any]) -> list[ADiTGenerator]:
 
 def run(campaign: Campaign, generators: list[ADiTGenerator], num: int) -> None:
     """Run the stages; Ctrl-C ends them early and leaves the records as far as they came."""
-    with progress() as report:
+    with progress() as report, warnings.catch_warnings():
+        # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
         try:
             for generator in generators:
                 campaign.generate(generator, num, report)
