@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ class Fingerprints(ABC):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return _KINDS[str(arrays["kind"])]._from_arrays(dict(arrays))
-        except (OSError, KeyError, EOFError, ValueError) as error:
+        except (OSError, KeyError, EOFError, ValueError, BadZipFile) as error:
             raise ValueError(f"'{path}' is no table of fingerprints: {error}") from error
 
     @staticmethod

@@ -189,3 +189,20 @@ def test_chgnet_relaxes_real_crystals_quietly(capfd: pytest.CaptureFixture[str])
     captured = capfd.readouterr()
     assert captured.out == ""
     assert "CHGNet" not in captured.err
+
+
+def test_fast_chgnet_equals_the_original() -> None:
+    from chgnet.model.dynamics import CHGNetCalculator
+
+    from adit_integrations.chgnet import make_relaxer
+
+    fast = make_relaxer().calculator
+    atoms = bulk("NaCl", "rocksalt", a=5.5) * (2, 1, 1)
+    atoms.symbols[0] = "Fe"
+    atoms.rattle(0.1, seed=0)
+    atoms.calc = fast
+    found = (atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress())
+    atoms.calc = CHGNetCalculator(use_device="cpu")
+    assert found[0] == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+    assert np.allclose(found[1], atoms.get_forces(), atol=1e-4)
+    assert np.allclose(found[2], atoms.get_stress(), atol=1e-5)
