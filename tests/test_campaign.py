@@ -167,6 +167,7 @@ def test_an_interruption_keeps_honest_denominators(tmp_path: Path) -> None:
     write_files(campaign, tmp_path, {})
     counts = numbers(crystal_funnel(campaign.crystals))
     assert next(value for name, value in counts.items() if "relaxed" in name) == (1, 1)
+    assert counts["E hull <= 0.1, unique, novel"][1] == 1
     assert len(ase.io.read(tmp_path / "relaxed.extxyz", ":")) == 1
     assert json.loads((tmp_path / "summary.json").read_text())["interrupted"]
 

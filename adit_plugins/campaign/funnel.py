@@ -58,12 +58,13 @@ def _energy_counts(crystals: Sequence[Crystal]) -> list[Count]:
     metastable = [c for c in placed if _within(c, METASTABLE)]
     stable = sum(_within(c, STABLE) for c in placed)
     chosen = sum(bool(c.unique and c.novel) for c in metastable)
+    settled = sum(c.structure_valid is False or c.relaxation is not None for c in crystals)
     return [
         Count(f"relaxed with {potential}", with_energy, len(results), "structurally valid"),
         Count("converged", converged, with_energy, "relaxed"),
         Count(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), len(placed), "relaxed"),
         Count(f"E hull <= {STABLE:g} by {potential}", stable, len(placed), "relaxed"),
-        Count(f"E hull <= {METASTABLE:g}, unique, novel", chosen, len(crystals), "generated"),
+        Count(f"E hull <= {METASTABLE:g}, unique, novel", chosen, settled, "generated"),
     ]
 
 
