@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -64,7 +64,7 @@ class Fingerprints(ABC):
         Raises:
             ValueError: if there is nothing to build from, or a SMILES cannot be read.
         """
-        items = iter(known)
+        items: Iterator[Any] = iter(known)
         first = next(items, None)
         if first is None:
             raise ValueError("No structures to build fingerprints from.")
@@ -76,7 +76,8 @@ class Fingerprints(ABC):
     def save(self, path: str | Path) -> None:
         """Write the table as a compressed npz file."""
         with Path(path).open("wb") as file:
-            np.savez_compressed(file, kind=np.array(self.kind), **self._arrays())
+            arrays: dict[str, Any] = {"kind": np.array(self.kind), **self._arrays()}
+            np.savez_compressed(file, **arrays)
 
     @abstractmethod
     def contains(self, item: Any) -> bool:
@@ -147,12 +148,15 @@ class CrystalFingerprints(Fingerprints):
     def contains(self, item: Structure) -> bool:
         """Return whether a known crystal has this formula, cell size and (nearly) invariants.
 
-        A cell without volume, which has no invariants, is not known.
+        A cell too distorted to be reduced is not known; pymatgen raises various errors there.
         """
         known = self.vectors.get(item.composition.reduced_formula)
-        if not known or not item.volume > 1e-3:
+        if not known:
             return False
-        mine = crystal_invariants(item)
+        try:
+            mine = crystal_invariants(item)
+        except (ValueError, ArithmeticError, IndexError, RuntimeError):
+            return False
         return any(invariants_match(mine, other) for other in known)
 
     def __len__(self) -> int:
@@ -191,9 +195,14 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     for each pair of elements a smooth coordination number, sum of exp(-(d/0.8)^2) an atom. They
     are in the spirit of average minimum distances (Widdowson et al. 2022, doi
     10.46793/match.87-3.529W), but unlike these tell which element sits where.
+
+    Raises:
+        ValueError: if the cell has no volume or cannot be reduced.
     """
     primitive = structure.get_reduced_structure("niggli").get_primitive_structure()
     unit = (primitive.volume / len(primitive)) ** (1 / 3)
+    if not unit > 0:
+        raise ValueError("a cell without volume has no invariants")
     lattice = primitive.lattice.get_lll_reduced_lattice().matrix / unit
     grid = np.array(list(itertools.product(range(-3, 4), repeat=3)))
     norms = np.sort(np.linalg.norm(grid @ lattice, axis=1))

@@ -101,8 +101,9 @@ def test_fingerprints_tell_polymorphs_compositions_and_order_apart() -> None:
 def test_fingerprints_agree_with_structure_matcher_on_disturbed_crystals() -> None:
     rng = np.random.default_rng(0)
     agree = []
+    originals = [rock_salt().get_primitive_structure(), cesium_chloride()]
     for noise in np.repeat([0.02, 0.1, 0.8], 8):
-        original = [rock_salt(), cesium_chloride(), zinc_blende()][rng.integers(3)]
+        original = originals[rng.integers(2)]
         moved = Structure(
             original.lattice,
             original.species,
@@ -159,4 +160,4 @@ def test_shipped_tables_know_the_training_sets() -> None:
     assert not molecules.contains("CCCCCCCCCCCCCC")
     crystals = Fingerprints.load("crystal")
     assert len(crystals) > 15_000
-    assert not crystals.contains(rock_salt(anion="Og"))
+    assert not crystals.contains(rock_salt(anion="Xe"))

@@ -32,7 +32,7 @@ class FastCHGNetCalculator(CHGNetCalculator):
     of both for training; one plain backward pass gives the same numbers.
     """
 
-    implemented_properties = ("energy", "forces", "stress")
+    implemented_properties = ("energy", "forces", "stress")  # type: ignore[assignment]
 
     def calculate(
         self,
@@ -77,6 +77,8 @@ def make_relaxer(max_seconds: float = 60.0, device: str | None = None) -> AseRel
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         calculator = FastCHGNetCalculator(use_device=device, on_isolated_atoms="error")
+    # Each step makes a tensor of the volumes in a way that torch 2.13 complains about.
+    warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     for parameter in calculator.model.parameters():
         parameter.requires_grad_(False)
     return AseRelaxer(
