@@ -11,16 +11,17 @@ from adit_model.layers import Attention, LabelEmbedding, TimeEmbedding, index_em
 
 
 class Mlp(nn.Module):
-    """Two linear layers with tanh-GELU."""
+    """Two linear layers with a GELU between."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: str) -> None:
         super().__init__()
+        self.approximate = "tanh" if activation == "gelu_tanh" else "none"
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[..., width]`."""
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
 
 
 def _modulation(width: int, chunks: int) -> nn.Sequential:
@@ -43,7 +44,7 @@ class Block(nn.Module):
         super().__init__()
         width = config.width
         self.attn = Attention(width, config.num_heads)
-        self.mlp = Mlp(width, config.mlp_ratio * width)
+        self.mlp = Mlp(width, config.mlp_ratio * width, config.activation)
         if config.modulation == "block":
             self.adaLN_modulation = _modulation(width, 6)
         else:

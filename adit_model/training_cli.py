@@ -111,6 +111,7 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
         depth=depth,
         num_heads=heads,
         modulation=args.modulation,
+        activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
     )

@@ -1,0 +1,170 @@
+"""Data sets: users' crystals in every form, QM9's two sources, and what is wrong with them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
+
+from adit_model.data import PreparedData, SizeGroups
+from adit_plugins import from_batch
+from adit_plugins.datasets import DatasetError, crystals, molecules, prepare
+from adit_plugins.datasets.common import download, split_by_row
+
+
+def rutile() -> Structure:
+    sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0.305, 0.305, 0], [0.695, 0.695, 0],
+             [0.195, 0.805, 0.5], [0.805, 0.195, 0.5]]  # fmt: skip
+    return Structure(Lattice.tetragonal(4.59, 2.96), ["Ti"] * 2 + ["O"] * 4, sites)
+
+
+def rock_salt() -> Structure:
+    return Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(5.64), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+
+
+def test_a_crystal_has_one_canonical_form() -> None:
+    structure = rutile()
+    skewed = structure.copy()
+    skewed.make_supercell([[1, 0, 0], [1, 1, 0], [0, 0, 1]])
+    order = [4, 2, 0, 5, 1, 3]
+    shuffled = Structure.from_sites([skewed[i] for i in order])
+    one, other = crystals.canonical_crystal(structure), crystals.canonical_crystal(shuffled)
+    assert one["atomic_numbers"] == other["atomic_numbers"] == [8, 8, 8, 8, 22, 22]
+    np.testing.assert_allclose(one["cell"], other["cell"], atol=1e-4)
+    again = Structure(Lattice.from_parameters(*one["cell"]), one["atomic_numbers"], one["coords"])
+    assert StructureMatcher(scale=False, primitive_cell=False).fit(structure, again)
+
+
+@pytest.mark.parametrize("form", ["cif folder", "csv", "parquet"])
+def test_every_form_of_a_users_crystals_gives_the_same_arrays(tmp_path: Path, form: str) -> None:
+    structures = [rutile(), rock_salt()]
+    if form == "cif folder":
+        source = tmp_path / "cifs"
+        source.mkdir()
+        for i, structure in enumerate(structures):
+            structure.to(str(source / f"{i}.cif"))
+    elif form == "csv":
+        source = tmp_path / "table.csv"
+        pd.DataFrame({"cif": [s.to(fmt="cif") for s in structures]}).to_csv(source)
+    else:
+        source = tmp_path / "table.parquet"
+        cells = dict(
+            zip(("a", "b", "c"), np.transpose([s.lattice.abc for s in structures]), strict=True)
+        )
+        angles = dict(
+            zip(
+                ("alpha", "beta", "gamma"),
+                np.transpose([s.lattice.angles for s in structures]),
+                strict=True,
+            )
+        )
+        rows = {
+            "atomic_numbers": [list(s.atomic_numbers) for s in structures],
+            "frac_coords": [s.frac_coords.ravel().tolist() for s in structures],
+        }
+        pd.DataFrame(rows | cells | angles).to_parquet(source)
+    (path,) = prepare(["crystals"], tmp_path / "out", source)
+    data = PreparedData.load(path)
+    assert data.kind == "crystal"
+    assert data.split.tolist() == [2, 0]
+    assert data.num_atoms.tolist() == [6, 8]
+    groups = SizeGroups(data, "train", "cpu")
+    (sample,) = from_batch(groups.batch(8, slice(0, 1)))
+    assert StructureMatcher().fit(sample.to_pymatgen(), rock_salt())
+
+
+def test_filters_and_splits_of_a_table(tmp_path: Path) -> None:
+    table = pd.DataFrame({
+        "cif": [rutile().to(fmt="cif")] * 3 + [rock_salt().to(fmt="cif"), "not a cif"],
+        "split": ["train", "val", "test", "train", "train"],
+        "energy_above_hull": [0.0, 0.05, 0.3, 0.0, 0.0],
+    })  # fmt: skip
+    table.to_csv(tmp_path / "t.csv")
+    with pytest.warns(UserWarning, match="1 of 4 crystals cannot be read"):
+        data = crystals.crystals(tmp_path / "t.csv", max_num_atoms=6)
+    assert data.num_atoms.tolist() == [6, 6]
+    assert data.split.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("nothing.csv", None, "nothing.csv"),
+        ("table.xlsx", b"x", r"\.parquet"),
+        ("table.csv", b"a,b\n1,2\n", "cif"),
+        ("table.parquet", b"not parquet", "cannot be read"),
+    ],
+)
+def test_unreadable_sources_leave_nothing(
+    tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=words):
+        prepare(["crystals"], tmp_path / "out", tmp_path / name)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_incomplete_mp20_is_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"material_id": ["x"], "cif": [rutile().to(fmt="cif")]})
+    for split in ("train", "val", "test"):
+        frame.to_csv(tmp_path / f"{split}.csv")
+    with pytest.raises(DatasetError, match="1 rows, MP-20 has 27136"):
+        crystals.mp20(tmp_path)
+
+
+def qm9_archive(path: Path, num: int) -> Path:
+    text = "3\ngdb 1\nO 0.0 0.0 1.2*^-1 0\nH 0 0.76 -0.48 0\nH 0 -0.76 -0.48 0\n\n"
+    with tarfile.open(path, "w:bz2") as archive:
+        for i in range(num):
+            info = tarfile.TarInfo(f"dsgdb9nsd_{i:06d}.xyz")
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def test_qm9_archive_is_parsed_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = qm9_archive(tmp_path / "qm9.tar.bz2", 12)
+    with pytest.raises(DatasetError, match="12 molecules, expected 133885"):
+        molecules.qm9(archive)
+    monkeypatch.setattr(molecules, "ARCHIVE_ROWS", 12)
+    data = molecules.qm9(archive)
+    assert data.num_atoms.tolist() == [3] * 12
+    assert data.split.tolist() == [2] + [0] * 9 + [1, 0]
+    distance = (data.coords[0] - data.coords[1]).norm()
+    assert float(distance) == pytest.approx(np.hypot(0.76, 0.60), abs=1e-5)
+    broken = tmp_path / "broken.tar.bz2"
+    broken.write_bytes(archive.read_bytes()[:-40])
+    with pytest.raises(DatasetError, match="no complete archive"):
+        molecules.qm9(broken)
+
+
+def test_splits_are_five_per_cent_each() -> None:
+    splits = [split_by_row(row) for row in range(2000)]
+    assert [splits.count(s) for s in (0, 1, 2)] == [1800, 100, 100]
+
+
+def test_a_download_that_changed_is_noticed(tmp_path: Path) -> None:
+    source, copy = tmp_path / "source.csv", tmp_path / "cache" / "copy.csv"
+    source.write_text("first")
+    download(source.as_uri(), copy)
+    download(source.as_uri(), copy)  # the record agrees
+    copy.write_text("tampered")
+    with pytest.raises(DatasetError, match="changed since its first use"):
+        download(source.as_uri(), copy)
+    with pytest.raises(DatasetError, match="--source"):
+        download((tmp_path / "missing").as_uri(), tmp_path / "cache" / "other.csv")
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_one_source_serves_one_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="--source serves one"):
+        prepare(["qm9", "crystals"], tmp_path, tmp_path)
