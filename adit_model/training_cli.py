@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import platform
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -147,6 +148,8 @@ def _train(args: argparse.Namespace) -> int:
         trainer.resume()
     out.mkdir(parents=True, exist_ok=True)
     _record(trainer, out)
+    # A scheduler's SIGTERM ends a run as Ctrl-C does: with a checkpoint.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress_bar(config.stage) as report:
         finished = run(trainer, report)
     _describe(trainer)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.hull import Hull, HullResult
-    from adit_plugins.matching import Fingerprints
     from adit_plugins.molecules import MoleculeReport
     from adit_plugins.relax import RelaxResult
 
@@ -197,7 +196,7 @@ def mark_novel_crystals(crystals: Sequence[Crystal]) -> None:
     known = Fingerprints.load("crystal")
     for crystal in crystals:
         if crystal.unique:
-            crystal.novel = not _contains(known, crystal.structure)
+            crystal.novel = not known.contains(crystal.structure)
 
 
 def check_all_molecules(molecules: Sequence[MoleculeRecord], report: Report) -> None:
@@ -221,15 +220,7 @@ def mark_duplicate_and_novel_molecules(molecules: Sequence[MoleculeRecord]) -> N
         molecule.unique = first is None
         molecule.duplicate_of = None if first is None else valid[first][0].sample.id
         if molecule.unique:
-            molecule.novel = not _contains(known, smiles)
-
-
-def _contains(known: Fingerprints, item: Structure | str) -> bool:
-    """Look an item up; what has no fingerprint (a cell that no algorithm reduces) is not known."""
-    try:
-        return known.contains(item)
-    except (ValueError, ArithmeticError, IndexError, RuntimeError):
-        return False
+            molecule.novel = not known.contains(smiles)
 
 
 def relax_crystals(crystals: Sequence[Crystal], settings: Settings, report: Report) -> None:
