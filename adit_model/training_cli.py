@@ -56,8 +56,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
     p.add_argument("--width", type=int, help="of the stage's Transformer")
     p.add_argument("--depth", type=int, help="layers (autoencoder: encoder and decoder each)")
+    p.add_argument("--encoder-depth", type=int, help="layers of the encoder, if fewer")
     p.add_argument("--num-heads", type=int)
-    p.add_argument("--modulation", choices=("block", "shared"), default="shared")
+    p.add_argument("--modulation", choices=("block", "shared"), default="block")
     for name in (
         "tokens",
         "learning_rate",
@@ -92,15 +93,19 @@ def parser() -> argparse.ArgumentParser:
 
 def architecture(args: argparse.Namespace) -> ADiTConfig:
     """The configuration that the options describe."""
-    width, depth, heads = sized(args.size) if args.size else (256, 6, 8)
+    width, depth, heads = sized(args.size) if args.size else (256, 6, 4)
     if args.stage == "autoencoder":
-        width, depth, heads = (128, 3, 4) if args.size is None else (512, 8, 8)
+        if args.size:
+            raise TrainingError(
+                f"--size {args.size} names a denoiser; size an autoencoder by --width and --depth"
+            )
+        width, depth, heads = (128, 3, 4)
     width, depth = args.width or width, args.depth or depth
     heads = args.num_heads or heads
     autoencoder = AutoencoderConfig(
         width=width,
         num_heads=heads,
-        encoder_depth=depth,
+        encoder_depth=args.encoder_depth or depth,
         decoder_depth=depth,
         mlp_width=4 * width,
         lattice_input=True,

@@ -3,7 +3,8 @@
     python benchmarks/sample_quality.py --num 1000 --seed 0
 
 Every rate is given with its numerator and denominator. The limit in the same run: the same
-checks on real structures, the training set's own (`--reference` prepared files), where given.
+checks on real structures, the training set's own (`--reference` prepared files), where given;
+crystals are then also compared with the training set by StructureMatcher, not by fingerprints.
 """
 
 from __future__ import annotations
@@ -12,15 +13,22 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from pymatgen.core import Structure
+from pymatgen.core import Composition, Element, Structure
 
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import ADiTGenerator, Sample, from_batch
-from adit_plugins.matching import Fingerprints, duplicate_labels, find_duplicates
+from adit_plugins.matching import (
+    Fingerprints,
+    duplicate_labels,
+    find_duplicates,
+    is_match,
+    structure_matcher,
+)
 from adit_plugins.registry import MissingExtraError
 from adit_plugins.validity import (
     check_molecules,
@@ -92,6 +100,26 @@ def molecule_figures(samples: list[Sample]) -> dict[str, Any]:
 FIGURES = {"crystal": crystal_figures, "molecule": molecule_figures}
 
 
+def novel_by_matcher(samples: list[Sample], path: Path) -> dict[str, Any]:
+    """Novelty of the structurally valid against the training crystals themselves."""
+    groups = SizeGroups(PreparedData.load(path), "train", "cpu")
+    known: dict[str, list[tuple[int, int]]] = {}
+    for size, (numbers, _, _) in groups.groups.items():
+        for row, types in enumerate(numbers.tolist()):
+            formula = Composition(Counter(map(Element.from_Z, types))).reduced_formula
+            known.setdefault(formula, []).append((size, row))
+    matcher = structure_matcher()
+
+    def is_known(structure: Structure) -> bool:
+        same = known.get(structure.composition.reduced_formula, [])
+        batches = [groups.batch(size, slice(row, row + 1)) for size, row in same]
+        others = [cast(Structure, from_batch(batch)[0].to_pymatgen()) for batch in batches]
+        return any(is_match(structure, other, matcher) for other in others)
+
+    structures = [cast(Structure, sample.to_pymatgen()) for sample in samples]
+    return rate([not is_known(s) for s in structures if is_structure_valid(s)])
+
+
 def real_samples(path: Path, num: int, seed: int) -> tuple[str, list[Sample]]:
     """Random structures of a prepared file's training split."""
     data = PreparedData.load(path)
@@ -140,6 +168,9 @@ def main() -> int:
             "settings": {k: v for k, v in settings.items() if not k.startswith("@")},
             "seconds_to_sample": round(seconds, 1),
         } | FIGURES[kind](samples)
+        for path in args.reference:
+            if kind == "crystal" == PreparedData.load(path).kind:
+                results[kind]["novel_by_structure_matcher"] = novel_by_matcher(samples, path)
     for path in args.reference:
         kind, samples = real_samples(path, args.num, args.seed)
         results[f"real {kind}s"] = FIGURES[kind](samples)

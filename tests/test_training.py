@@ -237,6 +237,7 @@ def test_ctrl_c_keeps_a_valid_checkpoint_and_resume_ends_the_run(tmp_path: Path)
         (["--tokens", "0"], ["tokens", "0"]),
         (["--precision", "int4"], ["int4", "bfloat16"]),
         (["--width", "33"], ["33"]),
+        (["--size", "S"], ["--size S", "--width"]),
         (["--resume"], ["no run to resume"]),
         (["--shares", "1"], ["shares"]),
     ],
@@ -304,3 +305,20 @@ def test_batches_reach_every_structure_and_keep_its_geometry(tmp_path: Path) -> 
     apart = (moved.frac_coords[:, 0] - moved.frac_coords[:, 1] + 0.5) % 1.0 - 0.5
     torch.testing.assert_close(apart.abs(), torch.full_like(apart, 0.5), atol=1e-5, rtol=0)
     torch.testing.assert_close(moved.lattice.det().abs(), batch.lattice.det().abs())
+
+
+def test_bfloat16_trains_as_float32_does(stages: tuple[Path, list[str]], tmp_path: Path) -> None:
+    """What a GPU runs: autocast through both stages, weights and losses in float32."""
+    folder, data = stages
+    for stage, extra in (
+        ("autoencoder", []),
+        ("denoiser", ["--autoencoder", str(folder / "one" / "model")]),
+    ):
+        runs = {}
+        for precision in ("float32", "bfloat16"):
+            out = tmp_path / f"{stage}-{precision}"
+            arguments = [stage, "--data", *data, "--out", str(out), "--steps", "12", *extra, *TINY]
+            assert main([*arguments, "--precision", precision]) == 0
+            runs[precision] = losses(out)
+        assert runs["bfloat16"] == pytest.approx(runs["float32"], rel=0.05)
+        assert runs["bfloat16"] != runs["float32"]
