@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adit_model.batch import AtomBatch, lattice_from_parameters, lattice_parameters
 from adit_model.config import AutoencoderConfig
@@ -200,7 +200,7 @@ def reconstruction_errors(
     """
     target = standard_frame(batch) if config.input_frame == "standard" else batch
     logits = decoded.type_logits.transpose(1, 2)
-    types = F.cross_entropy(logits, target.atomic_numbers, reduction="none")
+    types = functional.cross_entropy(logits, target.atomic_numbers, reduction="none")
     crystal = target.mask & target.periodic[:, None]
     molecule = target.mask & ~target.periodic[:, None]
     frac_error = decoded.frac_coords - target.frac_coords

@@ -89,10 +89,6 @@ class PreparedData:
         sizes = self.num_atoms[self.split == SPLITS.index("train")]
         return torch.bincount(sizes.long()).tolist()
 
-    def type_coverage(self) -> list[int]:
-        """Atomic numbers that occur in training."""
-        return torch.unique(self.atomic_numbers).tolist()
-
 
 class SizeGroups:
     """The structures of one split, grouped by size, so that batches need no padding."""
@@ -111,8 +107,11 @@ class SizeGroups:
             if data.cell is not None:
                 cell = data.cell[rows]
                 lattice = lattice_from_parameters(cell[:, :3], torch.deg2rad(cell[:, 3:]))
-            group = (data.atomic_numbers[atoms].long(), data.coords[atoms], lattice)
-            self.groups[size] = tuple(t.to(self.device) for t in group)  # type: ignore[assignment]
+            self.groups[size] = (
+                data.atomic_numbers[atoms].long().to(self.device),
+                data.coords[atoms].to(self.device),
+                lattice.to(self.device),
+            )
         if not self.groups:
             raise ValueError(f"{data.name}: no structure in split {split!r}")
         # A batch holds a fixed number of atoms, so groups are drawn by their atoms: every

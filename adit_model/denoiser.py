@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adit_model.config import DenoiserConfig
 from adit_model.layers import Attention, LabelEmbedding, TimeEmbedding, index_embedding
@@ -21,7 +21,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x `[..., width]`."""
-        return self.fc2(F.gelu(self.fc1(x), approximate=self.approximate))
+        return self.fc2(functional.gelu(self.fc1(x), approximate=self.approximate))
 
 
 def _modulation(width: int, chunks: int) -> nn.Sequential:
@@ -33,7 +33,7 @@ def _modulation(width: int, chunks: int) -> nn.Sequential:
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    normed = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    normed = functional.layer_norm(x, x.shape[-1:], eps=1e-6)
     return torch.addcmul(shift, normed, 1 + scale)
 
 
@@ -50,7 +50,9 @@ class Block(nn.Module):
         else:
             self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
 
-    def forward(self, x: Tensor, condition: Tensor, shared: Tensor | None, mask: Tensor | None):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x: Tensor, condition: Tensor, shared: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         """x `[batch, atoms, width]`, condition `[batch, width]`, shared `[batch, 6 width]`."""
         if shared is None:
             parts = self.adaLN_modulation(condition)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def index_embedding(num_atoms: int, width: int, device: torch.device) -> Tensor:
@@ -49,12 +49,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x `[batch, atoms, width]`, mask `[batch, atoms]` (None: no padding)."""
         batch, atoms, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        qkv = functional.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(batch, atoms, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # [batch, heads, atoms, head_width]
         keep = None if mask is None else mask[:, None, None, :]
         if x.device.type == "cuda":
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+            y = functional.scaled_dot_product_attention(q, k, v, attn_mask=keep)
         else:  # plain matmuls are twice as fast as SDPA on a CPU for 5-30 atoms
             scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
             if keep is not None:
@@ -77,7 +77,7 @@ class TransformerLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """x `[batch, atoms, width]`."""
         x = x + self.self_attn(self.norm1(x), mask)
-        return x + self.linear2(F.gelu(self.linear1(self.norm2(x)), approximate="tanh"))
+        return x + self.linear2(functional.gelu(self.linear1(self.norm2(x)), approximate="tanh"))
 
 
 class Transformer(nn.Module):

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,8 @@ import torch
 
 from adit_model.config import SIZES, ADiTConfig, AutoencoderConfig, DenoiserConfig, sized
 from adit_model.model import ADiT
-from adit_model.training import (
-    STAGES,
-    Trainer,
-    TrainingConfig,
-    TrainingError,
-    initial_model,
-    run,
-)
+from adit_model.trainer import STAGES, Trainer, TrainingConfig, TrainingError
+from adit_model.training import initial_model, run
 
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 
@@ -199,14 +194,11 @@ def progress_bar(stage: str) -> Iterator[Callable[[dict[str, float]], None]]:
         losses = " ".join(f"{k} {v:.4f}" for k, v in row.items() if k.endswith("_loss"))
         return f"step {row['step']} {losses} {row['tokens_per_second']} atoms/s"
 
-    try:
-        from rich.progress import Progress
-    except ImportError:
-        Progress = None  # type: ignore[assignment, misc]  # noqa: N806
-    if Progress is None or not sys.stderr.isatty():
+    if find_spec("rich") is None or not sys.stderr.isatty():
         yield lambda row: print(f"{row['progress']:5.1%} {text(row)}", file=sys.stderr)
         return
     from rich.console import Console
+    from rich.progress import Progress
 
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task(stage, total=1.0)

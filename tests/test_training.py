@@ -144,7 +144,7 @@ def test_both_stages_learn_and_leave_a_model_that_samples(
 
 
 def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[str]]) -> None:
-    from adit_model.training import draw_latent
+    from adit_model.trainer import draw_latent
 
     folder, data = stages
     model = ADiT.from_pretrained(folder / "two" / "model", device="cpu")
@@ -161,7 +161,8 @@ def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[st
 
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
     from adit_model.config import ADiTConfig, AutoencoderConfig
-    from adit_model.training import Trainer, TrainingConfig, initial_model, run
+    from adit_model.trainer import Trainer, TrainingConfig
+    from adit_model.training import initial_model, run
 
     data = make_data(tmp_path)
     small = AutoencoderConfig(32, 2, 1, 1, 64, lattice_input=True, input_frame="standard")
