@@ -7,15 +7,42 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 KINDS = ("crystal", "molecule")  # the class labels of the first condition, from 1; 0 is "none"
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, depth, heads
 
 
+class _Checked:
+    """Refuses field values of a wrong type, which would otherwise choose a default in silence."""
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            problem = _problem(value, hint)
+            if problem:
+                raise ValueError(f"{name} must be {problem}; got {value!r}")
+
+
+def _problem(value: Any, hint: Any) -> str:
+    """What a value of this type must be, or nothing if it is; types without a rule pass."""
+    if get_origin(hint) is Literal:
+        return "" if value in get_args(hint) else f"one of {', '.join(get_args(hint))}"
+    if hint is bool:
+        return "" if isinstance(value, bool) else "true or false"
+    if hint is int:
+        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return "" if good else "a whole number of at least 1"
+    if hint is float:
+        good = isinstance(value, int | float) and not isinstance(value, bool)
+        return "" if good and math.isfinite(value) else "a finite number"
+    return ""
+
+
 @dataclass(frozen=True)
-class AutoencoderConfig:
+class AutoencoderConfig(_Checked):
     """Sizes and options of the variational autoencoder."""
 
     width: int = 512
@@ -35,7 +62,7 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(_Checked):
     """One label of the condition vector: a class in 1..size, 0 meaning "none"."""
 
     name: str
@@ -43,13 +70,18 @@ class Condition:
     type: Literal["class"] = "class"
     dropout: float = 0.0  # share of training labels replaced by "none", for guidance
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (isinstance(self.name, str) and self.name.isidentifier()):
+            raise ValueError(f"a condition's name must be an identifier; got {self.name!r}")
+
 
 def _default_conditions() -> tuple[Condition, ...]:
     return (Condition("kind", len(KINDS), dropout=0.1),)
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
+class DenoiserConfig(_Checked):
     """Sizes and options of the diffusion transformer."""
 
     width: int = 384
@@ -72,6 +104,7 @@ class DenoiserConfig:
     conditions: tuple[Condition, ...] = field(default_factory=_default_conditions)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         conditions = tuple(
             c if isinstance(c, Condition) else Condition(**c) for c in self.conditions
         )
@@ -84,7 +117,7 @@ class DenoiserConfig:
 
 
 @dataclass(frozen=True)
-class FlowConfig:
+class FlowConfig(_Checked):
     """Options of the flow between noise and latents; recorded because samplers depend on them."""
 
     # Latents are shifted and scaled to zero mean and unit variance a channel before the flow.
@@ -113,6 +146,14 @@ class ADiTConfig:
     provenance: dict[str, Any] = field(default_factory=dict)  # data, steps, hardware, licence
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.name, str) and self.name and not any(map(str.isspace, self.name))):
+            raise ValueError(f"name must be text without spaces; got {self.name!r}")
+        for part, kind in (("autoencoder", AutoencoderConfig), ("flow", FlowConfig)):
+            if not isinstance(getattr(self, part), kind):
+                raise ValueError(f"{part} must be an object; got {getattr(self, part)!r}")
+        if not isinstance(self.provenance, dict):
+            raise ValueError(f"provenance must be an object; got {self.provenance!r}")
+        _check_histogram(self.size_histogram)
         if self.denoiser is None:
             return
         if self.autoencoder.latent_dim != self.denoiser.latent_dim:
@@ -141,6 +182,19 @@ class ADiTConfig:
             return _build(cls, json.loads(text))
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"config.json does not describe an ADiT model: {error}") from error
+
+
+def _check_histogram(histogram: Any) -> None:
+    """Counts of structures with 0, 1, 2, ... atoms. Sizes are drawn from it: 0 atoms never occur."""
+    if not isinstance(histogram, dict) or not set(histogram) <= set(KINDS):
+        raise ValueError(f"size_histogram must have the keys {KINDS}; got {histogram!r:.80}")
+    for kind, counts in histogram.items():
+        whole = isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)
+        if not whole or (counts and counts[0]):
+            raise ValueError(
+                f"size_histogram of {kind!r} must be a list of counts from 0 atoms (none) up; "
+                f"got {counts!r:.80}"
+            )
 
 
 _NESTED = {

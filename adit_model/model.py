@@ -65,7 +65,12 @@ class ADiT(nn.Module):
         """
         folder = checkpoint.resolve(name_or_path)
         config, tensors, identity = checkpoint.load(folder)
-        model = cls(config)
+        try:
+            model = cls(config)
+        except (ValueError, RuntimeError, MemoryError) as error:  # torch: sizes beyond the memory
+            raise checkpoint.CheckpointError(
+                f"{folder / checkpoint.CONFIG} describes no network that can be built: {error}"
+            ) from error
         checkpoint.load_into(model, tensors, str(folder))
         model.hash = identity
         if device is None:

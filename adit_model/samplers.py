@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,16 +54,19 @@ class Request:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
         for name, value in (("num", num), ("num_steps", num_steps), ("batch_size", batch_size)):
-            if value is not None and (int(value) != value or value < 1):
+            if not (_is_whole(value) and value >= 1) and (value is not None or name == "num"):
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         if sampler not in STEP_RULES:
             raise ValueError(f"No sampler {sampler!r}. Known: {', '.join(STEP_RULES)}.")
-        if not np.isfinite(guidance_scale) or guidance_scale < 0:
+        if not isinstance(guidance_scale, int | float | np.number) or not (
+            np.isfinite(guidance_scale) and guidance_scale >= 0
+        ):
             raise ValueError(f"guidance_scale must be at least 0; got {guidance_scale!r}")
-        if not isinstance(seed, int | np.integer) or seed < 0:
+        if not _is_whole(seed) or seed < 0:
             raise ValueError(f"seed must be a whole number of at least 0; got {seed!r}")
-        places = list(range(num)) if indices is None else [int(i) for i in indices]
-        if len(places) != num or min(places) < 0:
+        num = int(num)
+        places = list(range(num)) if indices is None else list(indices)
+        if len(places) != num or not all(_is_whole(i) and i >= 0 for i in places):
             raise ValueError(f"indices must be {num} whole numbers of at least 0; got {indices!r}")
         sizes, drawn = _draw(config, kind, seed, places, _sizes(config, kind, num, num_atoms))
         if noise is not None:
@@ -78,6 +82,10 @@ class Request:
         )
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _labels(config: ADiTConfig, kind: str, conditions: dict[str, int] | None) -> dict[str, int]:
     assert config.denoiser is not None
     first, *others = config.denoiser.conditions
@@ -87,7 +95,7 @@ def _labels(config: ADiTConfig, kind: str, conditions: dict[str, int] | None) ->
             raise ValueError(
                 f"No condition {name!r} in this checkpoint. Known: {', '.join(known) or 'none'}."
             )
-        if not 0 <= int(label) <= known[name]:
+        if not _is_whole(label) or not 0 <= label <= known[name]:
             raise ValueError(f"condition {name!r} must be 0..{known[name]}; got {label!r}")
     return {first.name: KINDS.index(kind) + 1} | {k: int(v) for k, v in (conditions or {}).items()}
 
@@ -100,15 +108,17 @@ def _sizes(
         if not sum(config.size_histogram.get(kind, [])):
             raise ValueError(f"{config.name!r} has no size histogram for {kind!r}: pass num_atoms")
         return None
-    sizes = [num_atoms] * num if isinstance(num_atoms, int | np.integer) else list(num_atoms)
+    sizes: list[Any] = [num_atoms] * num if np.ndim(num_atoms) == 0 else list(num_atoms)
     if len(sizes) != num:
         raise ValueError(f"num_atoms has {len(sizes)} entries for {num} samples")
     top = len(config.size_histogram.get(kind, [])) - 1
     for size in sizes:
-        if int(size) != size or size < 1 or (top > 0 and size > top):
+        if not _is_whole(size) or size < 1 or 0 < top < size:
             raise ValueError(
                 f"num_atoms must be 1..{top} for {kind}s: {config.name!r} was trained on no "
                 f"larger ones; got {size!r}"
+                if top > 0
+                else f"num_atoms must be a whole number of at least 1; got {size!r}"
             )
     return [int(size) for size in sizes]
 
@@ -117,7 +127,10 @@ def _draw(
     config: ADiTConfig, kind: str, seed: int, places: list[int], sizes: list[int] | None
 ) -> tuple[list[int], list[Tensor]]:
     """Size and noise of each sample from a generator of its own."""
-    cumulative = np.cumsum(config.size_histogram.get(kind, [1]), dtype=float)
+    # Without a histogram the sizes are given, but a number is drawn all the same: the noise that
+    # follows it belongs to (seed, index) either way.
+    histogram = config.size_histogram.get(kind, [])
+    cumulative = np.cumsum(histogram if sum(histogram) else [1], dtype=float)
     cumulative /= cumulative[-1]
     drawn, noise = [], []
     for row, place in enumerate(places):

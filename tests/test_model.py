@@ -146,6 +146,13 @@ def test_steps_of_a_perfect_denoiser_end_at_the_data() -> None:
         ({"num": 2, "num_atoms": [2]}, ["1 entries", "2 samples"]),
         ({"num": 2, "num_steps": 0}, ["num_steps", "0"]),
         ({"num": 2, "seed": -1}, ["seed", "-1"]),
+        ({"num": 2.0}, ["num", "2.0"]),
+        ({"num": float("inf")}, ["num", "inf"]),
+        ({"num": 2, "batch_size": 1.0}, ["batch_size", "1.0"]),
+        ({"num": 2, "num_atoms": 2.0}, ["num_atoms", "2.0", "1..4"]),
+        ({"num": 2, "num_atoms": "ab"}, ["num_atoms", "ab"]),
+        ({"num": 2, "indices": [0.5, 1]}, ["indices", "0.5"]),
+        ({"num": 2, "guidance_scale": "2"}, ["guidance_scale", "'2'"]),
         ({"num": 2, "sampler": "magic"}, ["magic", "euler"]),
         ({"num": 2, "guidance_scale": float("nan")}, ["guidance_scale", "nan"]),
         ({"num": 2, "conditions": {"band_gap": 1}}, ["band_gap", "none"]),
@@ -222,6 +229,43 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: str) -> None:
         (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         ADiT.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("autoencoder", "width", "32"),
+        ("autoencoder", "width", -32),
+        ("autoencoder", "width", 10**9),
+        ("autoencoder", "input_frame", "upside down"),
+        ("denoiser", "num_heads", 0),
+        ("denoiser", "prediction", "guess"),
+        ("denoiser", "time_scale", "100"),
+        ("denoiser", "conditions", [{"name": "k.ind", "size": 2}]),
+        ("size_histogram", "crystal", [5, 1]),
+        ("size_histogram", "crystal", [0, -1]),
+        ("size_histogram", "polymer", [0, 1]),
+        (None, "flow", None),
+        (None, "autoencoder", None),
+        (None, "size_histogram", [0, 1]),
+        (None, "name", ""),
+    ],
+)
+def test_impossible_configurations_are_refused(
+    tmp_path: Path, part: str | None, field: str, value: object
+) -> None:
+    tiny().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (config if part is None else config[part])[field] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=str(tmp_path)):
+        ADiT.from_pretrained(tmp_path)
+
+
+def test_given_sizes_need_no_histogram() -> None:
+    model = tiny()
+    object.__setattr__(model.config, "size_histogram", {"crystal": []})
+    assert model.sample(2, num_steps=1, num_atoms=3).num_atoms.tolist() == [3, 3]
 
 
 def test_unknown_checkpoint_names_the_known_ones() -> None:
