@@ -185,7 +185,7 @@ class ADiTConfig:
 
 
 def _check_histogram(histogram: Any) -> None:
-    """Counts of structures with 0, 1, 2, ... atoms. Sizes are drawn from it: 0 atoms never occur."""
+    """Counts of structures with 0, 1, 2, ... atoms; sizes are drawn from it, never 0 atoms."""
     if not isinstance(histogram, dict) or not set(histogram) <= set(KINDS):
         raise ValueError(f"size_histogram must have the keys {KINDS}; got {histogram!r:.80}")
     for kind, counts in histogram.items():

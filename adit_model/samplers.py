@@ -54,7 +54,9 @@ class Request:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
         for name, value in (("num", num), ("num_steps", num_steps), ("batch_size", batch_size)):
-            if not (_is_whole(value) and value >= 1) and (value is not None or name == "num"):
+            if value is None and name == "batch_size":
+                continue
+            if not _is_whole(value) or int(value or 0) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
         if sampler not in STEP_RULES:
             raise ValueError(f"No sampler {sampler!r}. Known: {', '.join(STEP_RULES)}.")
@@ -108,7 +110,8 @@ def _sizes(
         if not sum(config.size_histogram.get(kind, [])):
             raise ValueError(f"{config.name!r} has no size histogram for {kind!r}: pass num_atoms")
         return None
-    sizes: list[Any] = [num_atoms] * num if np.ndim(num_atoms) == 0 else list(num_atoms)
+    given: Any = num_atoms
+    sizes = [given] * num if np.ndim(given) == 0 else list(given)
     if len(sizes) != num:
         raise ValueError(f"num_atoms has {len(sizes)} entries for {num} samples")
     top = len(config.size_histogram.get(kind, [])) - 1
