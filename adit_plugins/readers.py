@@ -13,6 +13,7 @@ import ase.db
 import ase.io
 from ase import Atoms
 from ase.io.cif import parse_cif
+from ase.io.formats import UnknownFileTypeError
 from pymatgen.core import Molecule, Structure
 from rdkit import Chem, rdBase
 
@@ -43,8 +44,13 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
         structures = _read_folder(source) if source.is_dir() else _read_file(source)
     except InputError:
         raise
+    except UnknownFileTypeError as error:
+        raise InputError(
+            f"Cannot read {source}: the kind of file is not known from its name or content. "
+            "Rename it, say to .extxyz, .cif or .sdf."
+        ) from error
     except Exception as error:  # parsers of a dozen formats fail in as many ways
-        reason = str(error).strip() or type(error).__name__
+        reason = str(error).strip() or f"damaged, or of another format ({type(error).__name__})"
         raise InputError(f"Cannot read structures from {source}: {reason}") from error
     if not structures:
         raise InputError(f"{source} holds no structures.")
@@ -65,7 +71,8 @@ def _read_file(path: Path) -> list[Atoms]:
 
 
 def _read_ase(path: Path) -> list[Atoms]:
-    return list(ase.io.read(path, index=":"))
+    # ASE takes what follows an @ in a name for the numbers of frames.
+    return list(ase.io.read(path, index=":", do_not_split_by_at_sign=True))
 
 
 def _read_sdf(path: Path) -> list[Atoms]:
@@ -104,6 +111,8 @@ def _read_cif(path: Path) -> list[Atoms]:
 
 
 def _read_db(path: Path) -> list[Atoms]:
+    if not path.stat().st_size:
+        return []  # to connect would make a database of it
     structures = []
     for row in ase.db.connect(path, type="db").select():
         atoms = row.toatoms()

@@ -50,7 +50,7 @@ class Sample:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        numbers = np.array(self.atomic_numbers, dtype=np.int64)
+        numbers = _whole_numbers(self.atomic_numbers)
         positions = np.array(self.positions, dtype=np.float64)
         lattice = None if self.lattice is None else np.array(self.lattice, dtype=np.float64)
         _check(self.kind, numbers, positions, lattice)
@@ -271,6 +271,13 @@ def from_batch(
     return samples
 
 
+def _whole_numbers(values: Any) -> NDArray[np.int64]:
+    numbers = np.array(values)
+    if not np.issubdtype(numbers.dtype, np.integer) and numbers.size:
+        raise ValueError(f"atomic_numbers must be whole numbers; got {values!r:.80}")
+    return numbers.astype(np.int64)
+
+
 def _check(
     kind: str, numbers: NDArray[Any], positions: NDArray[Any], lattice: NDArray[Any] | None
 ) -> None:
@@ -327,6 +334,8 @@ def _load(provenance: Any) -> dict[str, Any]:
     """Provenance as found in a file: a dictionary, or its JSON where a format keeps only text."""
     if isinstance(provenance, str):
         provenance = json.loads(provenance)
+    if not isinstance(provenance, dict | None):
+        raise ValueError(f"the provenance {KEY!r} is no dictionary: {provenance!r:.80}")
     return dict(provenance or {})
 
 

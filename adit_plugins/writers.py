@@ -26,7 +26,7 @@ from pymatgen.io.cif import CifWriter
 from rdkit import Chem
 
 from adit_plugins.readers import INDEX, PROVENANCE_TAG, read_structures
-from adit_plugins.samples import KEY, Sample
+from adit_plugins.samples import KEY, Convertible, Sample, to_sample
 
 __all__ = ["OutputError", "WriteReport", "check_output", "read_structures", "write_samples"]
 
@@ -87,8 +87,10 @@ def check_output(path: str | os.PathLike[str], kind: str | None = None) -> Path:
     return target
 
 
-def write_samples(samples: Iterable[Sample], path: str | os.PathLike[str]) -> WriteReport:
+def write_samples(samples: Iterable[Convertible], path: str | os.PathLike[str]) -> WriteReport:
     """Write samples as they come, in constant memory; the suffix names the format.
+
+    ASE Atoms, pymatgen and RDKit objects are taken as well, with the provenance they carry.
 
     `.extxyz` and `.xyz` (extended XYZ), `.db` (ASE SQLite database), `.json` (list of pymatgen
     dictionaries), `.sdf` (molecules with perceived bonds), `.cif` (crystals, one block each), or
@@ -101,6 +103,7 @@ def write_samples(samples: Iterable[Sample], path: str | os.PathLike[str]) -> Wr
 
     Raises:
         OutputError: see `check_output`.
+        TypeError: an item is none of the known objects.
 
     Example:
         >>> import tempfile
@@ -131,13 +134,14 @@ def write_samples(samples: Iterable[Sample], path: str | os.PathLike[str]) -> Wr
 
 
 def _write_all(
-    samples: Iterable[Sample], suffix: str, path: Path
+    samples: Iterable[Convertible], suffix: str, path: Path
 ) -> tuple[int, list[tuple[str, str]], BaseException | None]:
     """Number written, what was skipped and why, and what ended the stream before its time."""
     written, skipped = 0, []
     with _WRITERS[suffix](path) as add:
         try:
-            for sample in samples:
+            for each in samples:
+                sample = to_sample(each)
                 _check_kind(suffix, sample.kind)
                 try:
                     add(sample)
@@ -282,6 +286,8 @@ def _check_kind(suffix: str, kind: str) -> None:
 
 
 def _check_place(target: Path, suffix: str) -> None:
+    if target.parent.exists() and not target.parent.is_dir():
+        raise OutputError(f"Cannot write {target}: {target.parent} is no folder.")
     if not target.parent.is_dir():
         raise OutputError(
             f"Cannot write {target}: there is no folder {target.parent}. "
@@ -291,7 +297,9 @@ def _check_place(target: Path, suffix: str) -> None:
         if target.is_dir():
             raise OutputError(f"Cannot write {target}: it is a folder; a / at the end makes CIFs.")
         return
-    if target.is_file():
+    if target.name in ("", ".."):  # the folder is replaced as a whole, nobody should stand in it
+        raise OutputError(f"Cannot write {target}: name a new folder, or a file with a suffix.")
+    if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write the folder {target}: a file is in its place.")
     content = {path.name for path in target.iterdir()} if target.is_dir() else set()
     ours = INDEX in content and all(name == INDEX or name.endswith(".cif") for name in content)

@@ -218,6 +218,15 @@ def test_impossible_items_are_named_by_index(message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_numbers_that_are_not_whole_and_foreign_provenance_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"whole numbers.*1\.5"):
+        Sample("molecule", [1.5], [[0, 0, 0]])  # type: ignore[arg-type]
+    atoms = Atoms("H")
+    atoms.info["adit"] = 5
+    with pytest.raises(ValueError, match="no dictionary: 5"):
+        Sample.from_ase(atoms)
+
+
 def test_unknown_types_and_empty_lists_are_refused() -> None:
     with pytest.raises(TypeError, match="item 0: cannot convert 'str'"):
         to_batch(["Cu"])  # type: ignore[list-item]

@@ -240,6 +240,13 @@ def test_unwritable_outputs_are_found_out_beforehand(tmp_path: Path) -> None:
         check_output(tmp_path / "mine")
     with pytest.raises(OutputError, match="Cannot write in"):
         check_output(tmp_path / f"{'n' * 300}.xyz")
+    with pytest.raises(OutputError, match="file is no folder"):
+        check_output(tmp_path / "file" / "out.xyz")
+    with pytest.raises(OutputError, match="a file is in its place"):
+        check_output("/dev/null")
+    for name in (".", "..", "/"):
+        with pytest.raises(OutputError, match="name a new folder"):
+            check_output(name)
     assert names(tmp_path) == ["file", "folder.xyz", "mine"]
 
 
@@ -265,6 +272,33 @@ def test_missing_and_empty_inputs_give_clear_errors(tmp_path: Path) -> None:
         read_structures(tmp_path / "none.xyz")
     with pytest.raises(InputError, match="holds no structures"):
         read_structures(tmp_path)
+
+
+def test_reading_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
+    with pytest.raises(InputError, match="holds no structures"):
+        read_structures(tmp_path / "empty.db")
+    assert (tmp_path / "empty.db").stat().st_size == 0
+
+
+def test_names_that_mean_something_to_ase(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "water.xyz", molecule("H2O"))
+    (tmp_path / "water.xyz").rename(tmp_path / "water@300K.xyz")
+    assert len(read_structures(tmp_path / "water@300K.xyz")) == 1
+    (tmp_path / "notes.bak").write_text("nothing of interest")
+    with pytest.raises(InputError, match=r"notes\.bak.*kind of file is not known.*Rename"):
+        read_structures(tmp_path / "notes.bak")
+
+
+def test_objects_of_other_packages_can_be_written(crystals: list[Sample], tmp_path: Path) -> None:
+    """What `generate` returns, and what `read_structures` returns, can be written as it is."""
+    mixed = [crystals[0], crystals[1].to_ase(), crystals[2].to_pymatgen()]
+    assert write_samples(mixed, tmp_path / "out.cif").written == 3
+    found = read_structures(tmp_path / "out.cif")
+    assert [atoms.info["adit"]["index"] for atoms in found] == [0, 1, 2]
+    with pytest.raises(TypeError, match="cannot convert 'str'"):
+        write_samples(["NaCl"], tmp_path / "no.cif")  # type: ignore[list-item]
+    assert names(tmp_path) == ["out.cif"]
 
 
 def test_foreign_files_are_read(tmp_path: Path) -> None:
