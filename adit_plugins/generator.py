@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -73,16 +75,19 @@ class ADiTGenerator(MSONable):
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"Unknown kind {self.kind!r}. Known: {', '.join(KINDS)}.")
-        _check_integer("num_steps", self.num_steps, 1)
-        _check_integer("seed", self.seed, 0)
-        _check_integer("batch_size", self.batch_size, 1)
+        # Plain integers, as those of numpy would not survive JSON.
+        self.num_steps = _checked_integer("num_steps", self.num_steps, 1)
+        self.seed = _checked_integer("seed", self.seed, 0)
+        self.batch_size = _checked_integer("batch_size", self.batch_size, 1)
         if self.num_atoms is not None:
-            _check_integer("num_atoms", self.num_atoms, 1)
-        if not (math.isfinite(self.guidance_scale) and self.guidance_scale >= 0):
+            self.num_atoms = _checked_integer("num_atoms", self.num_atoms, 1)
+        scale = self.guidance_scale
+        if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
             raise ValueError(
-                f"guidance_scale is {self.guidance_scale}; it must be a finite number >= 0 "
+                f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
                 "(1 is no guidance, 2 the default)"
             )
+        self.guidance_scale = float(scale)
         if self.sampler != "euler":  # the default needs no look at the rules, which import torch
             _check_sampler(self.sampler)
         if self.checkpoint is not None:
@@ -169,8 +174,8 @@ class ADiTGenerator(MSONable):
         if as_ not in _CONVERTERS:
             raise ValueError(f"Unknown form as_={as_!r}. Known: {', '.join(_CONVERTERS)}.")
         if num is not None:
-            _check_integer("num", num, 1)
-        _check_integer("start", start, 0)
+            num = _checked_integer("num", num, 1)
+        start = _checked_integer("start", start, 0)
         indices = count(start) if num is None else iter(range(start, start + num))
 
         def report(done: int) -> None:
@@ -196,6 +201,7 @@ class ADiTGenerator(MSONable):
             >>> bool((again.atomic_numbers == sample.atomic_numbers).all())
             True
         """
+        ids = [ids] if isinstance(ids, str) else ids
         parsed = [_parse_id(text) for text in ids]
         for text, (checkpoint, _, _) in zip(ids, parsed, strict=True):
             if checkpoint != self.model.name:
@@ -219,7 +225,7 @@ class ADiTGenerator(MSONable):
         self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
     ) -> Iterator[Sample]:
         made = 0
-        while chunk := list(islice(indices, self.batch_size)):
+        while chunk := list(islice(indices, min(self.batch_size, sys.maxsize))):
 
             def progress(done: int, _total: int, before: int = made) -> None:
                 if report is not None:
@@ -237,6 +243,12 @@ class ADiTGenerator(MSONable):
                 progress=progress,
             )
             made += len(chunk)
+            if not bool(batch.positions.isfinite().all() and batch.lattice.isfinite().all()):
+                raise ValueError(
+                    f"the network's output is not finite at guidance_scale={self.guidance_scale:g} "
+                    f"(samples {chunk[0]}..{chunk[-1]} of seed {seed}); take a smaller one, "
+                    "or the weights are damaged: see adit doctor"
+                )
             yield from from_batch(batch, [self._provenance(seed, index) for index in chunk])
 
     def _provenance(self, seed: int, index: int) -> dict[str, Any]:
@@ -271,7 +283,7 @@ def _last_change(checkpoint: str | None) -> int:
 
 
 def _parse_id(text: str) -> tuple[str, int, int]:
-    parts = text.rsplit("/", 2)
+    parts = str(text).rsplit("/", 2)
     if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise ValueError(
             f"cannot read the id {text!r}; it has the form checkpoint/seed/index, "
@@ -287,6 +299,7 @@ def _check_sampler(sampler: str) -> None:
         raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join(STEP_RULES)}.")
 
 
-def _check_integer(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _checked_integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    return int(value)

@@ -61,6 +61,9 @@ def test_help_imports_nothing_heavy() -> None:
         (["--num-atoms", "99"], ["99", "1..7"]),
         (["--num", "many"], ["many"]),
         (["--sampler", "magic"], ["magic", "euler"]),
+        (["--guidance-scale", "1e38"], ["guidance_scale=1e+38", "smaller"]),
+        (["--device", "meta"], ["meta", "cpu"]),
+        (["--out", "."], ["name a new folder"]),
         (["--device", "abacus"], ["abacus", "cpu"]),
         (["--guidance-scale", "-1"], ["-1"]),
         (["--checkpoint", "mp21"], ["mp21"]),
@@ -113,6 +116,12 @@ def test_damaged_weights(place: Path, tiny_checkpoint: str, damage: str) -> None
     assert [path.name for path in place.iterdir()] == ["weights"]
 
 
+def test_ids_in_a_file_that_is_no_text(place: Path, tiny_checkpoint: str) -> None:
+    (place / "ids").write_bytes(b"\xff\xfe\x00")
+    arguments = ["--checkpoint", tiny_checkpoint, "--out", "x.extxyz", "--ids", "ids"]
+    assert_error(adit("generate", *arguments), "ids", "no text file", "one id a line")
+
+
 def test_generate_writes_reproducible_samples(place: Path, tiny_checkpoint: str) -> None:
     base = ["generate", "--checkpoint", tiny_checkpoint, "--seed", "3", *FAST]
     result = adit(*base, "--num", "5", "--batch-size", "2", "--out", "first.extxyz")
@@ -151,23 +160,28 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return process
 
 
-def interrupt(process: subprocess.Popen[str], after: float) -> str:
-    """Ctrl-C after some seconds; returns stderr."""
+def interrupt(
+    process: subprocess.Popen[str], after: float, by: signal.Signals = signal.SIGINT
+) -> str:
+    """Ctrl-C (or another signal) after some seconds; returns stderr."""
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(after)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(by)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     return errors
 
 
-def test_ctrl_c_keeps_the_finished_samples(place: Path, tiny_checkpoint: str) -> None:
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_keep_the_finished_samples(
+    place: Path, tiny_checkpoint: str, by: signal.Signals
+) -> None:
     process = start(
         "generate", "--checkpoint", tiny_checkpoint, "--num", "100000", "--batch-size", "4",
         "--out", "x.extxyz", *FAST,
     )  # fmt: skip
-    message = interrupt(process, after=1.5).splitlines()[-1]
+    message = interrupt(process, after=1.5, by=by).splitlines()[-1]
     structures = read_structures("x.extxyz")
     assert f"Interrupted: {len(structures)} of 100000 samples" in message
     assert structures

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -165,6 +166,7 @@ def test_weights_trained_anew_are_loaded_anew(recipe: dict[str, Any], tmp_path: 
         ("num_atoms", 0, "at least 1"),
         ("guidance_scale", float("nan"), ">= 0"),
         ("guidance_scale", -1.0, ">= 0"),
+        ("guidance_scale", "2", ">= 0"),
         ("sampler", "magic", "Known: euler"),
     ],
 )
@@ -185,6 +187,26 @@ def test_impossible_calls_are_refused_before_the_weights_are_loaded() -> None:
         generator.samples(1, start=-1)
     with pytest.raises(ValueError, match="no-such-checkpoint"):
         generator.generate(1)
+
+
+def test_numbers_of_numpy_are_numbers(recipe: dict[str, Any]) -> None:
+    recipe |= {"seed": np.int64(3), "guidance_scale": np.float32(1.5), "batch_size": 10**30}
+    generator = ADiTGenerator(**recipe)
+    assert ADiTGenerator.from_dict(json.loads(generator.to_json())) == generator
+    assert len(generator.generate(np.int64(2))) == 2  # type: ignore[arg-type]
+
+
+def test_outputs_that_are_not_finite_name_the_samples_and_the_guidance(
+    recipe: dict[str, Any],
+) -> None:
+    recipe["guidance_scale"] = 1e38
+    with pytest.raises(ValueError, match=r"not finite at guidance_scale=1e\+38 .*0\.\.1 of seed"):
+        ADiTGenerator(**recipe).generate(2)
+
+
+def test_one_id_need_not_be_a_list(recipe: dict[str, Any]) -> None:
+    (sample,) = ADiTGenerator(**recipe).sample_ids("tiny/0/1")
+    assert sample.id == "tiny/0/1"
 
 
 def test_sizes_beyond_the_model_are_refused(recipe: dict[str, Any]) -> None:

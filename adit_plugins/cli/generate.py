@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     "--out",
     required=True,
     metavar="FILE",
-    help=".extxyz, .xyz, .db, .json, .cif (crystals), .sdf (molecules), or a folder for CIFs.",
+    help=".extxyz, .xyz, .db, .json, .cif (crystals), .sdf (molecules), or a folder for CIFs. "
+    "An existing one is replaced.",
 )
 @click.option("--num-atoms", type=click.IntRange(min=1), help="In every sample.")
 @click.option(
@@ -69,7 +70,10 @@ def _read_ids(ctx: click.Context, ids: tuple[str, ...]) -> list[str]:
     wanted: list[str] = []
     for each in ids:
         path = Path(each)
-        wanted += path.read_text(encoding="utf-8").split() if path.is_file() else [each]
+        try:
+            wanted += path.read_text(encoding="utf-8").split() if path.is_file() else [each]
+        except UnicodeDecodeError as error:
+            raise click.UsageError(f"--ids {each} is no text file with one id a line.") from error
     if not wanted:
         raise click.UsageError(f"No ids in {', '.join(ids)}: write one a line.")
     return wanted
@@ -106,7 +110,7 @@ def _write(samples: Iterator[Sample], out: str, total: int) -> bool:
         return False
     if not result.written:
         raise ValueError(
-            f"none of the {total} samples fits into {out}: {result.skipped[0][1]}. "
+            f"none of the {total} samples fits into {out}: {result.skipped[0][1].rstrip('.')}. "
             "Use .extxyz, .db or .json."
         )
     if result.skipped:

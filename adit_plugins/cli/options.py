@@ -59,6 +59,6 @@ def check_device(device: str | None) -> None:
     if torch.backends.mps.is_available():
         known.append("mps")
     try:
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).tolist()  # a "meta" device holds no numbers
     except (RuntimeError, AssertionError) as error:  # torch raises either for a missing backend
         raise ValueError(f"No device {device!r} here. Known: {', '.join(known)}.") from error
