@@ -7,12 +7,15 @@ that returns a `Relaxer`. Every worker process calls it once. Whatever happens t
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -105,9 +108,9 @@ def relax(
         RelaxerError: if the potential cannot be loaded or no worker can start.
         ValueError: if fmax, max_steps or workers is out of range.
     """
-    if fmax <= 0 or max_steps < 0 or (workers is not None and workers < 0):
-        message = f"{fmax=} must be above 0, {max_steps=} and {workers=} at least 0"
-        raise ValueError(message)
+    check_limits(fmax, max_steps, workers)
+    if isinstance(atoms, Atoms):
+        raise TypeError("relax takes a list of Atoms; put a single one into [ ]")
     factory = registry.load("adit.relaxers", relaxer) if isinstance(relaxer, str) else relaxer
     results: dict[int, RelaxResult] = {}
 
@@ -124,6 +127,17 @@ def relax(
         count = min(workers or available_cores(), len(atoms))
         _Pool(factory, count, fmax, max_steps, keep).run(atoms)
     return [results[index] for index in range(len(atoms))]
+
+
+def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
+    """Refuse limits that mean nothing.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    if not 0 < fmax < math.inf or max_steps < 0 or (workers is not None and workers < 0):
+        message = f"{fmax=} must be above 0, {max_steps=} and {workers=} at least 0"
+        raise ValueError(message)
 
 
 def available_cores() -> int:
@@ -174,7 +188,9 @@ class _Pool:
             while queue or running:
                 while queue and len(running) < self.workers:
                     # Submitting to a pool that just broke raises, so the index is taken after.
-                    running[pool.submit(_work, atoms[queue[-1]], *self.limits)] = queue[-1]
+                    with _interruption_delayed():
+                        future = pool.submit(_work, atoms[queue[-1]], *self.limits)
+                    running[future] = queue[-1]
                     queue.pop()
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     self.keep(running[future], future.result())
@@ -189,7 +205,9 @@ class _Pool:
     def _run_alone(self, atoms: Atoms) -> RelaxResult:
         pool = self._start(1)
         try:
-            name = pool.submit(_worker_name).result()
+            with _interruption_delayed():
+                starting = pool.submit(_worker_name)
+            name = starting.result()
         except BrokenProcessPool as error:
             message = (
                 "Worker processes die at the start. A script that relaxes in processes needs its "
@@ -205,6 +223,23 @@ class _Pool:
             _stop(pool)
 
 
+@contextmanager
+def _interruption_delayed() -> Iterator[None]:
+    """Start a worker with Ctrl-C blocked.
+
+    A worker inherits it: it imports for seconds and would print a traceback if it were interrupted
+    there. In this process Ctrl-C arrives right after.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
 def _stop(pool: ProcessPoolExecutor) -> None:
     """End the workers now: after Ctrl-C nobody wants to wait for running relaxations."""
     # Public as `terminate_workers` only from Python 3.14 on.
@@ -218,11 +253,11 @@ _worker_factory: RelaxerFactory | None = None
 
 
 def _start_worker(factory: RelaxerFactory) -> None:
-    import signal
-
     global _worker_factory
     _worker_factory = factory
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # One core a worker; torch reads these when it is first imported.
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 

@@ -18,8 +18,12 @@ from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.campaign import Campaign, Settings
 from adit_plugins.campaign.files import is_results, write_files
 from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
+from adit_plugins.campaign.pipeline import mark_duplicate_and_novel_molecules, place_on_hull
 from adit_plugins.campaign.report import print_tables
 from adit_plugins.cli import main
+from adit_plugins.hull import Hull
+from adit_plugins.molecules import MoleculeReport
+from adit_plugins.relax import RelaxerError, RelaxResult
 
 SALT = bulk("NaCl", "rocksalt", a=5.69)
 
@@ -150,6 +154,44 @@ def test_the_table_names_potential_coverage_and_candidates(
     text = console.export_text()
     for part in ("by chgnet-", "2/3", "NaCl", "1/1", "valid (strict)", "test/0/1", "coverage"):
         assert part in text
+
+
+def test_relaxed_crystals_without_a_place_on_the_hull_stay_in_the_denominator() -> None:
+    campaign = campaign_of([SALT, SALT * (2, 1, 1)])
+    campaign.screen(no_report)
+    for crystal in campaign.crystals:
+        atoms = crystal.sample.to_ase()
+        crystal.relaxation = RelaxResult(atoms, True, "converged", 1, -7.0, -3.5, 0.01, "p")
+    place_on_hull(campaign.crystals[0], Hull.load())
+    campaign.crystals[1].hull_problem = "no reference"
+    assert numbers(crystal_funnel(campaign.crystals))["E hull <= 0.1 by p"][1] == 2
+
+
+def test_a_late_failure_keeps_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RelaxerError("no worker can start")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Campaign, "relax", fail)
+    ase.io.write("salt.extxyz", SALT)
+    result = CliRunner().invoke(main, ["discover", "salt.extxyz", "--out", "found"])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == "Error: no worker can start"
+    assert "1 finished structures are in found/" in result.stderr
+    assert json.loads(Path("found/summary.json").read_text())["interrupted"]
+
+
+def test_limits_are_checked_before_anything_is_made() -> None:
+    with pytest.raises(ValueError, match="fmax=nan"):
+        Settings(fmax=float("nan"))
+
+
+def test_a_smiles_that_rdkit_cannot_read_again_is_not_known() -> None:
+    campaign = campaign_of([molecule("H2O")])
+    report = MoleculeReport("c1cccn1", rdkit_valid=True, connected=True, strict_valid=True)
+    campaign.molecules[0].report = report
+    mark_duplicate_and_novel_molecules(campaign.molecules)
+    assert campaign.molecules[0].novel
 
 
 def test_an_interruption_keeps_honest_denominators(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ase.io
 import pytest
+from ase.build import bulk
 from click.testing import CliRunner, Result
 
 from adit_plugins.cli import main
@@ -206,6 +208,25 @@ def test_ctrl_c_in_discover_leaves_valid_results(place: Path, tiny_checkpoint: s
     num = len(read_structures(place / "found" / "crystals.extxyz"))
     assert f"the {num} finished structures" in message
     assert not list(place.glob("**/.*"))
+
+
+def test_ctrl_c_while_workers_start_prints_no_traceback(place: Path) -> None:
+    ase.io.write("salt.extxyz", bulk("NaCl", "rocksalt", 5.6))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adit_plugins.cli", "discover", "salt.extxyz", "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert process.stderr is not None
+    while "crystals relaxed: 0/1" not in process.stderr.readline():
+        assert process.poll() is None
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.7)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to this process and its workers
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors.splitlines()) == (
+        130, ["Interrupted: the 1 finished structures are in results/."],
+    )  # fmt: skip
 
 
 def test_doctor_finds_and_checks_weights(

@@ -166,6 +166,10 @@ def test_a_potential_that_does_not_load_is_an_error_not_64_failures() -> None:
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="fmax=0"):
         relax([bulk("Cu")], emt, fmax=0)
+    with pytest.raises(ValueError, match="fmax=nan"):
+        relax([bulk("Cu")], emt, fmax=float("nan"))
+    with pytest.raises(TypeError, match="list of Atoms"):
+        relax(bulk("Cu"), emt)  # type: ignore[arg-type]
     with pytest.raises(UnknownPluginError, match="'chgnut'"):
         relax([bulk("Cu")], "chgnut")
     assert relax([], emt) == []

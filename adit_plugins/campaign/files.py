@@ -6,7 +6,8 @@ import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,9 +120,8 @@ def _write_relaxed(crystals: Sequence[Crystal], path: Path) -> list[Path]:
         frames.append(atoms)
     if not frames:
         return []
-    temporary = path.with_name(f".{path.name}")
-    ase.io.write(temporary, frames, format="extxyz")
-    temporary.replace(path)
+    with _replacing(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
     return [path]
 
 
@@ -191,11 +191,21 @@ def _header(campaign: Campaign, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(content: dict[str, Any], path: Path) -> Path:
-    temporary = path.with_name(f".{path.name}")
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with _replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` that takes its place once it is written, or goes."""
+    temporary = path.with_name(f".{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _without_nan(value: Any) -> Any:

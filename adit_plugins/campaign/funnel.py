@@ -62,8 +62,9 @@ def _energy_counts(crystals: Sequence[Crystal]) -> list[Count]:
     return [
         Count(f"relaxed with {potential}", with_energy, len(results), "structurally valid"),
         Count("converged", converged, with_energy, "relaxed"),
-        Count(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), len(placed), "relaxed"),
-        Count(f"E hull <= {STABLE:g} by {potential}", stable, len(placed), "relaxed"),
+        # Without a reference for an element there is no place on the hull: relaxed, not stable.
+        Count(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), with_energy, "relaxed"),
+        Count(f"E hull <= {STABLE:g} by {potential}", stable, with_energy, "relaxed"),
         Count(f"E hull <= {METASTABLE:g}, unique, novel", chosen, settled, "generated"),
     ]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+    from adit_plugins.fingerprints import Fingerprints
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.hull import Hull, HullResult
     from adit_plugins.molecules import MoleculeReport
@@ -89,12 +90,20 @@ class Settings:
         fmax: force limit, eV/angstrom.
         max_steps: optimiser steps a structure.
         workers: processes; None for one a core.
+
+    Raises:
+        ValueError: a limit is out of range.
     """
 
     relaxer: str | None = "chgnet"
     fmax: float = 0.05
     max_steps: int = 100
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        from adit_plugins.relax import check_limits
+
+        check_limits(self.fmax, self.max_steps, self.workers)
 
 
 @dataclass
@@ -220,7 +229,15 @@ def mark_duplicate_and_novel_molecules(molecules: Sequence[MoleculeRecord]) -> N
         molecule.unique = first is None
         molecule.duplicate_of = None if first is None else valid[first][0].sample.id
         if molecule.unique:
-            molecule.novel = not known.contains(smiles)
+            molecule.novel = not _is_known(smiles, known)
+
+
+def _is_known(smiles: str, known: Fingerprints) -> bool:
+    """Whether the training set has it; RDKit may write a SMILES that it cannot read again."""
+    try:
+        return known.contains(smiles)
+    except ValueError:
+        return False
 
 
 def relax_crystals(crystals: Sequence[Crystal], settings: Settings, report: Report) -> None:

@@ -52,8 +52,12 @@ def _print_candidates(console: Console, crystals: Sequence[Crystal], num: int) -
         caption_justify="left",
     )
     for heading in ("rank", "formula", "E form", "E hull", "phases", "coverage"):
-        table.add_column(heading, justify="left" if heading == "formula" else "right")
-    table.add_column("id")
+        table.add_column(
+            heading,
+            justify="left" if heading == "formula" else "right",
+            overflow="fold",  # a formula that is cut says nothing
+        )
+    table.add_column("id", overflow="fold")
     for crystal in ranked[:num]:
         table.add_row(*_candidate_row(crystal))
     console.print(table)

@@ -87,7 +87,13 @@ def discover(
     else:
         generators = make_generators(recipe)
         recipe["num"] = num or DEFAULT_NUM
-    run(campaign, generators, num or DEFAULT_NUM)
+    try:
+        run(campaign, generators, num or DEFAULT_NUM)
+    except Exception:
+        if campaign.crystals or campaign.molecules:  # hours of work may precede a late failure
+            campaign.interrupted = True
+            finish(campaign, out, recipe)
+        raise
     finish(campaign, out, recipe)
     if campaign.interrupted:
         ctx.exit(130)
@@ -108,7 +114,12 @@ def make_generators(recipe: dict[str, Any]) -> list[ADiTGenerator]:
 
 
 def run(campaign: Campaign, generators: list[ADiTGenerator], num: int) -> None:
-    """Run the stages; Ctrl-C ends them early and leaves the records as far as they came."""
+    """Run the stages; Ctrl-C ends them early and leaves the records as far as they came.
+
+    Raises:
+        RelaxerError: the potential cannot be loaded, or no worker can start.
+        ValueError: the model cannot follow the recipe.
+    """
     with progress() as report, warnings.catch_warnings():
         # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
         warnings.filterwarnings("ignore", message="No Pauling electronegativity")
@@ -119,7 +130,8 @@ def run(campaign: Campaign, generators: list[ADiTGenerator], num: int) -> None:
             campaign.relax(report)
         except KeyboardInterrupt:
             campaign.interrupted = True
-    campaign.rank()
+        finally:
+            campaign.rank()
 
 
 def finish(campaign: Campaign, out: Path, recipe: dict[str, Any]) -> None:
