@@ -31,6 +31,7 @@ NUM_LATTICE_VECTORS = 12
 STEP = 0.025  # of the stored logarithms: int8 covers -3.2 to 3.2
 COORDINATION_TOLERANCE = 0.12
 LATTICE_TOLERANCE = 0.072
+MAX_VOLUME_PER_ATOM = 1e6  # cubic angstrom; the reduction of larger cells takes all memory
 
 
 class Fingerprints(ABC):
@@ -155,7 +156,7 @@ class CrystalFingerprints(Fingerprints):
             return False
         try:
             mine = crystal_invariants(item)
-        except (ValueError, ArithmeticError, IndexError, RuntimeError):
+        except (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError):
             return False
         return any(invariants_match(mine, other) for other in known)
 
@@ -197,8 +198,10 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     10.46793/match.87-3.529W), but unlike these tell which element sits where.
 
     Raises:
-        ValueError: if the cell has no volume or cannot be reduced.
+        ValueError: if the cell has no volume, next to no atoms, or cannot be reduced.
     """
+    if is_too_empty(structure):
+        raise ValueError("a cell with next to no atoms has no invariants")
     primitive = structure.get_reduced_structure("niggli").get_primitive_structure()
     unit = (primitive.volume / len(primitive)) ** (1 / 3)
     if not unit > 0:
@@ -219,6 +222,11 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     logarithms = np.log([*norms, *(np.array(coordination) + COORDINATION_FLOOR)])
     scaled = np.clip(np.round(logarithms / STEP), -127, 127).astype(np.int8)
     return len(primitive), scaled
+
+
+def is_too_empty(structure: Structure) -> bool:
+    """Return whether there are more than 10^6 cubic angstrom an atom, a gas and no crystal."""
+    return bool(structure.volume > MAX_VOLUME_PER_ATOM * len(structure))
 
 
 def invariants_match(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adit_plugins.fingerprints import Fingerprints
+from adit_plugins.fingerprints import Fingerprints, is_too_empty
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -43,11 +43,14 @@ def find_duplicates(structures: Sequence[Structure]) -> list[int | None]:
 def is_match(first: Structure, second: Structure, matcher: StructureMatcher | None = None) -> bool:
     """Return whether StructureMatcher maps one crystal onto the other.
 
-    A cell too distorted to be reduced matches nothing; pymatgen raises various errors there.
+    A cell too distorted or too empty to be reduced matches nothing; pymatgen raises various
+    errors there, and takes all memory for cells of micrometres.
     """
+    if is_too_empty(first) or is_too_empty(second):
+        return False
     try:
         return bool((matcher or structure_matcher()).fit(first, second))
-    except (ValueError, ArithmeticError, IndexError, RuntimeError):
+    except (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError):
         return False
 
 

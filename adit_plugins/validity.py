@@ -90,7 +90,7 @@ def is_composition_valid(composition: Composition | str, table: str = "smact14")
         table: oxidation states, one of `OXIDATION_TABLES`.
 
     Raises:
-        ValueError: on an unknown table.
+        ValueError: on an unknown table, or a composition with fractions of atoms.
     """
     from pymatgen.core import Composition as PymatgenComposition
 
@@ -98,6 +98,8 @@ def is_composition_valid(composition: Composition | str, table: str = "smact14")
         known = ", ".join(OXIDATION_TABLES)
         raise ValueError(f"No oxidation-state table '{table}'. Known: {known}.")
     amounts = PymatgenComposition(composition).element_composition.get_el_amt_dict()
+    if any(abs(n - round(n)) > 1e-3 or round(n) < 1 for n in amounts.values()):
+        raise ValueError(f"{composition} has fractions of atoms; multiply it to whole numbers.")
     divisor = math.gcd(*(round(n) for n in amounts.values())) or 1
     counts = tuple(sorted((symbol, round(n) // divisor) for symbol, n in amounts.items()))
     return _passes_smact(counts, table)

@@ -59,6 +59,12 @@ def test_a_degenerate_cell_matches_nothing_and_raises_nothing() -> None:
     assert not Fingerprints.build([cesium_chloride()]).contains(flat)
 
 
+def test_a_cell_of_next_to_nothing_matches_nothing_in_little_memory() -> None:
+    empty = Structure(Lattice.cubic(4e6), ["Na", "Cl"], [[0, 0, 0], [1e-6, 0, 0]])
+    assert find_duplicates([empty, empty.copy()]) == [None, None]
+    assert not Fingerprints.load("crystal").contains(empty)
+
+
 def test_duplicate_labels() -> None:
     assert duplicate_labels(["CCO", None, "C", "CCO", None, "CCO"]) == [
         None,

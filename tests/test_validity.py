@@ -106,6 +106,11 @@ def test_composition_rule_is_quick_for_many_elements() -> None:
     assert time.perf_counter() - start < 2
 
 
+def test_fractions_of_atoms_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Na0\.5Cl0\.5 has fractions"):
+        validity.is_composition_valid("Na0.5Cl0.5")
+
+
 def test_unknown_oxidation_table_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'smact15'.*smact14"):
         validity.is_composition_valid("NaCl", table="smact15")
