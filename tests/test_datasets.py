@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +112,18 @@ def test_unreadable_sources_leave_nothing(
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DatasetError, match=words):
         prepare(["crystals"], tmp_path / "out", tmp_path / name)
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_large_cells_and_dummy_atoms_are_left_out_with_notice(tmp_path: Path) -> None:
+    rutile().to(str(tmp_path / "rutile.cif"))
+    (rutile() * (4, 1, 1)).perturb(0.05).to(str(tmp_path / "large.cif"))
+    Structure(Lattice.cubic(4), ["X", "Cl"], [[0, 0, 0], [0.5] * 3]).to(str(tmp_path / "x.cif"))
+    with (
+        pytest.warns(UserWarning, match="1 of 3 crystals have more than 20 atoms"),
+        pytest.warns(UserWarning, match="1 of 3 crystals cannot be read"),
+    ):
+        assert crystals.crystals(tmp_path).num_atoms.tolist() == [6]
 
 
 def test_incomplete_mp20_is_refused(tmp_path: Path) -> None:
@@ -163,6 +176,37 @@ def test_a_download_that_changed_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="--source"):
         download((tmp_path / "missing").as_uri(), tmp_path / "cache" / "other.csv")
     assert not list((tmp_path / "cache").glob("*.part"))
+
+
+class Cut(BaseHTTPRequestHandler):
+    """Promises ten bytes and sends four."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "10")
+        self.end_headers()
+        self.wfile.write(b"four")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+
+def test_a_download_that_broke_off_is_not_kept(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Cut) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/data.csv"
+        with pytest.raises(DatasetError, match="4 of 10 bytes"):
+            download(url, tmp_path / "data.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_home_folder_only_the_download_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(DatasetError, match=r"HOME.*--source"):
+        crystals.mp20()
 
 
 def test_one_source_serves_one_data_set(tmp_path: Path) -> None:

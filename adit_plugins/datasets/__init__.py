@@ -6,6 +6,7 @@ Raw data are never shipped: they come from a package, a download with a checksum
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,14 +36,20 @@ def prepare(names: list[str], out: Path, source: Path | None = None) -> list[Pat
     loaders: list[Callable[..., PreparedData]] = [
         registry.load("adit.datasets", name) for name in names
     ]
+    made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatasetError(f"Cannot write to {out}: {error}") from error
-    written = []
-    for name, loader in zip(names, loaders, strict=True):
-        data = loader(source) if source is not None else loader()
-        path = out / f"{name}.safetensors"
-        data.save(path)
-        written.append(path)
+    written: list[Path] = []
+    try:
+        for name, loader in zip(names, loaders, strict=True):
+            data = loader(source) if source is not None else loader()
+            path = out / f"{name}.safetensors"
+            data.save(path)
+            written.append(path)
+    finally:
+        if made and not written:
+            with suppress(OSError):
+                out.rmdir()
     return written

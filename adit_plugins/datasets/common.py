@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from adit_model.data import PreparedData
 
 SPLITS = ("train", "val", "test")
-CACHE = Path.home() / ".cache" / "adit-plugins"
+TIMEOUT = 60.0  # seconds without an answer
 
 
 class DatasetError(ValueError):
     """A data set is unknown, unreadable, incomplete or of another version."""
+
+
+def cache() -> Path:
+    """Where downloads are kept.
+
+    Raises:
+        DatasetError: this user has no home folder.
+    """
+    try:
+        return Path.home() / ".cache" / "adit-plugins"
+    except RuntimeError as error:
+        raise DatasetError("No home folder to download into: set HOME, or --source.") from error
 
 
 def split_by_row(row: int) -> int:
@@ -54,8 +66,10 @@ def download(url: str, path: Path) -> None:
     """Fetch once; record the checksum on first use and compare it later.
 
     Raises:
-        DatasetError: no network, or the file changed since its first use.
+        DatasetError: no network, a download that broke off, or the file changed since its first
+            use.
     """
+    from http.client import HTTPException
     from urllib.error import URLError
     from urllib.request import urlopen
 
@@ -64,13 +78,21 @@ def download(url: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
         try:
-            with urlopen(url) as response, temporary.open("wb") as file:  # noqa: S310
+            with (
+                urlopen(url, timeout=TIMEOUT) as response,  # noqa: S310
+                temporary.open("wb") as file,
+            ):
                 while chunk := response.read(1 << 20):
                     file.write(chunk)
-        except (URLError, OSError) as error:
-            temporary.unlink(missing_ok=True)
+                expected = response.headers.get("Content-Length")
+            # Reading in pieces takes a connection that breaks off for the end of the file.
+            if expected is not None and temporary.stat().st_size != int(expected):
+                raise OSError(f"{temporary.stat().st_size} of {expected} bytes arrived")
+            temporary.replace(path)
+        except (URLError, HTTPException, OSError) as error:
             raise DatasetError(f"Cannot download {url}: {error}. Or pass --source PATH.") from error
-        temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not record.is_file():
         record.write_text(json.dumps({"url": url, "sha256": digest}))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_plugins.datasets.common import (
-    CACHE,
     SPLITS,
     DatasetError,
     assemble,
+    cache,
     download,
     split_by_row,
 )
+from adit_plugins.samples import MAX_ATOMIC_NUMBER
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +41,7 @@ def mp20(source: Path | None = None) -> PreparedData:
     """
     import pandas as pd
 
-    folder = source if source is not None else CACHE / "mp_20"
+    folder = source if source is not None else cache() / "mp_20"
     frames = []
     for split, expected in MP20_ROWS.items():
         path = folder / f"{split}.csv"
@@ -95,18 +96,18 @@ def _read_table(source: Path) -> pd.DataFrame:
 
     if not source.exists():
         raise DatasetError(f"No such file or folder: {source}")
+    if not source.is_dir() and source.suffix not in (".parquet", ".csv"):
+        raise DatasetError(
+            f"{source}: unknown kind of file; use .parquet, .csv or a folder of .cif files."
+        )
     try:
         if source.is_dir():
             files = sorted(source.glob("*.cif"))
             table = pd.DataFrame({"cif": [f.read_text() for f in files]})
         elif source.suffix == ".parquet":
             table = pd.read_parquet(source)
-        elif source.suffix == ".csv":
-            table = pd.read_csv(source)
         else:
-            raise DatasetError(
-                f"{source}: unknown kind of file; use .parquet, .csv or a folder of .cif files."
-            )
+            table = pd.read_csv(source)
     except (OSError, ValueError, ImportError) as error:
         raise DatasetError(f"{source} cannot be read: {error}") from error
     arrays = {"atomic_numbers", "frac_coords", "a", "b", "c", "alpha", "beta", "gamma"}
@@ -122,7 +123,7 @@ def _from_table(
     records = table.to_dict("records")
     with ProcessPoolExecutor() as pool:
         rows = list(pool.map(_crystal_row, records, chunksize=64))
-    kept, lost = [], 0
+    kept, lost, large = [], 0, 0
     for i, row in enumerate(rows):
         if row is None:
             lost += 1
@@ -130,8 +131,13 @@ def _from_table(
             split = records[i].get("split")
             row["split"] = SPLITS.index(split) if split else split_by_row(i)
             kept.append(row)
+        else:
+            large += 1
     if lost:
         warnings.warn(f"{source}: {lost} of {len(rows)} crystals cannot be read", stacklevel=2)
+    if large:
+        text = f"{source}: {large} of {len(rows)} crystals have more than {max_num_atoms} atoms"
+        warnings.warn(f"{text} in the reduced cell and are left out", stacklevel=2)
     return assemble(name, "crystal", kept, source)
 
 
@@ -160,9 +166,14 @@ def canonical_crystal(structure: Structure) -> dict[str, Any]:
 
     Returns:
         `atomic_numbers`, `coords` (fractional, in [-0.02, 0.98)), `cell` (angstrom, degrees).
+
+    Raises:
+        ValueError: there is a dummy atom, or an element beyond the network's.
     """
     reduced = structure.get_reduced_structure(reduction_algo="niggli")
     numbers = np.array(reduced.atomic_numbers)
+    if not ((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all():
+        raise ValueError(f"an atomic number is not in 1..{MAX_ATOMIC_NUMBER} (0 is a dummy atom)")
     frac = (np.array(reduced.frac_coords) + 0.02) % 1.0 - 0.02
     keys = np.round(frac, 2)
     order = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))

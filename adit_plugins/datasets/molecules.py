@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_plugins.datasets.common import CACHE, DatasetError, assemble, download, split_by_row
+from adit_plugins.datasets.common import DatasetError, assemble, cache, download, split_by_row
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
@@ -35,7 +35,7 @@ def qm9(source: Path | None = None) -> PreparedData:
     if source is None:
         source = _package_folder()
     if source is None:
-        source = CACHE / ARCHIVE_NAME
+        source = cache() / ARCHIVE_NAME
         download(ARCHIVE_URL, source)
     if source.is_dir():
         molecules, expected = list(_from_package(source)), PACKAGE_ROWS
