@@ -117,7 +117,9 @@ class Trainer:
         self.seconds = 0.0
         self.loss = self._autoencoder_loss if config.stage == "autoencoder" else self._flow_loss
         if config.compile:
-            self.module.compile(dynamic=True)
+            stage_one = (model.autoencoder.encoder, model.autoencoder.decoder)
+            for part in stage_one if config.stage == "autoencoder" else (self.module,):
+                part.compile(dynamic=True)
 
     def progress(self) -> float:
         """Share of the budget that is spent, 0 to 1."""
