@@ -45,7 +45,7 @@ def test_a_crystal_has_one_canonical_form() -> None:
     assert StructureMatcher(scale=False, primitive_cell=False).fit(structure, again)
 
 
-@pytest.mark.parametrize("form", ["cif folder", "csv", "parquet"])
+@pytest.mark.parametrize("form", ["cif folder", "csv", "parquet", "csv of lists"])
 def test_every_form_of_a_users_crystals_gives_the_same_arrays(tmp_path: Path, form: str) -> None:
     structures = [rutile(), rock_salt()]
     if form == "cif folder":
@@ -57,7 +57,7 @@ def test_every_form_of_a_users_crystals_gives_the_same_arrays(tmp_path: Path, fo
         source = tmp_path / "table.csv"
         pd.DataFrame({"cif": [s.to(fmt="cif") for s in structures]}).to_csv(source)
     else:
-        source = tmp_path / "table.parquet"
+        source = tmp_path / f"table.{'parquet' if form == 'parquet' else 'csv'}"
         cells = dict(
             zip(("a", "b", "c"), np.transpose([s.lattice.abc for s in structures]), strict=True)
         )
@@ -72,7 +72,8 @@ def test_every_form_of_a_users_crystals_gives_the_same_arrays(tmp_path: Path, fo
             "atomic_numbers": [list(s.atomic_numbers) for s in structures],
             "frac_coords": [s.frac_coords.ravel().tolist() for s in structures],
         }
-        pd.DataFrame(rows | cells | angles).to_parquet(source)
+        table = pd.DataFrame(rows | cells | angles)
+        table.to_parquet(source) if form == "parquet" else table.to_csv(source)
     (path,) = prepare(["crystals"], tmp_path / "out", source)
     data = PreparedData.load(path)
     assert data.kind == "crystal"

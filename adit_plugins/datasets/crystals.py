@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -151,12 +152,17 @@ def _crystal_row(record: dict[str, Any]) -> dict[str, Any] | None:
             structure = Structure.from_str(record["cif"], fmt="cif")
         else:
             cell = [float(record[k]) for k in ("a", "b", "c", "alpha", "beta", "gamma")]
-            numbers: list[Any] = [int(z) for z in record["atomic_numbers"]]
-            frac = np.asarray(record["frac_coords"], dtype=float).reshape(-1, 3)
+            numbers: list[Any] = [int(z) for z in _listed(record["atomic_numbers"])]
+            frac = np.asarray(_listed(record["frac_coords"]), dtype=float).reshape(-1, 3)
             structure = Structure(Lattice.from_parameters(*cell), numbers, frac)
         return canonical_crystal(structure)
     except Exception:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
         return None
+
+
+def _listed(value: Any) -> Any:
+    """A list as it is in a parquet file; in a CSV it is the text `[1, 2]`."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def canonical_crystal(structure: Structure) -> dict[str, Any]:
