@@ -168,9 +168,10 @@ class _Pool:
     def run(self, atoms: Sequence[Atoms]) -> None:
         """Relax all, large structures first so that no worker ends long after the others."""
         queue = sorted(range(len(atoms)), key=lambda index: len(atoms[index]))
-        while queue:
-            for suspect in self._run_until_broken(atoms, queue):
-                self.keep(suspect, self._run_alone(atoms[suspect]))
+        with _one_thread_a_child():
+            while queue:
+                for suspect in self._run_until_broken(atoms, queue):
+                    self.keep(suspect, self._run_alone(atoms[suspect]))
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -248,6 +249,26 @@ def _stop(pool: ProcessPoolExecutor) -> None:
     pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _one_thread_a_child() -> Iterator[None]:
+    """Processes started meanwhile use one core each.
+
+    The variables must be there before a child loads numpy: the cell filter's tiny matrix
+    functions are ten times slower when two workers' BLAS threads wait for each other.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 _worker: Relaxer | None = None
 _worker_factory: RelaxerFactory | None = None
 
@@ -258,8 +279,6 @@ def _start_worker(factory: RelaxerFactory) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # One core a worker; torch reads these when it is first imported.
-    os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 
 def _worker_relaxer() -> Relaxer:
