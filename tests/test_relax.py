@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -35,6 +36,18 @@ class KillerRelaxer:
         if any("kill" in atoms.info for atoms in batch):
             os._exit(9)
         return emt().relax(batch, fmax, max_steps)
+
+
+class ThreadReporter:
+    """Tells in its reason what the numerical libraries of its process were started with."""
+
+    name = "reporter"
+
+    def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
+        # Not os.environ, which could have changed too late for numpy: the process's first values.
+        started = Path("/proc/self/environ").read_bytes().split(b"\0")
+        count = sum(entry.endswith(b"_NUM_THREADS=1") for entry in started)
+        return [RelaxResult.failure(atoms, f"{count} variables", self.name) for atoms in batch]
 
 
 class NanCalculator(Calculator):
@@ -145,6 +158,16 @@ def test_processes_give_the_same_results_in_order() -> None:
     for first, second in zip(alone, together, strict=True):
         assert np.allclose(first.atoms.cell, second.atoms.cell, atol=1e-8)
         assert second.atoms.info == first.atoms.info
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
+def test_workers_are_born_with_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    (result,) = relax([strained_copper()], ThreadReporter, workers=1)
+    assert result.reason == "3 variables"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+    assert "OPENBLAS_NUM_THREADS" not in os.environ
 
 
 def test_a_dying_worker_loses_only_its_own_structure() -> None:
