@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import pytest
+
+# A background job of a shell ignores Ctrl-C and hands that on to its children, to whom these tests
+# send it; with a handler set here they begin with the default again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_SIZES = {"crystal": [0, 2, 3, 4, 3, 2, 2, 1], "molecule": [0, 0, 1, 2, 3, 3, 3, 2, 1]}
 TINY_ELEMENTS = [1, 3, 6, 7, 8, 9, 11, 17]
