@@ -3,8 +3,8 @@
     python benchmarks/sampling_speed.py
 
 The limit in the same run: the machine's own rate of matrix products, measured just before, from
-which follows the share of the hardware that sampling uses. The peer in the same run: batches of
-mixed sizes padded to their largest, as generators without size grouping run them.
+which follows the share of the hardware that sampling uses. Beside it stands the share of padding
+that batches of mixed sizes, padded to their largest, would have had on the same samples.
 """
 
 from __future__ import annotations
