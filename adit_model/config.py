@@ -94,7 +94,7 @@ class DenoiserConfig(_Checked):
     # the weights at size S.
     modulation: Literal["block", "shared"] = "block"
     self_conditioning: bool = True
-    # "gelu" is four times faster than its tanh approximation on a CPU, and as good.
+    # "gelu" is the exact form, which is faster on CPUs than the published tanh approximation.
     activation: Literal["gelu_tanh", "gelu"] = "gelu_tanh"
     # The published network sees t in [0, 1] itself; a scale resolves late times better.
     time_scale: float = 1.0

@@ -15,7 +15,7 @@ from adit_model.config import KINDS, ADiTConfig
 from adit_model.denoiser import Denoiser
 from adit_model.flow import center
 
-DEFAULT_TOKENS = 4096  # atoms run at once: beyond it a CPU gains nothing
+DEFAULT_TOKENS = 4096  # atoms run at once, which bounds the memory
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ def _one_thread_a_child() -> Iterator[None]:
     """Processes started meanwhile use one core each.
 
     The variables must be there before a child loads numpy: the cell filter's tiny matrix
-    functions are ten times slower when two workers' BLAS threads wait for each other.
+    functions are several times slower when two workers' BLAS threads wait for each other.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
