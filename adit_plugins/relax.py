@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from ase import Atoms
 
 from adit_plugins import registry
+from adit_plugins.workers import (
+    available_cores,
+    end_at_interruption,
+    interruption_delayed,
+    one_thread_a_child,
+    stop,
+)
 
 
 @dataclass(frozen=True)
@@ -140,13 +144,6 @@ def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
         raise ValueError(message)
 
 
-def available_cores() -> int:
-    """Return the number of cores this process may use (a container may own fewer than exist)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class _Pool:
     """Worker processes with never more structures out than workers.
 
@@ -168,7 +165,7 @@ class _Pool:
     def run(self, atoms: Sequence[Atoms]) -> None:
         """Relax all, large structures first so that no worker ends long after the others."""
         queue = sorted(range(len(atoms)), key=lambda index: len(atoms[index]))
-        with _one_thread_a_child():
+        with one_thread_a_child():
             while queue:
                 for suspect in self._run_until_broken(atoms, queue):
                     self.keep(suspect, self._run_alone(atoms[suspect]))
@@ -189,7 +186,7 @@ class _Pool:
             while queue or running:
                 while queue and len(running) < self.workers:
                     # Submitting to a pool that just broke raises, so the index is taken after.
-                    with _interruption_delayed():
+                    with interruption_delayed():
                         future = pool.submit(_work, atoms[queue[-1]], *self.limits)
                     running[future] = queue[-1]
                     queue.pop()
@@ -200,13 +197,13 @@ class _Pool:
             # With nothing out, a worker broke while idle; still take one, so that every round ends.
             return list(running.values()) or [queue.pop() for _ in queue[-1:]]
         finally:
-            _stop(pool)
+            stop(pool)
         return []
 
     def _run_alone(self, atoms: Atoms) -> RelaxResult:
         pool = self._start(1)
         try:
-            with _interruption_delayed():
+            with interruption_delayed():
                 starting = pool.submit(_worker_name)
             name = starting.result()
         except BrokenProcessPool as error:
@@ -221,52 +218,7 @@ class _Pool:
             except BrokenProcessPool:
                 return RelaxResult.failure(atoms.copy(), "worker process died", name)
         finally:
-            _stop(pool)
-
-
-@contextmanager
-def _interruption_delayed() -> Iterator[None]:
-    """Start a worker with Ctrl-C blocked.
-
-    A worker inherits it: it imports for seconds and would print a traceback if it were interrupted
-    there. In this process Ctrl-C arrives right after.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-
-
-def _stop(pool: ProcessPoolExecutor) -> None:
-    """End the workers now: after Ctrl-C nobody wants to wait for running relaxations."""
-    # Public as `terminate_workers` only from Python 3.14 on.
-    for process in list((pool._processes or {}).values()):
-        process.terminate()
-    pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _one_thread_a_child() -> Iterator[None]:
-    """Processes started meanwhile use one core each.
-
-    The variables must be there before a child loads numpy: the cell filter's tiny matrix
-    functions are several times slower when two workers' BLAS threads wait for each other.
-    """
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+            stop(pool)
 
 
 _worker: Relaxer | None = None
@@ -276,9 +228,7 @@ _worker_factory: RelaxerFactory | None = None
 def _start_worker(factory: RelaxerFactory) -> None:
     global _worker_factory
     _worker_factory = factory
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a traceback
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    end_at_interruption()
 
 
 def _worker_relaxer() -> Relaxer:
