@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import os
-import warnings
+import re
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ase.db
 import ase.io
+import numpy as np
 from ase import Atoms
-from ase.io.cif import parse_cif
+from ase.geometry import cellpar_to_cell
 from ase.io.formats import UnknownFileTypeError
-from pymatgen.core import Molecule, Structure
-from rdkit import Chem, rdBase
 
-from adit_plugins.samples import KEY, Sample, to_sample
+from adit_plugins.parsers import (
+    PROVENANCE_TAG,
+    Entry,
+    attempt,
+    parse_cifs,
+    parse_pymatgen,
+    parse_sdf,
+    parse_xyz,
+)
+from adit_plugins.samples import KEY
+
+__all__ = ["INDEX", "PROVENANCE_TAG", "Entry", "InputError", "iter_entries", "read_structures"]
 
 INDEX = "index.csv"  # of a folder of CIFs
-PROVENANCE_TAG = "_adit_provenance"  # of a CIF block
+MATTERGEN = ("generated_crystals.extxyz", "generated_crystals_cif.zip")  # two forms of one set
+CIF_COLUMNS, STRUCTURE_COLUMNS = ("cif", "cif_string"), ("structure", "LeMatStructs")
+# CDVAE, DiffCSP, FlowMM and OMatG concatenate the atoms of all crystals under names like these.
+NUMBERS = ("atomic_numbers", "atom_types", "species")
+TEXT_PARSERS: dict[str, Callable[[Iterable[str], str], Iterator[Entry]]] = {
+    ".cif": parse_cifs,
+    ".xyz": parse_xyz,
+    ".extxyz": parse_xyz,
+    ".sdf": parse_sdf,
+}
 
 
 class InputError(ValueError):
@@ -28,20 +53,40 @@ class InputError(ValueError):
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
-    """Read all structures of a file or of a folder of CIFs, in order.
+    """Read all structures of a file or folder, in order, or none: every entry must be sound.
 
-    Understands what `write_samples` writes, any other file that ASE reads, SDF files (by RDKit,
-    3D with explicit hydrogens) and JSON of pymatgen. Provenance comes back in `info["adit"]`.
+    Understands what `iter_entries` does. Provenance comes back in `info["adit"]`.
 
     Raises:
         InputError: the file is missing, unreadable, empty, or holds a structure that cannot be
             represented (disorder, charge, no 3D coordinates).
     """
+    structures = []
+    for entry in iter_entries(path):
+        if entry.atoms is None:
+            raise InputError(f"Cannot read {path}: {entry.name}: {entry.reason}")
+        structures.append(entry.atoms)
+    if not structures:
+        raise InputError(f"{path} holds no structures.")
+    return structures
+
+
+def iter_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
+    """Read a file or folder entry by entry; a damaged entry carries its reason.
+
+    Understands what `write_samples` writes, xyz, CIF, SDF (by RDKit), JSON of pymatgen (also
+    .json.gz), ASE databases, a zip or folder of such files, CSV with a column of CIFs (`cif`,
+    `cif_string`) or of pymatgen JSON (`structure`, `LeMatStructs`), the concatenated arrays of
+    CDVAE and DiffCSP in an npz file, and any other file that ASE reads.
+
+    Raises:
+        InputError: the file is missing, or is as a whole not of the kind that its name says.
+    """
     source = Path(path)
     if not source.exists():
         raise InputError(f"Cannot read {source}: there is no such file or folder.")
     try:
-        structures = _read_folder(source) if source.is_dir() else _read_file(source)
+        yield from _read_folder(source) if source.is_dir() else _read_file(source)
     except InputError:
         raise
     except UnknownFileTypeError as error:
@@ -52,87 +97,169 @@ def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
     except Exception as error:  # parsers of a dozen formats fail in as many ways
         reason = str(error).strip() or f"damaged, or of another format ({type(error).__name__})"
         raise InputError(f"Cannot read structures from {source}: {reason}") from error
-    if not structures:
-        raise InputError(f"{source} holds no structures.")
-    return structures
 
 
-def _read_folder(folder: Path) -> list[Atoms]:
-    paths = sorted(folder.glob("*.cif"))
+def _read_folder(folder: Path) -> Iterator[Entry]:
+    paths = _in_order(folder.glob("*.cif"))
     if (folder / INDEX).is_file():
         with (folder / INDEX).open(encoding="utf-8", newline="") as file:
             paths = [folder / row["file"] for row in csv.DictReader(file)]
-    return [atoms for path in paths for atoms in read_structures(path)]
+    elif not paths:
+        mattergen = [folder / name for name in MATTERGEN if (folder / name).is_file()]
+        others = (path for path in folder.iterdir() if path.suffix.lower() in TEXT_PARSERS)
+        # OMatG leaves the noise it began from beside what it made of it.
+        paths = mattergen[:1] or [
+            path for path in _in_order(others) if not path.stem.endswith("_init")
+        ]
+    for path in paths:
+        yield from _member(path)
 
 
-def _read_file(path: Path) -> list[Atoms]:
-    readers = {".sdf": _read_sdf, ".cif": _read_cif, ".db": _read_db, ".json": _read_json}
-    return readers.get(path.suffix.lower(), _read_ase)(path)
+def _member(path: Path) -> Iterator[Entry]:
+    """Entries of a file in a folder; a file that cannot be read is one entry without atoms."""
+    found = False
+    try:
+        for entry in iter_entries(path):
+            found = True
+            yield entry
+    except InputError as error:
+        yield Entry(path.name, None, str(error))
+    else:
+        if not found:
+            yield Entry(path.name, None, "holds no structure")
 
 
-def _read_ase(path: Path) -> list[Atoms]:
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """Sorted with `sample_2` before `sample_10`."""
+    pieces = re.compile(r"(\d+)")
+    return sorted(paths, key=lambda p: [(len(x), x) if x.isdigit() else (0, x)
+                                        for x in pieces.split(p.name)])  # fmt: skip
+
+
+def _read_file(path: Path) -> Iterator[Entry]:
+    suffix = ".json.gz" if path.name.lower().endswith(".json.gz") else path.suffix.lower()
+    if suffix in TEXT_PARSERS:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from TEXT_PARSERS[suffix](file, path.name)
+        return
+    readers: dict[str, Callable[[Path], Iterator[Entry]]] = {
+        ".db": _read_db,
+        ".json": _read_json,
+        ".json.gz": _read_json,
+        ".csv": _read_csv,
+        ".zip": _read_zip,
+        ".npz": _read_npz,
+    }
+    yield from readers.get(suffix, _read_ase)(path)
+
+
+def _read_ase(path: Path) -> Iterator[Entry]:
     # ASE takes what follows an @ in a name for the numbers of frames.
-    return list(ase.io.read(path, index=":", do_not_split_by_at_sign=True))
+    for i, atoms in enumerate(ase.io.iread(path, index=":", do_not_split_by_at_sign=True)):
+        yield Entry(f"{path.name}, structure {i}", atoms)
 
 
-def _read_sdf(path: Path) -> list[Atoms]:
-    structures = []
-    with rdBase.BlockLogs():
-        # Bonds are not needed for the geometry, so odd valences must not stop the reading.
-        for i, mol in enumerate(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False)):
-            if mol is None:
-                raise InputError(f"Cannot read entry {i} of {path}: it is no valid SDF record.")
-            for atom in mol.GetAtoms():  # a file without any bonds says nothing about hydrogens
-                atom.SetNoImplicit(atom.GetNoImplicit() or not mol.GetNumBonds())
-            mol.UpdatePropertyCache(strict=False)
+def _read_zip(path: Path) -> Iterator[Entry]:
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if Path(name).suffix.lower() in TEXT_PARSERS]
+        for member in _in_order(Path(name) for name in names):
+            if member.name.startswith("."):
+                continue  # macOS adds such files
+            parse = TEXT_PARSERS[member.suffix.lower()]
+            found = False
             try:
-                structures.append(Sample.from_rdkit(mol).to_ase())
-            except ValueError as error:
-                raise InputError(f"Cannot use entry {i} of {path}: {error}") from error
-    return structures
+                with archive.open(member.as_posix()) as file:
+                    text = io.TextIOWrapper(file, encoding="utf-8", errors="replace")
+                    for entry in parse(text, str(member)):
+                        found = True
+                        yield entry
+            except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as e:
+                yield Entry(str(member), None, f"damaged in the archive: {e}")
+            else:
+                if not found:
+                    yield Entry(str(member), None, "holds no structure")
 
 
-def _read_cif(path: Path) -> list[Atoms]:
-    structures = []
-    for block in parse_cif(str(path)):
-        if not block.has_structure():
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about settings and duplicates of symmetric sites
-            atoms = block.get_atoms()
-        occupancies = atoms.info.pop("occupancy", {}).values()
-        if any(len(site) > 1 or min(site.values()) < 1 for site in occupancies):
-            raise InputError(f"Cannot use block {block.name} of {path}: it is disordered.")
-        provenance = block.get(PROVENANCE_TAG)
-        # ASE leaves objects of its own in info, which no file format could write again
-        atoms.info = {KEY: json.loads(provenance)} if provenance else {}
-        structures.append(atoms)
-    return structures
-
-
-def _read_db(path: Path) -> list[Atoms]:
+def _read_db(path: Path) -> Iterator[Entry]:
     if not path.stat().st_size:
-        return []  # to connect would make a database of it
-    structures = []
+        return  # to connect would make a database of it
     for row in ase.db.connect(path, type="db").select():
-        atoms = row.toatoms()
-        if KEY in row.data:
-            atoms.info[KEY] = dict(row.data[KEY])
-        structures.append(atoms)
-    return structures
+
+        def make(row: Any = row) -> Atoms:
+            atoms = row.toatoms()
+            if KEY in row.data:
+                atoms.info[KEY] = dict(row.data[KEY])
+            assert isinstance(atoms, Atoms)
+            return atoms
+
+        yield attempt(f"{path.name}, row {row.id}", make)
 
 
-def _read_json(path: Path) -> list[Atoms]:
-    content: Any = json.loads(path.read_text(encoding="utf-8"))
+def _read_json(path: Path) -> Iterator[Entry]:
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix.lower() == ".gz" else data).decode("utf-8")
+    content: Any = json.loads(text)
     entries = content if isinstance(content, list) else [content]
-    if not all(isinstance(entry, dict) and "@class" in entry for entry in entries):
-        return _read_ase(path)  # ASE's own JSON
-    classes: dict[str, Any] = {"Structure": Structure, "Molecule": Molecule}
-    structures = []
-    for i, entry in enumerate(entries):
-        if entry["@class"] not in classes:
-            raise InputError(
-                f"Entry {i} of {path} is a {entry['@class']}. Known: {', '.join(classes)}."
-            )
-        structures.append(to_sample(classes[entry["@class"]].from_dict(entry)).to_ase())
-    return structures
+    if not any(isinstance(entry, dict) and "@class" in entry for entry in entries):
+        yield from _read_ase(path)  # ASE's own JSON
+        return
+    yield from parse_pymatgen(content, path.name)
+
+
+def _read_csv(path: Path) -> Iterator[Entry]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        known = [name for name in (*CIF_COLUMNS, *STRUCTURE_COLUMNS) if name in columns]
+        if not known:
+            wanted = ", ".join((*CIF_COLUMNS, *STRUCTURE_COLUMNS))
+            raise InputError(f"{path} has none of the columns {wanted}.")
+        for i, row in enumerate(reader):
+            yield _csv_row(row[known[0]] or "", f"{path.name}, row {i}", known[0] in CIF_COLUMNS)
+
+
+def _csv_row(cell: str, name: str, is_cif: bool) -> Entry:
+    if not cell.strip():
+        return Entry(name, None, "the cell is empty", "crystal")
+    if not is_cif:
+        with suppress(ValueError):
+            return next(parse_pymatgen(json.loads(cell), name))
+        return Entry(name, None, "the cell is no JSON", "crystal")
+    entry = next(parse_cifs(io.StringIO(cell), name), None)
+    return entry or Entry(name, None, "the cell holds no CIF block with a structure", "crystal")
+
+
+def _read_npz(path: Path) -> Iterator[Entry]:
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in NUMBERS if name in arrays]
+        if not names or not {"frac_coords", "num_atoms"} <= set(arrays):
+            wanted = f"frac_coords, num_atoms, one of {', '.join(NUMBERS)}, and lengths with angles"
+            raise InputError(f"{path} needs the arrays {wanted} (or lattices); it has "
+                             f"{', '.join(arrays) or 'none'}.")  # fmt: skip
+        sizes, numbers = arrays["num_atoms"].ravel(), arrays[names[0]].ravel()
+        coords = arrays["frac_coords"].reshape(-1, 3)
+        if "lattices" in arrays:
+            cells = arrays["lattices"].reshape(-1, 3, 3)
+        else:
+            cells = np.hstack([arrays["lengths"].reshape(-1, 3), arrays["angles"].reshape(-1, 3)])
+    sizes = sizes.astype(int)
+    if (
+        (sizes < 0).any()
+        or len(sizes) != len(cells)
+        or not sizes.sum() == len(numbers) == len(coords)
+    ):
+        raise InputError(f"{path}: its arrays do not fit each other (num_atoms sums up to "
+                         f"{sizes.sum()}; {len(numbers)} types, {len(coords)} coordinates, "
+                         f"{len(cells)} of {len(sizes)} cells).")  # fmt: skip
+    ends = np.cumsum(sizes)
+    for i, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+        part = slice(int(end - size), int(end))
+
+        def make(part: slice = part, i: int = i) -> Atoms:
+            cell = np.asarray(cells[i], dtype=float)
+            matrix = cell if cell.shape == (3, 3) else cellpar_to_cell(cell)
+            frac = np.asarray(coords[part], dtype=float)
+            return Atoms(numbers=numbers[part], scaled_positions=frac, cell=matrix, pbc=True)
+
+        yield attempt(f"{path.name}, structure {i}", make, "crystal")
