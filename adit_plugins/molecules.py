@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adit_plugins.bonds import perceive_bonds
-from adit_plugins.registry import MissingExtraError, missing_package
+from adit_plugins.bonds import openbabel_bonds, perceive_bonds
+from adit_plugins.timed_workers import stream_parts
 
 if TYPE_CHECKING:
     from ase import Atoms
     from rdkit.Chem import Mol
 
+    from adit_plugins.fingerprints import Fingerprints
     from adit_plugins.samples import Sample
+
+TIME_LIMIT = 10.0  # seconds a molecule; half a second is usual, some cages never end
+MAX_ATOMS = 1000  # all pairs are compared: memory grows with the square
+MAX_EXTENT = 1000.0  # angstrom; PDB records of the OpenBabel rule have no more columns
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,9 @@ class MoleculeReport:
         rdkit_valid: bonds that fit the coordinates were found and RDKit sanitises the result.
         connected: the atoms form one fragment by distance (known even where no bond orders fit).
         strict_valid: rdkit_valid, one fragment, no radicals, and no separated charges.
-        posebusters: PoseBusters "mol" check -> passed; None where not asked or no bonds fit.
+        posebusters: PoseBusters "mol" check -> passed; None where not asked or no bonds fit. A
+            check that could not be done, or not within the time limit, counts as failed.
+        reason: why the molecule is not strictly valid.
     """
 
     smiles: str | None
@@ -36,25 +42,123 @@ class MoleculeReport:
     connected: bool
     strict_valid: bool
     posebusters: dict[str, bool] | None = None
+    reason: str = ""
 
 
 def check_molecules(
-    samples: Sequence[Sample | Atoms], posebusters: bool = True, num_conformers: int = 5
+    samples: Sequence[Sample | Atoms],
+    posebusters: bool = True,
+    workers: int | None = None,
+    time_limit: float = TIME_LIMIT,
+    on_result: Callable[[int, MoleculeReport], None] | None = None,
 ) -> list[MoleculeReport]:
     """Check each molecule as a whole; nothing is repaired and no fragment is dropped.
 
     Bonds come from `adit_plugins.bonds.perceive_bonds` with total charge 0; 99.5 % of QM9's
     reference geometries are strictly valid by it. PoseBusters is its "mol" configuration
-    (Buttenschoen et al. 2024, doi 10.1039/D3SC04185A), about 0.2 s a molecule.
+    (Buttenschoen et al. 2024, doi 10.1039/D3SC04185A), about half a second a molecule.
 
     Args:
         samples: molecules as Sample or ASE Atoms.
         posebusters: run PoseBusters on the molecules for which bonds were found.
-        num_conformers: conformers behind PoseBusters' energy ratio. Its own 50 cost ten times as
-            much (half a minute for a cage) for ratios that differ by 0.02, at a limit of 100.
+        workers: processes for PoseBusters; None for one a core, 0 for none (then no time limit).
+        time_limit: seconds a molecule; PoseBusters' conformers of a cage may take minutes.
+        on_result: called with the index and the report as soon as a molecule is done.
     """
-    num_conformers = num_conformers if posebusters else 0
-    return [_check(_atoms(sample), num_conformers) for sample in samples]
+    from adit_plugins.posebusters_checks import ENERGY_CHECK
+
+    atoms = [_atoms(sample) for sample in samples]
+    if not posebusters:  # bonds alone take milliseconds: no process is worth its start
+        workers = 0
+    work = _parts_with_posebusters if posebusters else _parts
+    reports: dict[int, MoleculeReport] = {}
+    for index, part in stream_parts(work, atoms, time_limit, workers, prepare_worker):
+        if isinstance(part, MoleculeReport):
+            reports[index] = part
+            continue
+        if part.problem:
+            report = reports.get(index) or _invalid(part.problem)
+            if report.rdkit_valid:
+                report = replace(
+                    report, posebusters={**(report.posebusters or {}), ENERGY_CHECK: False}
+                )
+            reports[index] = report
+        if on_result is not None:
+            on_result(index, reports[index])
+    return [reports[index] for index in range(len(atoms))]
+
+
+def examine(atoms: Atoms) -> tuple[MoleculeReport, Mol | None]:
+    """Apply the strict rule to one molecule; return the report and the molecule with bonds."""
+    from rdkit import Chem
+
+    problem = input_problem(atoms)
+    if problem:
+        return _invalid(problem), None
+    try:
+        mol = perceive_bonds(atoms.numbers, atoms.positions)
+    except ValueError as error:
+        connected = _is_connected(atoms)
+        return replace(_invalid(str(error)), connected=connected), None
+    fragments = len(Chem.GetMolFrags(mol))
+    reason = ""
+    if fragments > 1:
+        reason = f"{fragments} fragments"
+    elif _has_radicals(mol):
+        reason = "radicals"
+    elif _has_separated_charges(mol):
+        reason = "separated charges"
+    report = MoleculeReport(
+        canonical_smiles(mol),
+        rdkit_valid=True,
+        connected=fragments == 1,
+        strict_valid=not reason,
+        reason=reason,
+    )
+    return report, mol
+
+
+def input_problem(atoms: Atoms) -> str:
+    """Say why this cannot be a molecule whatever its bonds, or nothing."""
+    if not len(atoms):
+        return "no atoms"
+    if atoms.pbc.any():
+        return "periodic: a crystal, not a molecule"
+    if len(atoms) == 1:
+        return "a single atom is no molecule"
+    if len(atoms) > MAX_ATOMS:
+        return f"{len(atoms)} atoms, more than the {MAX_ATOMS} that molecules are checked for"
+    unknown = [int(z) for z in atoms.numbers if not 1 <= z <= 118]
+    if unknown:
+        return f"unknown element (atomic number {unknown[0]})"
+    if not np.isfinite(atoms.positions).all():
+        return "a coordinate is not finite"
+    extent = float(np.ptp(atoms.positions, axis=0).max())
+    if not extent <= MAX_EXTENT:
+        return f"atoms are {extent:.3g} angstrom apart"
+    return ""
+
+
+def prepare_worker() -> None:
+    """Import what checks need, so that the first molecule's time limit does not pay for it."""
+    import posebusters
+    import posebusters.modules.energy_ratio  # noqa: F401
+
+
+def is_known(smiles: str, known: Fingerprints) -> bool:
+    """Return whether the reference has it; RDKit may write a SMILES that it cannot read again."""
+    try:
+        return known.contains(smiles)
+    except ValueError:
+        return False
+
+
+def largest_fragment_smiles(mol: Mol) -> str:
+    """Return the canonical SMILES of the largest fragment, as the lenient published rules do."""
+    from rdkit import Chem
+
+    fragments = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
+    return canonical_smiles(max(fragments, key=lambda each: each.GetNumAtoms()))
 
 
 def canonical_smiles(mol: Mol) -> str:
@@ -69,70 +173,49 @@ def canonical_smiles(mol: Mol) -> str:
 
 
 def openbabel_smiles(atoms: Atoms) -> str | None:
-    """Return the SMILES of the largest fragment by OpenBabel's bonds, None if RDKit rejects it.
+    """Return the SMILES of the largest fragment by OpenBabel's bonds, None if RDKit rejects them.
 
-    The lenient rule of the published ADiT, EDM and Symphony figures: what does not hang together
-    is ignored, so nearly any cloud of atoms with one sound fragment passes.
+    The lenient rule of the published ADiT figures (`adit_plugins.bonds.openbabel_bonds`): what
+    does not hang together is ignored, so nearly any cloud of atoms with sound fragments passes.
 
     Raises:
         MissingExtraError: if OpenBabel is not installed.
     """
-    from rdkit import Chem
-    from rdkit.rdBase import BlockLogs
-
-    try:
-        from openbabel import openbabel
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(missing_package("The OpenBabel rule", error)) from error
-
-    openbabel.obErrorLog.StopLogging()
-    conversion = openbabel.OBConversion()
-    conversion.SetInAndOutFormats("xyz", "mol")
-    babel_mol = openbabel.OBMol()
-    if not conversion.ReadString(babel_mol, _xyz(atoms)):
+    if input_problem(atoms):
         return None
-    with BlockLogs():
-        mol = Chem.MolFromMolBlock(conversion.WriteString(babel_mol), sanitize=False)
-        if mol is None:
-            return None
-        fragments = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False)
-        largest = max(fragments, key=lambda each: each.GetNumAtoms())
-        try:
-            Chem.SanitizeMol(largest)
-            return canonical_smiles(largest)
-        except (ValueError, RuntimeError):
-            return None
-
-
-def _check(atoms: Atoms, num_conformers: int) -> MoleculeReport:
-    from rdkit import Chem
-
-    if not np.isfinite(atoms.positions).all():
-        return MoleculeReport(None, rdkit_valid=False, connected=False, strict_valid=False)
     try:
-        mol = perceive_bonds(atoms.numbers, atoms.positions)
+        return largest_fragment_smiles(openbabel_bonds(list(atoms.symbols), atoms.positions))
     except ValueError:
-        connected = _is_connected(atoms)
-        return MoleculeReport(None, rdkit_valid=False, connected=connected, strict_valid=False)
-    smiles = canonical_smiles(mol)
-    connected = len(Chem.GetMolFrags(mol)) == 1
-    strict = connected and not _has_radicals(mol) and not _has_separated_charges(mol)
-    checks = _bust(mol, num_conformers) if num_conformers else None
-    return MoleculeReport(smiles, True, connected, strict, checks)
+        return None
+
+
+def _parts(atoms: Atoms) -> Iterator[MoleculeReport]:
+    yield examine(atoms)[0]
+
+
+def _parts_with_posebusters(atoms: Atoms) -> Iterator[MoleculeReport]:
+    """The report as it grows: bonds, then geometry, then the energy that may never come."""
+    from adit_plugins.posebusters_checks import bust_energy, bust_geometry
+
+    report, mol = examine(atoms)
+    yield report
+    if mol is not None:
+        report = replace(report, posebusters=bust_geometry(mol).verdicts)
+        yield report
+        energy = bust_energy(mol).verdicts
+        yield replace(report, posebusters={**(report.posebusters or {}), **energy})
+
+
+def _invalid(reason: str) -> MoleculeReport:
+    return MoleculeReport(
+        None, rdkit_valid=False, connected=False, strict_valid=False, reason=reason
+    )
 
 
 def _atoms(sample: Sample | Atoms) -> Atoms:
     from ase import Atoms as AseAtoms
 
     return sample if isinstance(sample, AseAtoms) else sample.to_ase()
-
-
-def _xyz(atoms: Atoms) -> str:
-    lines = [
-        f"{symbol} {x:.6f} {y:.6f} {z:.6f}"
-        for symbol, (x, y, z) in zip(atoms.symbols, atoms.positions, strict=True)
-    ]
-    return "\n".join([str(len(atoms)), "", *lines, ""])
 
 
 def _is_connected(atoms: Atoms) -> bool:
@@ -162,33 +245,3 @@ def _has_separated_charges(mol: Mol) -> bool:
         if charge and not any(each * charge < 0 for each in neighbours):
             return True
     return False
-
-
-@lru_cache(maxsize=4)
-def _posebusters(num_conformers: int) -> Any:
-    import logging
-    from pathlib import Path
-
-    import posebusters
-    from yaml import safe_load
-
-    path = Path(posebusters.__file__).parent / "config" / "mol.yml"
-    config = safe_load(path.read_text(encoding="utf-8"))
-    for module in config["modules"]:
-        if module["function"] == "energy_ratio":
-            # One thread: callers spread molecules over processes, and 0 would take every core.
-            module["parameters"] |= {
-                "ensemble_number_conformations": num_conformers,
-                "num_threads": 1,
-            }
-    logging.getLogger("posebusters").setLevel(logging.ERROR)  # its warnings are in the result
-    return posebusters.PoseBusters(config)
-
-
-def _bust(mol: Mol, num_conformers: int) -> dict[str, bool]:
-    """Run PoseBusters on one molecule; a test that could not be done counts as failed."""
-    from rdkit.rdBase import BlockLogs
-
-    with BlockLogs():
-        row = _posebusters(num_conformers).bust(mol).iloc[0]
-    return {name: bool(value == 1) for name, value in row.items()}

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-    from adit_plugins.fingerprints import Fingerprints
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.hull import Hull, HullResult
     from adit_plugins.molecules import MoleculeReport
@@ -212,14 +211,21 @@ def check_all_molecules(molecules: Sequence[MoleculeRecord], report: Report) -> 
     """RDKit validity, connection and PoseBusters."""
     from adit_plugins.validity import check_molecules
 
-    for i, molecule in enumerate(molecules):
-        (molecule.report,) = check_molecules([molecule.sample])
-        report("molecules checked", i + 1, len(molecules))
+    finished = 0
+
+    def keep(index: int, result: MoleculeReport) -> None:
+        nonlocal finished
+        finished += 1
+        molecules[index].report = result
+        report("molecules checked", finished, len(molecules))
+
+    check_molecules([molecule.sample for molecule in molecules], on_result=keep)
 
 
 def mark_duplicate_and_novel_molecules(molecules: Sequence[MoleculeRecord]) -> None:
     """Compare SMILES with each other and with the training set."""
     from adit_plugins.matching import Fingerprints, duplicate_labels
+    from adit_plugins.molecules import is_known
 
     known = Fingerprints.load("molecule")
     valid = [(m, m.report.smiles) for m in molecules if m.report is not None and m.report.smiles]
@@ -229,15 +235,7 @@ def mark_duplicate_and_novel_molecules(molecules: Sequence[MoleculeRecord]) -> N
         molecule.unique = first is None
         molecule.duplicate_of = None if first is None else valid[first][0].sample.id
         if molecule.unique:
-            molecule.novel = not _is_known(smiles, known)
-
-
-def _is_known(smiles: str, known: Fingerprints) -> bool:
-    """Whether the training set has it; RDKit may write a SMILES that it cannot read again."""
-    try:
-        return known.contains(smiles)
-    except ValueError:
-        return False
+            molecule.novel = not is_known(smiles, known)
 
 
 def relax_crystals(crystals: Sequence[Crystal], settings: Settings, report: Report) -> None:
