@@ -1,9 +1,16 @@
-"""Duplicates among samples, and (re-exported) novelty against a table of fingerprints."""
+"""Duplicates and known crystals by StructureMatcher, and (re-exported) novelty by fingerprints.
+
+Comparing every pair takes hours. Two crystals can only match if their reduced formulas are equal,
+and, since pymatgen demands a one-to-one assignment of the sites of the primitive cells, if these
+cells have as many sites. So crystals are sorted into buckets by formula, each is reduced once, and
+only those with cells of one size are handed to the matcher: the answers are those of every pair.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adit_plugins.fingerprints import Fingerprints, is_too_empty
@@ -12,45 +19,135 @@ if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
 
-__all__ = ["Fingerprints", "duplicate_labels", "find_duplicates", "is_match", "structure_matcher"]
+__all__ = [
+    "LEMAT_LTOL",
+    "LTOL",
+    "Fingerprints",
+    "Matches",
+    "duplicate_labels",
+    "find_duplicates",
+    "is_match",
+    "match_alike",
+    "rms_distance",
+    "structure_matcher",
+]
+
+LTOL, LEMAT_LTOL = 0.3, 0.1  # most papers and LeMat-GenBench
+STOL, ANGLE_TOL = 0.5, 10.0  # in both settings
 
 
-def structure_matcher() -> StructureMatcher:
-    """Return the matcher of the published protocols: stol 0.5, angle_tol 10, ltol 0.3."""
+def structure_matcher(ltol: float = LTOL) -> StructureMatcher:
+    """Return the matcher of the published protocols: stol 0.5, angle_tol 10, ltol 0.3 (or 0.1)."""
     from pymatgen.analysis.structure_matcher import StructureMatcher as Matcher
 
-    return Matcher(stol=0.5, angle_tol=10, ltol=0.3)
+    return Matcher(stol=STOL, angle_tol=ANGLE_TOL, ltol=ltol)
 
 
-def find_duplicates(structures: Sequence[Structure]) -> list[int | None]:
-    """Return for each crystal the index of the first earlier one it matches, or None.
+@dataclass(frozen=True)
+class Matches:
+    """What one crystal was found to equal.
 
-    Only crystals of equal reduced formula are compared. Matches are looked for among those that
-    are no duplicates themselves, so every index in the answer points to a unique structure.
+    Attributes:
+        duplicate_of: the first earlier crystal that it matches and that is no duplicate itself.
+        known_as: the first reference that it matches.
     """
-    matcher = structure_matcher()
-    unique: defaultdict[str, list[int]] = defaultdict(list)
-    answer: list[int | None] = []
-    for index, structure in enumerate(structures):
-        same_formula = unique[structure.composition.reduced_formula]
-        match = next((j for j in same_formula if is_match(structures[j], structure, matcher)), None)
-        if match is None:
-            same_formula.append(index)
-        answer.append(match)
+
+    duplicate_of: int | None = None
+    known_as: int | None = None
+
+
+def match_alike(
+    crystals: Sequence[Structure], references: Sequence[Structure] = (), ltol: float = LTOL
+) -> list[Matches]:
+    """Compare crystals of one reduced formula with each other and with references of that formula.
+
+    Indices count within the two arguments. The order of the arguments of `fit`, which is not quite
+    symmetric, is: earlier before later, reference before sample.
+    """
+    matcher = structure_matcher(ltol)
+    known = [reduce_cell(each) for each in references]
+    unique: list[tuple[int, Structure | None]] = []
+    answer = []
+    for index, crystal in enumerate(crystals):
+        mine = reduce_cell(crystal)
+        pairs = ((j, other) for j, other in unique if _fit(matcher, other, mine))
+        duplicate = next((j for j, _ in pairs), None)
+        reference = next((j for j, each in enumerate(known) if _fit(matcher, each, mine)), None)
+        if duplicate is None:
+            unique.append((index, mine))
+        answer.append(Matches(duplicate, reference))
     return answer
 
 
-def is_match(first: Structure, second: Structure, matcher: StructureMatcher | None = None) -> bool:
+def find_duplicates(structures: Sequence[Structure], ltol: float = LTOL) -> list[int | None]:
+    """Return for each crystal the index of the first earlier one it matches, or None.
+
+    Matches are looked for among those that are no duplicates themselves, so every index in the
+    answer points to a unique structure.
+    """
+    answer: list[int | None] = [None] * len(structures)
+    for places in group(each.composition.reduced_formula for each in structures).values():
+        found = match_alike([structures[i] for i in places], ltol=ltol) if len(places) > 1 else []
+        for place, matches in zip(places, found, strict=False):
+            if matches.duplicate_of is not None:
+                answer[place] = places[matches.duplicate_of]
+    return answer
+
+
+def group(labels: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    """Return the places of each label, in order."""
+    places: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, label in enumerate(labels):
+        places[label].append(index)
+    return dict(places)
+
+
+def is_match(first: Structure, second: Structure, ltol: float = LTOL) -> bool:
     """Return whether StructureMatcher maps one crystal onto the other.
 
     A cell too distorted or too empty to be reduced matches nothing; pymatgen raises various
     errors there, and takes all memory for cells of micrometres.
     """
+    if first.composition.reduced_formula != second.composition.reduced_formula:
+        return False
+    return _fit(structure_matcher(ltol), reduce_cell(first), reduce_cell(second))
+
+
+def rms_distance(
+    first: Structure, second: Structure, matcher: StructureMatcher | None = None
+) -> float | None:
+    """Return the RMS displacement of matched sites in units of (volume / atom)^(1/3), or None.
+
+    None where the matcher finds no mapping, or cannot reduce a cell.
+    """
     if is_too_empty(first) or is_too_empty(second):
+        return None
+    try:
+        result = (matcher or structure_matcher()).get_rms_dist(first, second)
+    except _ERRORS:
+        return None
+    return None if result is None else float(result[0])
+
+
+def reduce_cell(structure: Structure) -> Structure | None:
+    """Return the primitive cell that StructureMatcher works on; None where there is none."""
+    if is_too_empty(structure):
+        return None
+    try:
+        return structure.get_reduced_structure("niggli").get_primitive_structure()
+    except _ERRORS:
+        return None
+
+
+_ERRORS = (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError)
+
+
+def _fit(matcher: StructureMatcher, first: Structure | None, second: Structure | None) -> bool:
+    if first is None or second is None or len(first) != len(second):
         return False
     try:
-        return bool((matcher or structure_matcher()).fit(first, second))
-    except (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError):
+        return bool(matcher.fit(first, second, skip_structure_reduction=True))
+    except _ERRORS:
         return False
 
 

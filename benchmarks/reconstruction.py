@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 from adit_model import ADiT, AtomBatch
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import from_batch
-from adit_plugins.matching import is_match, structure_matcher
+from adit_plugins.matching import is_match
 
 MAX_RMSD = 0.1  # angstrom
 
@@ -39,7 +39,6 @@ def superposed_rmsd(first: NDArray[np.float64], second: NDArray[np.float64]) -> 
 
 def compare(kind: str, before: AtomBatch, after: AtomBatch) -> list[dict[str, Any]]:
     """One row a structure: types right, RMSD or match."""
-    matcher = structure_matcher()
     rows = []
     for a, b in zip(from_batch(before), from_batch(after), strict=True):
         types = bool((a.atomic_numbers == b.atomic_numbers).all())
@@ -49,7 +48,7 @@ def compare(kind: str, before: AtomBatch, after: AtomBatch) -> list[dict[str, An
             row["match"] = types and row["rmsd"] <= MAX_RMSD
         else:
             first, second = (cast(Structure, s.to_pymatgen()) for s in (a, b))
-            row["match"] = types and is_match(first, second, matcher)
+            row["match"] = types and is_match(first, second)
         rows.append(row)
     return rows
 

@@ -27,7 +27,6 @@ from adit_plugins.matching import (
     duplicate_labels,
     find_duplicates,
     is_match,
-    structure_matcher,
 )
 from adit_plugins.registry import MissingExtraError
 from adit_plugins.validity import (
@@ -108,13 +107,12 @@ def novel_by_matcher(samples: list[Sample], path: Path) -> dict[str, Any]:
         for row, types in enumerate(numbers.tolist()):
             formula = Composition(Counter(map(Element.from_Z, types))).reduced_formula
             known.setdefault(formula, []).append((size, row))
-    matcher = structure_matcher()
 
     def is_known(structure: Structure) -> bool:
         same = known.get(structure.composition.reduced_formula, [])
         batches = [groups.batch(size, slice(row, row + 1)) for size, row in same]
         others = [cast(Structure, from_batch(batch)[0].to_pymatgen()) for batch in batches]
-        return any(is_match(structure, other, matcher) for other in others)
+        return any(is_match(structure, other) for other in others)
 
     structures = [cast(Structure, sample.to_pymatgen()) for sample in samples]
     return rate([not is_known(s) for s in structures if is_structure_valid(s)])
