@@ -17,6 +17,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "jobflow": "jobflow",
     "matbench_discovery": "matbench-discovery",
+    "mp_api": "mp-api",
     "openbabel": "openbabel",
     "parsl": "parsl",
     "torch_sim": "torch-sim",

@@ -1,75 +1,40 @@
 """Relax structures with any potential, in processes, losing none.
 
-A relaxer is found by name in the entry-point group `adit.relaxers`: a factory without arguments
-that returns a `Relaxer`. Every worker process calls it once. Whatever happens to one structure
-(an exception, an explosion, a worker that dies) is written into its own result.
+A relaxer is found by name in the entry-point group `adit.relaxers`: a factory that returns a
+`Relaxer`. Every worker process calls it once. Whatever happens to one structure (an exception, an
+explosion, a worker that dies or hangs) is written into its own result.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from importlib import import_module
+from typing import Any, Protocol, cast
 
 from ase import Atoms
 
 from adit_plugins import registry
-from adit_plugins.workers import (
-    available_cores,
-    end_at_interruption,
-    interruption_delayed,
-    one_thread_a_child,
-    stop,
-)
+from adit_plugins.relax_results import RelaxResult
+from adit_plugins.timed_workers import TIME_LIMIT, stream_parts
+from adit_plugins.workers import available_cores
 
+__all__ = ["RelaxResult", "Relaxer", "RelaxerError", "find_relaxer", "relax"]
 
-@dataclass(frozen=True)
-class RelaxResult:
-    """The outcome for one structure.
+TIME_LIMIT_SECONDS = 300.0
 
-    Attributes:
-        atoms: the relaxed structure with energy, forces and stress attached; the input where the
-            relaxation failed. `info` (with the provenance) is kept.
-        converged: the largest force (and stress component, for crystals) fell below the limit.
-        reason: `"converged"`, `"step limit"`, `"time limit"`, or what went wrong.
-        num_steps: optimiser steps taken.
-        energy: eV; None where the relaxation failed.
-        energy_per_atom: eV/atom; None where the relaxation failed.
-        max_force: eV/angstrom, the longest force vector at the end.
-        potential: name of the relaxer.
-        seconds: wall-clock time of this structure.
-    """
-
-    atoms: Atoms
-    converged: bool
-    reason: str
-    num_steps: int
-    energy: float | None
-    energy_per_atom: float | None
-    max_force: float | None
-    potential: str
-    seconds: float = 0.0
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is no usable energy; an unconverged result still has one."""
-        return self.energy is None
-
-    @classmethod
-    def failure(
-        cls, atoms: Atoms, reason: str, potential: str, num_steps: int = 0, seconds: float = 0.0
-    ) -> RelaxResult:
-        """Return the record of a structure whose relaxation gave no usable result."""
-        return cls(atoms, False, reason, num_steps, None, None, None, potential, seconds)
+Job = list[tuple[int, Atoms]]  # structures relaxed together, with their places in the input
 
 
 class Relaxer(Protocol):
-    """What a relaxer offers: a name, and a verb that answers for every structure of a batch."""
+    """What a relaxer offers: a name, and a verb that answers for every structure of a batch.
+
+    A factory with an attribute `chunk_atoms` wants batches of up to so many atoms; without it
+    structures come one by one.
+    """
 
     name: str
 
@@ -85,6 +50,9 @@ class RelaxerError(RuntimeError):
     """The relaxer itself cannot be made or run; no structure is to blame."""
 
 
+Part = str | RelaxerError | tuple[int, RelaxResult]  # what a worker says: its name first
+
+
 def relax(
     atoms: Sequence[Atoms],
     relaxer: str | RelaxerFactory = "chgnet",
@@ -92,17 +60,22 @@ def relax(
     max_steps: int = 200,
     workers: int | None = None,
     on_result: Callable[[int, RelaxResult], None] | None = None,
+    time_limit: float = TIME_LIMIT_SECONDS,
+    chunk_atoms: int | None = None,
 ) -> list[RelaxResult]:
     """Relax positions (and the cell, for crystals) of each structure.
 
     Args:
         atoms: structures; three periodic directions make a crystal.
-        relaxer: a name from `adit.relaxers`, or a factory (importable, for the processes).
+        relaxer: a name for `find_relaxer`, or a factory (importable, for the processes).
         fmax: force limit, eV/angstrom.
         max_steps: optimiser steps a structure.
         workers: processes; None for one a core, 0 for none (everything in this process). A script
             that uses processes needs `if __name__ == "__main__":` around its work.
         on_result: called with the index and the result as soon as a structure is done.
+        time_limit: seconds after which the process of a structure (times their number, in a
+            batch) is ended, whatever it does. Relaxers have limits of their own between steps.
+        chunk_atoms: atoms in a batch; None for what the relaxer wants, often one structure.
 
     Returns:
         One result a structure, in the order of the input.
@@ -110,12 +83,15 @@ def relax(
     Raises:
         UnknownPluginError: if no relaxer of that name is installed.
         RelaxerError: if the potential cannot be loaded or no worker can start.
-        ValueError: if fmax, max_steps or workers is out of range.
+        ValueError: if fmax, max_steps, workers or time_limit is out of range.
     """
     check_limits(fmax, max_steps, workers)
+    if not time_limit > 0:
+        raise ValueError(f"{time_limit=} must be above 0")
     if isinstance(atoms, Atoms):
         raise TypeError("relax takes a list of Atoms; put a single one into [ ]")
-    factory = registry.load("adit.relaxers", relaxer) if isinstance(relaxer, str) else relaxer
+    factory = find_relaxer(relaxer) if isinstance(relaxer, str) else relaxer
+    budget = chunk_atoms or getattr(getattr(factory, "func", factory), "chunk_atoms", None)
     results: dict[int, RelaxResult] = {}
 
     def keep(index: int, result: RelaxResult) -> None:
@@ -123,14 +99,67 @@ def relax(
         if on_result is not None:
             on_result(index, result)
 
+    in_input_order = workers == 0 and budget is None
+    jobs = [[each] for each in enumerate(atoms)] if in_input_order else list(_jobs(atoms, budget))
     if workers == 0:
         instance = _make(factory)
-        for index, each in enumerate(atoms):
-            keep(index, _relax_one(instance, each, fmax, max_steps))
-    elif len(atoms):
-        count = min(workers or available_cores(), len(atoms))
-        _Pool(factory, count, fmax, max_steps, keep).run(atoms)
+        for job in jobs:
+            for index, result in _relax_job(instance, job, fmax, max_steps):
+                keep(index, result)
+    elif jobs:
+        count = min(workers or available_cores(), len(jobs))
+        work = partial(_work, fmax, max_steps)
+        _in_processes(work, partial(_prepare, factory), jobs, count, time_limit, keep)
     return [results[index] for index in range(len(atoms))]
+
+
+def find_relaxer(spec: str) -> RelaxerFactory:
+    """Return the factory behind a name.
+
+    Args:
+        spec: a name in `adit.relaxers` (`chgnet`); a name and what it takes (`mace:PATH`); or
+            `module:function` of your own, which returns an ASE calculator or a `Relaxer`.
+
+    Raises:
+        UnknownPluginError: there is none of that name.
+        MissingExtraError: its package is not installed.
+    """
+    name, _, argument = spec.partition(":")
+    if not argument or name in registry.names("adit.relaxers"):
+        factory: Callable[..., Relaxer] = registry.load("adit.relaxers", name)
+        return partial(factory, argument) if argument else factory
+    try:
+        found = getattr(import_module(name), argument)
+    except ModuleNotFoundError as error:
+        known = ", ".join(registry.names("adit.relaxers"))
+        raise registry.UnknownPluginError(
+            f"No relaxer '{spec}': there is no module '{error.name}'. Known: {known}, "
+            "and module:function of your own on the Python path."
+        ) from error
+    except AttributeError as error:
+        raise registry.UnknownPluginError(f"No relaxer '{spec}': {error}.") from error
+    if not callable(found):
+        raise registry.UnknownPluginError(f"No relaxer '{spec}': it is not callable.")
+    return _Custom(spec, found)
+
+
+@dataclass(frozen=True)
+class _Custom:
+    """A factory of a calculator as a factory of relaxers."""
+
+    name: str
+    factory: Callable[[], Any]
+
+    def __call__(self) -> Relaxer:
+        from adit_plugins.ase_relaxer import AseRelaxer
+
+        made = self.factory()
+        if hasattr(made, "relax") and hasattr(made, "name"):
+            return cast(Relaxer, made)
+        if not hasattr(made, "get_potential_energy"):
+            raise TypeError(f"{self.name} gives no ASE calculator but a {type(made).__name__}")
+        # On what scale its energies are, only their maker can say.
+        return AseRelaxer(self.name, made, convention="")
 
 
 def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
@@ -144,109 +173,78 @@ def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
         raise ValueError(message)
 
 
-class _Pool:
-    """Worker processes with never more structures out than workers.
+def _jobs(atoms: Sequence[Atoms], budget: int | None) -> Iterator[Job]:
+    """Cut structures into batches, large ones first so that no worker ends long after the others.
 
-    So a worker that dies leaves only a handful of suspects; each is tried again alone, which
-    finds the one that killed it.
+    Structures of similar size share a batch, which then wastes least.
     """
-
-    def __init__(
-        self,
-        factory: RelaxerFactory,
-        workers: int,
-        fmax: float,
-        max_steps: int,
-        keep: Callable[[int, RelaxResult], None],
-    ) -> None:
-        self.factory, self.workers, self.keep = factory, workers, keep
-        self.limits = (fmax, max_steps)
-
-    def run(self, atoms: Sequence[Atoms]) -> None:
-        """Relax all, large structures first so that no worker ends long after the others."""
-        queue = sorted(range(len(atoms)), key=lambda index: len(atoms[index]))
-        with one_thread_a_child():
-            while queue:
-                for suspect in self._run_until_broken(atoms, queue):
-                    self.keep(suspect, self._run_alone(atoms[suspect]))
-
-    def _start(self, workers: int) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            workers,
-            mp_context=multiprocessing.get_context("spawn"),  # fork breaks threaded torch
-            initializer=_start_worker,
-            initargs=(self.factory,),
-        )
-
-    def _run_until_broken(self, atoms: Sequence[Atoms], queue: list[int]) -> list[int]:
-        """Work through the queue; return the structures that were out when a worker died."""
-        pool = self._start(self.workers)
-        running: dict[Future[RelaxResult], int] = {}
-        try:
-            while queue or running:
-                while queue and len(running) < self.workers:
-                    # Submitting to a pool that just broke raises, so the index is taken after.
-                    with interruption_delayed():
-                        future = pool.submit(_work, atoms[queue[-1]], *self.limits)
-                    running[future] = queue[-1]
-                    queue.pop()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    self.keep(running[future], future.result())
-                    del running[future]
-        except BrokenProcessPool:
-            # With nothing out, a worker broke while idle; still take one, so that every round ends.
-            return list(running.values()) or [queue.pop() for _ in queue[-1:]]
-        finally:
-            stop(pool)
-        return []
-
-    def _run_alone(self, atoms: Atoms) -> RelaxResult:
-        pool = self._start(1)
-        try:
-            with interruption_delayed():
-                starting = pool.submit(_worker_name)
-            name = starting.result()
-        except BrokenProcessPool as error:
-            message = (
-                "Worker processes die at the start. A script that relaxes in processes needs its "
-                'work under `if __name__ == "__main__":`; or use workers=0.'
-            )
-            raise RelaxerError(message) from error
-        else:
-            try:
-                return pool.submit(_work, atoms, *self.limits).result()
-            except BrokenProcessPool:
-                return RelaxResult.failure(atoms.copy(), "worker process died", name)
-        finally:
-            stop(pool)
+    job: Job = []
+    for index in sorted(range(len(atoms)), key=lambda index: -len(atoms[index])):
+        total = sum(len(each) for _, each in job) + len(atoms[index])
+        if job and (budget is None or total > budget):
+            yield job
+            job = []
+        job.append((index, atoms[index]))
+    if job:
+        yield job
 
 
-_worker: Relaxer | None = None
-_worker_factory: RelaxerFactory | None = None
+def _in_processes(
+    work: Callable[[Job], Iterator[Part]],
+    prepare: Callable[[], None],
+    jobs: list[Job],
+    workers: int,
+    time_limit: float,
+    keep: Callable[[int, RelaxResult], None],
+) -> None:
+    """Work through the jobs; the members of one that dies or hangs are tried again, each alone."""
+    again: list[Job] = []
+    name = ""
+    limit = time_limit * max(len(job) for job in jobs)
+    unfinished = [dict(job) for job in jobs]
+    try:
+        for place, part in stream_parts(work, jobs, limit, min(workers, len(jobs)), prepare):
+            if isinstance(part, RelaxerError):
+                raise part
+            if isinstance(part, str):
+                name = part
+            elif isinstance(part, tuple):
+                del unfinished[place][part[0]]
+                keep(*part)
+            elif part.problem and len(jobs[place]) > 1:
+                again += [[each] for each in unfinished[place].items()]
+            elif part.problem:
+                problem = f"{TIME_LIMIT}: no answer" if part.problem == TIME_LIMIT else part.problem
+                for index, atoms in unfinished[place].items():
+                    keep(index, RelaxResult.failure(atoms.copy(), problem, name))
+    except RelaxerError:
+        raise
+    except RuntimeError as error:  # of the workers themselves
+        raise RelaxerError(str(error)) from error
+    if again:
+        _in_processes(work, prepare, again, workers, time_limit, keep)
 
 
-def _start_worker(factory: RelaxerFactory) -> None:
-    global _worker_factory
-    _worker_factory = factory
-    end_at_interruption()
+_relaxer: Relaxer | RelaxerError | None = None  # of a worker process
 
 
-def _worker_relaxer() -> Relaxer:
-    global _worker
-    if _worker is None:
-        assert _worker_factory is not None
-        _worker = _make(_worker_factory)
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
-    return _worker
+def _prepare(factory: RelaxerFactory) -> None:
+    """In a worker: load the potential, or the reason why not, before the first structure."""
+    global _relaxer
+    try:
+        _relaxer = _make(factory)
+    except (RelaxerError, registry.MissingExtraError) as error:
+        _relaxer = RelaxerError(str(error))
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
-def _worker_name() -> str:
-    return _worker_relaxer().name
-
-
-def _work(atoms: Atoms, fmax: float, max_steps: int) -> RelaxResult:
-    return _relax_one(_worker_relaxer(), atoms, fmax, max_steps)
+def _work(fmax: float, max_steps: int, job: Job) -> Iterator[Part]:
+    if _relaxer is None or isinstance(_relaxer, RelaxerError):
+        yield _relaxer or RelaxerError("no relaxer was made")
+        return
+    yield _relaxer.name
+    yield from _relax_job(_relaxer, job, fmax, max_steps)
 
 
 def _make(factory: RelaxerFactory) -> Relaxer:
@@ -258,10 +256,19 @@ def _make(factory: RelaxerFactory) -> Relaxer:
         raise RelaxerError(f"The relaxer cannot be loaded: {error}") from error
 
 
-def _relax_one(relaxer: Relaxer, atoms: Atoms, fmax: float, max_steps: int) -> RelaxResult:
+def _relax_job(
+    relaxer: Relaxer, job: Job, fmax: float, max_steps: int
+) -> Iterator[tuple[int, RelaxResult]]:
+    """Relax a batch; if it fails as a whole, each of its structures alone."""
     try:
-        (result,) = relaxer.relax([atoms], fmax, max_steps)
+        results = relaxer.relax([atoms for _, atoms in job], fmax, max_steps)
+        if len(results) != len(job):
+            raise ValueError(f"{len(results)} results for {len(job)} structures")
     except Exception as error:  # noqa: BLE001 - a stranger's relaxer may raise anything
+        if len(job) > 1:
+            for each in job:
+                yield from _relax_job(relaxer, [each], fmax, max_steps)
+            return
         reason = f"{type(error).__name__}: {error}"
-        return RelaxResult.failure(atoms.copy(), reason, relaxer.name)
-    return result
+        results = [RelaxResult.failure(job[0][1].copy(), reason, relaxer.name)]
+    yield from zip((index for index, _ in job), results, strict=True)

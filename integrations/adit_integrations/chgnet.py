@@ -23,6 +23,7 @@ from adit_plugins.ase_relaxer import AseRelaxer
 # eV/atom. The deepest solid of the Materials Project (tungsten) has -13; CHGNet was trained below
 # +6. Outside lies extrapolation, such as atoms falling into each other.
 ENERGY_BOUNDS = (-18.0, 10.0)
+ELEMENTS = frozenset(range(1, 95))  # hydrogen to plutonium
 
 
 class FastCHGNetCalculator(CHGNetCalculator):
@@ -87,4 +88,5 @@ def make_relaxer(max_seconds: float = 60.0, device: str | None = None) -> AseRel
         max_seconds=max_seconds,
         energy_bounds=ENERGY_BOUNDS,
         crystals_only=True,
+        elements=ELEMENTS,
     )

@@ -1,0 +1,202 @@
+"""What a relaxation gives back, and the checks on a structure that every backend shares."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.build import minimize_rotation_and_translation
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+from ase.neighborlist import neighbor_list
+from ase.units import GPa
+from numpy.typing import NDArray
+
+# Energy conventions: with the Materials Project's 2020 corrections in them, or raw energies of its
+# settings (PBE, PBE+U), to which they are yet to be added.
+MP2020, MP_RAW = "mp2020", "mp-raw"
+CONVENTIONS = (MP2020, MP_RAW)
+
+# Cubic angstrom an atom. Diamond, the densest solid, has 5.7; below 2 neighbour lists explode and
+# no potential has data. Above 1,000 nothing is bound.
+VOLUME_BOUNDS = (2.0, 1000.0)
+MIN_DISTANCE = 0.5  # angstrom
+SYMPREC = 0.1  # angstrom, the Materials Project's
+
+
+@dataclass(frozen=True)
+class RelaxResult:
+    """The outcome for one structure.
+
+    Attributes:
+        atoms: the relaxed structure with energy, forces and stress attached; the input where the
+            relaxation failed. `info` (with the provenance) is kept.
+        converged: the largest force (and stress component, for crystals) fell below the limit.
+        reason: `"converged"`, `"step limit"`, `"time limit"`, or what went wrong.
+        num_steps: optimiser steps taken.
+        energy: eV; None where the relaxation failed.
+        energy_per_atom: eV/atom; None where the relaxation failed.
+        max_force: eV/angstrom, the longest force vector at the end.
+        potential: name of the relaxer.
+        seconds: wall-clock time of this structure.
+        max_stress: GPa, the largest component; None for molecules.
+        rmsd: angstrom, how far the atoms moved beside the change of the cell.
+        volume_change: as a fraction of the volume before; None for molecules.
+        space_group_before: international number at 0.1 angstrom; None for molecules.
+        space_group_after: the same of the relaxed structure.
+        convention: of the energy, one of `CONVENTIONS`; empty if not on the scale of the
+            Materials Project.
+    """
+
+    atoms: Atoms
+    converged: bool
+    reason: str
+    num_steps: int
+    energy: float | None
+    energy_per_atom: float | None
+    max_force: float | None
+    potential: str
+    seconds: float = 0.0
+    max_stress: float | None = None
+    rmsd: float | None = None
+    volume_change: float | None = None
+    space_group_before: int | None = None
+    space_group_after: int | None = None
+    convention: str = MP2020
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no usable energy; an unconverged result still has one."""
+        return self.energy is None
+
+    @classmethod
+    def failure(
+        cls, atoms: Atoms, reason: str, potential: str, num_steps: int = 0, seconds: float = 0.0
+    ) -> RelaxResult:
+        """Return the record of a structure whose relaxation gave no usable result."""
+        return cls(atoms, False, reason, num_steps, None, None, None, potential, seconds)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return all but the atoms, for tables and JSON."""
+        return {name: value for name, value in vars(self).items() if name != "atoms"}
+
+
+def finished(
+    before: Atoms,
+    after: Atoms,
+    energy: float,
+    forces: NDArray[np.float64],
+    stress: NDArray[np.float64] | None,
+    **outcome: Any,
+) -> RelaxResult:
+    """Return the result of a relaxation that ended with an energy.
+
+    Args:
+        before: the input.
+        after: the relaxed structure, atoms in the same order.
+        energy: eV.
+        forces: eV/angstrom, [num_atoms, 3].
+        stress: eV/cubic angstrom in Voigt order, [6]; None for molecules.
+        **outcome: reason, num_steps, potential, seconds and convention.
+    """
+    final = after.copy()
+    final.info = dict(before.info)
+    final.calc = SinglePointCalculator(
+        final, energy=energy, forces=forces, **({} if stress is None else {"stress": stress})
+    )
+    crystal = bool(before.pbc.all())
+    return RelaxResult(
+        atoms=final,
+        converged=outcome["reason"] == "converged",
+        energy=energy,
+        energy_per_atom=energy / len(final),
+        max_force=float(np.linalg.norm(forces, axis=1).max()),
+        max_stress=None if stress is None else float(np.abs(stress).max() / GPa),
+        rmsd=displacement(before, final),
+        volume_change=float(final.cell.volume / before.cell.volume - 1) if crystal else None,
+        space_group_before=space_group(before) if crystal else None,
+        space_group_after=space_group(final) if crystal else None,
+        **outcome,
+    )
+
+
+def displacement(before: Atoms, after: Atoms) -> float:
+    """Return the root mean square displacement in angstrom, without drift (and rotation).
+
+    In crystals it is taken in fractional coordinates and measured in the relaxed cell, so that a
+    cell that merely grows moves nothing.
+    """
+    if not before.pbc.all():
+        moved = after.copy()
+        minimize_rotation_and_translation(before, moved)
+        difference = moved.positions - before.positions
+    else:
+        fractions = after.cell.scaled_positions(after.positions)
+        fractions = fractions - before.cell.scaled_positions(before.positions)
+        fractions -= np.round(fractions)
+        difference = (fractions - fractions.mean(axis=0)) @ after.cell.array
+    return float(np.sqrt((difference**2).sum(axis=1).mean()))
+
+
+def space_group(atoms: Atoms) -> int | None:
+    """Return the international number of the space group by moyopy; None where it finds none."""
+    import moyopy
+    from moyopy.interface import MoyoAdapter
+
+    # It remarks on supercells, which change nothing about the number.
+    logging.getLogger("moyo").setLevel(logging.ERROR)
+    try:
+        return int(moyopy.MoyoDataset(MoyoAdapter.from_atoms(atoms), symprec=SYMPREC).number)
+    except (ValueError, RuntimeError):  # broken geometries
+        return None
+
+
+def broken_geometry(
+    atoms: Atoms, potential: str, crystals_only: bool, elements: Collection[int] | None = None
+) -> str:
+    """Say why a potential should not even be asked, or nothing.
+
+    Args:
+        atoms: the structure.
+        potential: its name, for the message.
+        crystals_only: it does not describe molecules.
+        elements: atomic numbers that it knows; None for any.
+    """
+    if not len(atoms):
+        return "no atoms"
+    if elements is not None and (unknown := {*atoms.numbers.tolist()} - {*elements}):
+        symbols = ", ".join(chemical_symbols[number] for number in sorted(unknown))
+        return f"{potential} does not know {symbols}"
+    if crystals_only and not atoms.pbc.all():
+        return f"{potential} describes crystals only; these atoms are not periodic"
+    if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        return "coordinates are not finite"
+    if atoms.pbc.all():
+        volume = atoms.cell.volume / len(atoms)
+        if not VOLUME_BOUNDS[0] <= volume <= VOLUME_BOUNDS[1]:
+            return f"volume of {volume:.3g} cubic angstrom an atom is outside {VOLUME_BOUNDS}"
+    return ""
+
+
+def broken_energy(
+    energy_per_atom: float, forces: NDArray[np.float64], bounds: tuple[float, float]
+) -> str:
+    """Say why an energy (eV/atom) and forces mean nothing, or nothing."""
+    if not (math.isfinite(energy_per_atom) and np.isfinite(forces).all()):
+        return "energy or forces are not finite"
+    low, high = bounds
+    if not low <= energy_per_atom <= high:
+        return f"energy of {energy_per_atom:.4g} eV/atom is outside the bounds {bounds}"
+    return ""
+
+
+def collision(atoms: Atoms) -> str:
+    """Say whether atoms ended on top of each other: no energy of such a geometry means anything."""
+    if len(neighbor_list("i", atoms, MIN_DISTANCE)):
+        return f"atoms ended closer than {MIN_DISTANCE} angstrom"
+    return ""
