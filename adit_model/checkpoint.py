@@ -39,7 +39,8 @@ def resolve(name_or_path: str | Path | None) -> Path:
             return folder
     raise CheckpointError(
         f"No checkpoint {name!r}. Known: {', '.join(known) or 'none shipped'}. "
-        f"Or give a folder with {CONFIG} and {INDEX}."
+        f"Or give a folder with {CONFIG} and {INDEX}, a .ckpt file of the published model, or "
+        "hf:OWNER/REPOSITORY."
     )
 
 
@@ -148,5 +149,7 @@ def load_into(module: torch.nn.Module, tensors: dict[str, Tensor], origin: str) 
         if items
     ]
     if problems:
-        raise CheckpointError(f"{origin} does not fit its {CONFIG}: {'; '.join(problems)}")
-    module.load_state_dict(tensors)
+        raise CheckpointError(
+            f"{origin}: the weights do not fit the configuration: {'; '.join(problems)}"
+        )
+    module.load_state_dict(tensors, assign=True)

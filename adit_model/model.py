@@ -13,6 +13,7 @@ from adit_model.autoencoder import Autoencoder, Decoded
 from adit_model.batch import AtomBatch, lattice_from_parameters
 from adit_model.config import KINDS, ADiTConfig
 from adit_model.denoiser import Denoiser
+from adit_model.pretrained import read
 from adit_model.samplers import Request, sample_latents
 
 
@@ -52,26 +53,34 @@ class ADiT(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path | None = None, device: str | torch.device | None = None
+        cls,
+        name_or_path: str | Path | None = None,
+        device: str | torch.device | None = None,
+        num_heads: int | tuple[int, int] | None = None,
     ) -> ADiT:
         """Load a checkpoint.
 
         Args:
-            name_or_path: None for the shipped release, a shipped name, or a folder.
+            name_or_path: None for the shipped release, a shipped name, a folder, a `.ckpt` file
+                of the published model, or `hf:OWNER/REPOSITORY[@REVISION][:FILE]`, such as
+                `hf:chaitjo/all-atom-diffusion-transformer`, on the Hugging Face hub.
             device: where to put the weights; by default CUDA if there is one, else the CPU.
+            num_heads: attention heads of a `.ckpt` file, which does not record them: one number,
+                or (autoencoder, denoiser); by default one per 64 of the width.
 
         Raises:
             CheckpointError: there is no such checkpoint, or it is damaged.
         """
-        folder = checkpoint.resolve(name_or_path)
-        config, tensors, identity = checkpoint.load(folder)
+        config, tensors, identity = read(name_or_path, num_heads)
+        origin = f"checkpoint {name_or_path or config.name}"
         try:
-            model = cls(config)
-        except (ValueError, RuntimeError, MemoryError) as error:  # torch: sizes beyond the memory
+            with torch.device("meta"):  # no time for random weights that are replaced anyway
+                model = cls(config)
+        except (ValueError, RuntimeError, OverflowError) as error:
             raise checkpoint.CheckpointError(
-                f"{folder / checkpoint.CONFIG} describes no network that can be built: {error}"
+                f"the configuration of {origin} describes no network: {error}"
             ) from error
-        checkpoint.load_into(model, tensors, str(folder))
+        checkpoint.load_into(model, tensors, origin)
         model.hash = identity
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -125,7 +134,7 @@ class ADiT(nn.Module):
         seed: int = 0,
         num_atoms: int | Sequence[int] | None = None,
         conditions: dict[str, int] | None = None,
-        noise: Sequence[Tensor] | None = None,
+        noise: Tensor | Sequence[Tensor] | None = None,
         *,
         indices: Sequence[int] | None = None,
         sampler: str = "euler",
@@ -139,15 +148,16 @@ class ADiT(nn.Module):
         Args:
             num: how many structures.
             kind: "crystal" or "molecule".
-            num_steps: steps from noise to data.
+            num_steps: steps from noise to data; the published sampler counts its time points.
             guidance_scale: classifier-free guidance towards the conditions; 1 is none.
             seed: names the sequence of samples.
             num_atoms: atoms a structure, one number or one a sample; by default drawn from the
                 training set's sizes.
             conditions: class labels of further conditions by name.
-            noise: the starting noise of each sample, `[num_atoms, latent_dim]`.
+            noise: the starting noise of each sample, `[num_atoms, latent_dim]`, or padded in one
+                tensor `[num, max_num_atoms, latent_dim]`; used as it is.
             indices: which samples of the sequence; by default the first `num`.
-            sampler: a step rule, see `adit_model.samplers.STEP_RULES`.
+            sampler: `"euler"`, `"heun"` or `"published"`, see `adit_model.samplers.SAMPLERS`.
             batch_size: most structures run at once; batches hold structures of one size.
             progress: called with (done, total).
 

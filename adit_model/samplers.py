@@ -41,7 +41,7 @@ class Request:
         seed: int,
         num_atoms: int | Sequence[int] | None,
         conditions: dict[str, int] | None,
-        noise: Sequence[Tensor] | None,
+        noise: Tensor | Sequence[Tensor] | None,
         indices: Sequence[int] | None,
         sampler: str,
         batch_size: int | None,
@@ -58,8 +58,13 @@ class Request:
                 continue
             if not _is_whole(value) or int(value or 0) < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
-        if sampler not in STEP_RULES:
-            raise ValueError(f"No sampler {sampler!r}. Known: {', '.join(STEP_RULES)}.")
+        if sampler not in SAMPLERS:
+            raise ValueError(f"No sampler {sampler!r}. Known: {', '.join(SAMPLERS)}.")
+        fewest = SAMPLERS[sampler].fewest_steps
+        if num_steps < fewest:
+            raise ValueError(
+                f"the sampler {sampler!r} needs num_steps of at least {fewest}; got {num_steps}"
+            )
         if not isinstance(guidance_scale, int | float | np.number) or not (
             np.isfinite(guidance_scale) and guidance_scale >= 0
         ):
@@ -146,9 +151,14 @@ def _draw(
     return drawn, noise
 
 
-def _given_noise(noise: Sequence[Tensor], sizes: list[int], latent_dim: int) -> list[Tensor]:
-    shapes = [tuple(x.shape) for x in noise]
+def _given_noise(
+    noise: Tensor | Sequence[Tensor], sizes: list[int], latent_dim: int
+) -> list[Tensor]:
     wanted = [(size, latent_dim) for size in sizes]
+    if isinstance(noise, Tensor) and noise.dim() == 3 and len(noise) == len(sizes):
+        # A padded array: what lies beyond a structure's atoms never touches it.
+        noise = [x[:size] for x, size in zip(noise, sizes, strict=True)]
+    shapes = [tuple(x.shape) for x in noise]
     if shapes != wanted:
         raise ValueError(f"noise must have shapes {wanted[:3]}..., one a sample; got {shapes[:3]}")
     return [x.float() for x in noise]
@@ -172,16 +182,39 @@ def heun_step(predict: Predict, x: Tensor, t: float, dt: float) -> Tensor:
     return x + 0.5 * (velocity + second) * dt
 
 
-STEP_RULES: dict[str, Callable[[Predict, Tensor, float, float], Tensor]] = {
-    "euler": euler_step,
-    "heun": heun_step,
-}
-
-
 def time_points(num_steps: int) -> list[float]:
     """Times from 0 to 1; steps shrink towards the end, where bond lengths settle."""
     u = np.linspace(0.0, 1.0, num_steps + 1)
     return [float(t) for t in 1.0 - (1.0 - u) ** 1.5]
+
+
+def published_time_points(num_steps: int) -> list[float]:
+    """The `num_steps` times of the published sampler, 0.01 to 1 in equal steps."""
+    return [float(t) for t in np.linspace(0.01, 1.0, num_steps)]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way from noise to latents.
+
+    Attributes:
+        step: one step from a time to the next.
+        times: number of steps -> the times, in order.
+        predicts_last: the sample is one more prediction at the last time (arXiv 2503.03965).
+        fewest_steps: the smallest number of steps that it can take.
+    """
+
+    step: Callable[[Predict, Tensor, float, float], Tensor]
+    times: Callable[[int], list[float]] = time_points
+    predicts_last: bool = False
+    fewest_steps: int = 1
+
+
+SAMPLERS = {
+    "euler": Sampler(euler_step),
+    "heun": Sampler(heun_step),
+    "published": Sampler(euler_step, published_time_points, predicts_last=True, fewest_steps=2),
+}
 
 
 class Guided:
@@ -227,8 +260,8 @@ def sample_latents(
     denoiser: Denoiser, request: Request, device: torch.device
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield (rows of the request, latents) in batches of equal size: no padding, no mask."""
-    step = STEP_RULES[request.sampler]
-    times = time_points(request.num_steps)
+    sampler = SAMPLERS[request.sampler]
+    times = sampler.times(request.num_steps)
     by_size: dict[int, list[int]] = {}
     for row, size in enumerate(request.sizes):
         by_size.setdefault(size, []).append(row)
@@ -239,5 +272,7 @@ def sample_latents(
             x = torch.stack([request.noise[row] for row in chosen]).to(device)
             predict = Guided(denoiser, request.labels, request.guidance_scale, len(x), device)
             for t, after in pairwise(times):
-                x = step(predict, x, t, after - t)
+                x = sampler.step(predict, x, t, after - t)
+            if sampler.predicts_last:
+                x = predict(x, times[-1])
             yield chosen, x

@@ -20,6 +20,7 @@ from adit_model import checkpoint
 from adit_model.config import ADiTConfig
 from adit_model.data import PreparedData, SizeGroups
 from adit_model.model import ADiT
+from adit_model.pretrained import read
 from adit_model.trainer import Trainer, TrainingConfig, TrainingError, draw_latent
 
 
@@ -109,7 +110,7 @@ def initial_model(
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
     if autoencoder is None:
         raise TrainingError("The denoiser needs a trained autoencoder: pass --autoencoder DIR.")
-    first, tensors, _ = checkpoint.load(checkpoint.resolve(autoencoder))
+    first, tensors, _ = read(autoencoder)
     model = ADiT(
         dataclasses.replace(architecture, autoencoder=first.autoencoder, size_histogram=histogram)
     )

@@ -42,14 +42,15 @@ class ADiTGenerator(MSONable):
 
     Args:
         kind: `"crystal"` or `"molecule"`. Both count their samples from 0 for each seed.
-        checkpoint: name or folder; None is the release that ships with the package.
+        checkpoint: name, folder, published `.ckpt` file or `hf:OWNER/REPOSITORY` (see
+            `ADiT.from_pretrained`); None is the release that ships with the package.
         num_steps: integration steps; more is slower and closer to the model's distribution.
         guidance_scale: classifier-free guidance; 1 is none.
         seed: of the noise and of the sizes.
         num_atoms: atoms in every sample; None draws sizes from the training histogram.
         batch_size: samples made at once; it bounds the memory, not the result.
         device: such as `"cpu"` or `"cuda"`; None lets the model choose.
-        sampler: the step rule.
+        sampler: `"euler"`, `"heun"`, or `"published"` for the sampler of arXiv 2503.03965.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -264,6 +265,7 @@ class ADiTGenerator(MSONable):
             "guidance_scale": self.guidance_scale,
             "num_atoms": self.num_atoms,
             "sampler": self.sampler,
+            "licence": model.config.provenance.get("licence", "not stated"),
             "version": __version__,
         }
 
@@ -276,10 +278,12 @@ def _load_model(checkpoint: str | None, device: str | None, last_change: int) ->
 
 
 def _last_change(checkpoint: str | None) -> int:
-    """When a folder was written (ns), so that weights trained anew are loaded anew."""
-    if checkpoint is None or not Path(checkpoint).is_dir():
+    """When a folder or file was written (ns), so that weights trained anew are loaded anew."""
+    if checkpoint is None or not Path(checkpoint).exists():
         return 0
-    return max((p.stat().st_mtime_ns for p in Path(checkpoint).iterdir()), default=0)
+    path = Path(checkpoint)
+    files = path.iterdir() if path.is_dir() else [path]
+    return max((p.stat().st_mtime_ns for p in files), default=0)
 
 
 def _parse_id(text: str) -> tuple[str, int, int]:
@@ -293,10 +297,10 @@ def _parse_id(text: str) -> tuple[str, int, int]:
 
 
 def _check_sampler(sampler: str) -> None:
-    from adit_model.samplers import STEP_RULES
+    from adit_model.samplers import SAMPLERS
 
-    if sampler not in STEP_RULES:
-        raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join(STEP_RULES)}.")
+    if sampler not in SAMPLERS:
+        raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join(SAMPLERS)}.")
 
 
 def _checked_integer(name: str, value: Any, least: int) -> int:

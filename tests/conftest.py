@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 # A background job of a shell ignores Ctrl-C and hands that on to its children, to whom these tests
@@ -12,6 +16,7 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY_SIZES = {"crystal": [0, 2, 3, 4, 3, 2, 2, 1], "molecule": [0, 0, 1, 2, 3, 3, 3, 2, 1]}
+TOY_SIZES = {"d": 128, "layers": 2, "dit": 192, "blocks": 2, "ff": 256}  # 2 and 3 heads
 TINY_ELEMENTS = [1, 3, 6, 7, 8, 9, 11, 17]
 
 
@@ -50,3 +55,30 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("tiny")
     model.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def toy_weights() -> dict[str, np.ndarray]:
+    import published_reference
+
+    return published_reference.random_weights(0, **TOY_SIZES)
+
+
+@pytest.fixture(scope="session")
+def lightning_files(
+    toy_weights: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder of checkpoints, written by a process that has the classes we do not have.
+
+    `none.ckpt` has no averaged weights; the other names say where averages are kept.
+    """
+    folder = tmp_path_factory.mktemp("published")
+    np.savez(folder / "weights.npz", **toy_weights)
+    script = Path(__file__).with_name("lightning_writer.py")
+    subprocess.run([sys.executable, script, folder / "weights.npz", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_file(lightning_files: Path) -> Path:
+    return lightning_files / "none.ckpt"

@@ -125,14 +125,14 @@ def test_samples_of_both_kinds_have_their_parts(sampler: str) -> None:
 
 
 def test_steps_of_a_perfect_denoiser_end_at_the_data() -> None:
-    from adit_model.samplers import STEP_RULES, time_points
+    from adit_model.samplers import SAMPLERS, time_points
 
     target = torch.randn(2, 3, 8)
-    for step in STEP_RULES.values():
+    for sampler in SAMPLERS.values():
         x = torch.randn(2, 3, 8)
         times = time_points(7)
         for t, after in pairwise(times):
-            x = step(lambda *_: target, x, t, after - t)
+            x = sampler.step(lambda *_: target, x, t, after - t)
         torch.testing.assert_close(x, target, atol=1e-5, rtol=1e-5)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -12,9 +13,11 @@ from typing import Any, NoReturn
 import click
 
 from adit_plugins import __version__
+from adit_plugins.cli.convert import convert
 from adit_plugins.cli.data import data
 from adit_plugins.cli.discover import discover
 from adit_plugins.cli.doctor import doctor
+from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.train import train
 
@@ -40,7 +43,7 @@ class OneLineErrors(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         try:
-            with _sigterm_as_ctrl_c():
+            with _sigterm_as_ctrl_c(), _notices_in_one_line():
                 status = super().main(args, prog_name, complete_var, False, **extra)
         except click.exceptions.NoArgsIsHelpError as error:
             click.echo(error.format_message())
@@ -73,6 +76,24 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, previous)
 
 
+@contextmanager
+def _notices_in_one_line() -> Iterator[None]:
+    """What a checkpoint's user must know is a line on stderr, without the place in the code."""
+    usual = warnings.formatwarning
+
+    def one_line(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
+        # By name: importing the class would import torch before any command is chosen.
+        if category.__name__ == "CheckpointNotice":
+            return f"Note: {message}\n"
+        return usual(message, category, *place, **more)
+
+    warnings.formatwarning = one_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def _fail(message: str) -> NoReturn:
     click.echo(f"Error: {' '.join(message.split())}", err=True)
     sys.exit(USER_ERROR)
@@ -92,5 +113,5 @@ def main() -> None:
     """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""
 
 
-for command in (discover, generate, data, train, doctor):
+for command in (discover, generate, evaluate, data, train, convert, doctor):
     main.add_command(command)

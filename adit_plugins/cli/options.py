@@ -10,7 +10,10 @@ import click
 KINDS = ("crystal", "molecule")
 
 _SAMPLING = (
-    click.option("--checkpoint", help="Name or folder of the weights. [default: the release]"),
+    click.option(
+        "--checkpoint",
+        help="Name, folder, published .ckpt file, or hf:OWNER/REPOSITORY. [default: the release]",
+    ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
     click.option(
         "--num-steps",
@@ -26,7 +29,12 @@ _SAMPLING = (
         show_default=True,
         help="Classifier-free guidance; 1 is none.",
     ),
-    click.option("--sampler", default="euler", show_default=True, help="Step rule."),
+    click.option(
+        "--sampler",
+        default="euler",
+        show_default=True,
+        help="euler, heun, or published (arXiv 2503.03965).",
+    ),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
