@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -69,17 +70,32 @@ def crystals(
     """From a parquet SOURCE of crystals with the columns of `adit data prepare`."""
     from adit_plugins.fingerprints import Fingerprints
 
-    columns = [*CRYSTAL_COLUMNS, *CELL_COLUMNS, "energy_above_hull"]
-    table = _read(source, columns)
-    chosen = table[
-        (table.split == split)
-        & (table.num_atoms <= max_atoms)
-        & (table.energy_above_hull <= max_energy_above_hull)
-    ]
+    chosen = _training_set(source, split, max_atoms, max_energy_above_hull)
     with click.progressbar(_structures(chosen), length=len(chosen), file=sys.stderr) as bar:
         known = Fingerprints.build(bar)
     known.save(out)
     click.echo(f"{len(known)} crystals, {out.stat().st_size} bytes: {out}")
+
+
+@main.command()
+@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--split", default="train", show_default=True)
+@click.option("--max-atoms", default=20, show_default=True)
+@click.option("--max-energy-above-hull", default=0.1, show_default=True, help="eV/atom")
+def distributions(
+    source: Path, out: Path, split: str, max_atoms: int, max_energy_above_hull: float
+) -> None:
+    """Write densities, sizes, elements and space groups of a training set (a parquet SOURCE)."""
+    from adit_plugins.metrics.crystals import judge_crystal
+    from adit_plugins.metrics.distributions import summarise_training_set
+    from adit_plugins.samples import to_sample
+
+    chosen = _training_set(source, split, max_atoms, max_energy_above_hull)
+    with click.progressbar(_structures(chosen), length=len(chosen), file=sys.stderr) as bar:
+        summary = summarise_training_set([judge_crystal(to_sample(each)) for each in bar])
+    out.write_text(json.dumps(summary) + "\n", encoding="utf-8")
+    click.echo(f"{summary['num_crystals']} crystals, {out.stat().st_size} bytes: {out}")
 
 
 @fingerprints.command()
@@ -126,6 +142,17 @@ def agreement(source: Path, max_atoms: int, num_disturbed: int) -> None:
             f"{name:16} {total:5d} {hit + miss:5d}      {(hit + right) / total:5.3f}   "
             f"{hit / max(hit + miss, 1):5.3f}          {wrong / max(wrong + right, 1):5.3f}"
         )
+
+
+def _training_set(
+    source: Path, split: str, max_atoms: int, max_energy_above_hull: float
+) -> pd.DataFrame:
+    table = _read(source, [*CRYSTAL_COLUMNS, *CELL_COLUMNS, "energy_above_hull"])
+    return table[
+        (table.split == split)
+        & (table.num_atoms <= max_atoms)
+        & (table.energy_above_hull <= max_energy_above_hull)
+    ]
 
 
 def _pairs(table: pd.DataFrame, num_disturbed: int) -> Iterator[tuple[str, Structure, Structure]]:

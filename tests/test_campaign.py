@@ -48,7 +48,7 @@ def collided() -> Atoms:
 
 
 def numbers(counts: list[Any]) -> dict[str, tuple[int, int]]:
-    return {count.name: (count.number, count.total) for count in counts}
+    return {count.name: (count.numerator, count.denominator) for count in counts}
 
 
 def test_crystals_get_every_verdict_and_denominators() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins import __version__
-from adit_plugins.campaign.funnel import Count, crystal_funnel, molecule_funnel
+from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
 from adit_plugins.campaign.pipeline import Campaign, Crystal, MoleculeRecord
+from adit_plugins.outputs import replacing, without_nan
 
 if TYPE_CHECKING:
     from adit_plugins.samples import Sample
@@ -57,8 +56,8 @@ def write_files(campaign: Campaign, out: Path, recipe: dict[str, Any]) -> list[P
     }
     written.append(_write_json(header | records, out / "candidates.json"))
     counts = {
-        "crystals": [_count_dict(count) for count in crystal_funnel(campaign.crystals)],
-        "molecules": [_count_dict(count) for count in molecule_funnel(campaign.molecules)],
+        "crystals": [rate.as_dict() for rate in crystal_funnel(campaign.crystals)],
+        "molecules": [rate.as_dict() for rate in molecule_funnel(campaign.molecules)],
     }
     files = sorted(path.name for path in [*written, out / SUMMARY])
     written.append(_write_json(header | {"counts": counts, "files": files}, out / SUMMARY))
@@ -120,7 +119,7 @@ def _write_relaxed(crystals: Sequence[Crystal], path: Path) -> list[Path]:
         frames.append(atoms)
     if not frames:
         return []
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
     return [path]
 
@@ -169,10 +168,6 @@ def _structure_dict(sample: Sample) -> dict[str, Any]:
     return content
 
 
-def _count_dict(count: Count) -> dict[str, Any]:
-    return {**dataclasses.asdict(count), "percent": count.share}
-
-
 def _header(campaign: Campaign, recipe: dict[str, Any]) -> dict[str, Any]:
     versions = {"adit-plugins": __version__}
     for name in VERSIONS:
@@ -191,29 +186,7 @@ def _header(campaign: Campaign, recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_json(content: dict[str, Any], path: Path) -> Path:
-    text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-    with _replacing(path) as temporary:
+    text = json.dumps(without_nan(content), indent=1, allow_nan=False)
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` that takes its place once it is written, or goes."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON knows no NaN and no numpy numbers."""
-    if isinstance(value, dict):
-        return {str(key): _without_nan(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(each) for each in value]
-    if hasattr(value, "item"):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

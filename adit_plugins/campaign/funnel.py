@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from adit_plugins.campaign.pipeline import METASTABLE, STABLE, Crystal, MoleculeRecord
-
-
-@dataclass(frozen=True)
-class Count:
-    """One line of a funnel: `number` out of `total` of `base`."""
-
-    name: str
-    number: int
-    total: int
-    base: str
-
-    @property
-    def share(self) -> float | None:
-        """In percent; None of nothing."""
-        return 100 * self.number / self.total if self.total else None
+from adit_plugins.campaign.pipeline import Crystal, MoleculeRecord
+from adit_plugins.metrics.rates import Rate
+from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within
 
 
-def crystal_funnel(crystals: Sequence[Crystal]) -> list[Count]:
+def crystal_funnel(crystals: Sequence[Crystal]) -> list[Rate]:
     """Counts from generated to stable, unique and novel.
 
     A total counts the records that have this verdict: after an interruption fewer than there are.
@@ -37,16 +23,16 @@ def crystal_funnel(crystals: Sequence[Crystal]) -> list[Count]:
     novel = sum(bool(c.novel) for c in looked_up)
     composition_valid = sum(bool(c.composition_valid) for c in checked)
     return [
-        Count("generated", num, num, "generated"),
-        Count("structurally valid", len(valid), len(checked), "generated"),
-        Count("composition valid", composition_valid, len(checked), "generated"),
-        Count("unique", len(unique), len(compared), "structurally valid"),
-        Count("novel", novel, len(looked_up), "unique"),
+        Rate("generated", num, num, "generated"),
+        Rate("structurally valid", len(valid), len(checked), "generated"),
+        Rate("composition valid", composition_valid, len(checked), "generated"),
+        Rate("unique", len(unique), len(compared), "structurally valid"),
+        Rate("novel", novel, len(looked_up), "unique"),
         *_energy_counts(crystals),
     ]
 
 
-def _energy_counts(crystals: Sequence[Crystal]) -> list[Count]:
+def _energy_counts(crystals: Sequence[Crystal]) -> list[Rate]:
     """Counts that need a potential; none if nothing was relaxed."""
     results = [c.relaxation for c in crystals if c.relaxation is not None]
     if not results:
@@ -55,21 +41,21 @@ def _energy_counts(crystals: Sequence[Crystal]) -> list[Count]:
     with_energy = sum(not result.failed for result in results)
     converged = sum(result.converged for result in results)
     placed = [c for c in crystals if c.energy_above_hull is not None]
-    metastable = [c for c in placed if _within(c, METASTABLE)]
-    stable = sum(_within(c, STABLE) for c in placed)
+    metastable = [c for c in placed if is_within(c.energy_above_hull, METASTABLE)]
+    stable = sum(is_within(c.energy_above_hull, STABLE) for c in placed)
     chosen = sum(bool(c.unique and c.novel) for c in metastable)
     settled = sum(c.structure_valid is False or c.relaxation is not None for c in crystals)
     return [
-        Count(f"relaxed with {potential}", with_energy, len(results), "structurally valid"),
-        Count("converged", converged, with_energy, "relaxed"),
+        Rate(f"relaxed with {potential}", with_energy, len(results), "structurally valid"),
+        Rate("converged", converged, with_energy, "relaxed"),
         # Without a reference for an element there is no place on the hull: relaxed, not stable.
-        Count(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), with_energy, "relaxed"),
-        Count(f"E hull <= {STABLE:g} by {potential}", stable, with_energy, "relaxed"),
-        Count(f"E hull <= {METASTABLE:g}, unique, novel", chosen, settled, "generated"),
+        Rate(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), with_energy, "relaxed"),
+        Rate(f"E hull <= {STABLE:g} by {potential}", stable, with_energy, "relaxed"),
+        Rate(f"E hull <= {METASTABLE:g}, unique, novel", chosen, settled, "generated"),
     ]
 
 
-def molecule_funnel(molecules: Sequence[MoleculeRecord]) -> list[Count]:
+def molecule_funnel(molecules: Sequence[MoleculeRecord]) -> list[Rate]:
     """Counts from generated to novel; totals as for crystals."""
     num = len(molecules)
     reports = [m.report for m in molecules if m.report is not None]
@@ -79,15 +65,11 @@ def molecule_funnel(molecules: Sequence[MoleculeRecord]) -> list[Count]:
     looked_up = [m for m in unique if m.novel is not None]
     busted = sum(bool(r.posebusters) and all((r.posebusters or {}).values()) for r in reports)
     return [
-        Count("generated", num, num, "generated"),
-        Count("connected", sum(r.connected for r in reports), checked, "generated"),
-        Count("valid (RDKit)", sum(r.rdkit_valid for r in reports), checked, "generated"),
-        Count("valid (strict)", sum(r.strict_valid for r in reports), checked, "generated"),
-        Count("PoseBusters, all checks", busted, checked, "generated"),
-        Count("unique", len(unique), len(compared), "valid (RDKit)"),
-        Count("novel", sum(bool(m.novel) for m in looked_up), len(looked_up), "unique"),
+        Rate("generated", num, num, "generated"),
+        Rate("connected", sum(r.connected for r in reports), checked, "generated"),
+        Rate("valid (RDKit)", sum(r.rdkit_valid for r in reports), checked, "generated"),
+        Rate("valid (strict)", sum(r.strict_valid for r in reports), checked, "generated"),
+        Rate("PoseBusters, all checks", busted, checked, "generated"),
+        Rate("unique", len(unique), len(compared), "valid (RDKit)"),
+        Rate("novel", sum(bool(m.novel) for m in looked_up), len(looked_up), "unique"),
     ]
-
-
-def _within(crystal: Crystal, limit: float) -> bool:
-    return crystal.energy_above_hull is not None and crystal.energy_above_hull <= limit

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 Report = Callable[[str, int, int], None]  # stage, done, total
 
-# eV/atom. "Metastable" in the field is within 0.1 of the hull, "stable" on it or below.
-METASTABLE, STABLE = 0.1, 0.0
-
 
 @dataclass
 class Crystal:

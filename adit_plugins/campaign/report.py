@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adit_plugins.campaign.funnel import Count, crystal_funnel, molecule_funnel
+from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
 from adit_plugins.campaign.pipeline import Campaign, Crystal
+from adit_plugins.metrics.report import print_rates
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -15,25 +16,11 @@ if TYPE_CHECKING:
 def print_tables(campaign: Campaign, console: Console, num_candidates: int = 10) -> None:
     """Print the funnels and the best candidates."""
     if campaign.crystals:
-        _print_funnel(console, "Crystals", crystal_funnel(campaign.crystals))
+        print_rates(console, "Crystals", {"": crystal_funnel(campaign.crystals)})
         if any(crystal.relaxation is not None for crystal in campaign.crystals):
             _print_candidates(console, campaign.crystals, num_candidates)
     if campaign.molecules:
-        _print_funnel(console, "Molecules", molecule_funnel(campaign.molecules))
-
-
-def _print_funnel(console: Console, title: str, counts: Iterable[Count]) -> None:
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
-    table.add_column("number", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("of")
-    for count in counts:
-        share = "-" if count.share is None else f"{count.share:.1f} %"
-        table.add_row(count.name, f"{count.number}/{count.total}", share, count.base)
-    console.print(table)
+        print_rates(console, "Molecules", {"": molecule_funnel(campaign.molecules)})
 
 
 def _print_candidates(console: Console, crystals: Sequence[Crystal], num: int) -> None:

@@ -1,5 +1,7 @@
-"""Evaluation of sets of crystals and molecules from any generator."""
+"""Evaluation of sets of crystals and molecules from any generator: `adit evaluate`.
 
-from adit_plugins.metrics.rates import Rate
-
-__all__ = ["Rate"]
+`evaluate_crystals` (`.crystals`) and `evaluate_molecules` (`.molecules`) score structures,
+`evaluate_files` (`.evaluation`) whole files. `add_stability` and `add_reconstruction` add what
+needs a potential or target structures. Every rate (`.rates`) has its numerator and denominator.
+The modules are imported one by one: a molecule needs none of what a crystal needs.
+"""

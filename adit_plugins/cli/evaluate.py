@@ -1,0 +1,120 @@
+"""`adit evaluate`: the metrics of the field for files of any generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adit_plugins.cli.progress import progress
+from adit_plugins.outputs import replacing
+
+if TYPE_CHECKING:
+    from adit_plugins.metrics.evaluation import SetMetrics
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--reference",
+    default="crystal",
+    show_default=True,
+    metavar="FILE",
+    help="Known crystals for novelty: a file of structures, of prepared arrays or of fingerprints; "
+    "'crystal' is the shipped training set.",
+)
+@click.option(
+    "--molecule-reference",
+    default="molecule",
+    show_default=True,
+    metavar="FILE",
+    help="Known molecules: SMILES, or fingerprints; 'molecule' is the shipped QM9 training set.",
+)
+@click.option(
+    "--targets",
+    metavar="FILE",
+    help="Crystals to be found again: match rate, RMSE and METRe.",
+)
+@click.option(
+    "--relax",
+    metavar="NAME",
+    help="Relax crystals with this potential (chgnet, ...): energies above hull, S.U.N. rates.",
+)
+@click.option("--max-steps", type=click.IntRange(min=0), default=200, show_default=True)
+@click.option("--fast", is_flag=True, help="Leave out PoseBusters' energy check (50 conformers).")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
+@click.option("--json", "json_file", metavar="FILE", help="Everything, a row for each structure.")
+@click.option("--markdown", metavar="FILE", help="The tables, with what each rate means.")
+@click.option("--plots", metavar="FOLDER", help="Histograms, elements and PoseBusters' checks.")
+def evaluate(
+    files: tuple[str, ...],
+    json_file: str | None,
+    markdown: str | None,
+    plots: str | None,
+    **options: Any,
+) -> None:
+    """Score sets of crystals or molecules from any generator, side by side.
+
+    FILE is extxyz, CIF, SDF, an ASE database, pymatgen JSON, CSV with a column of structures, the
+    npz of DiffCSP, or a zip or folder of such files. What cannot be read counts as invalid.
+    """
+    check_outputs(json_file, markdown, plots)
+    if options["relax"] is not None:
+        from adit_plugins.cli.discover import check_relaxer
+
+        check_relaxer(options["relax"])
+    from adit_plugins.metrics.evaluation import Protocol, evaluate_files
+
+    protocol = Protocol(
+        reference=options["reference"],
+        molecule_reference=options["molecule_reference"],
+        targets=options["targets"],
+        relaxer=options["relax"],
+        max_steps=options["max_steps"],
+        fast=options["fast"],
+        workers=options["workers"],
+    )
+    with progress() as report:
+        sets = evaluate_files(files, protocol, report)
+    write_report(sets, {"files": list(files), **vars(protocol)}, json_file, markdown, plots)
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Find an output that cannot be written before the work, not after it.
+
+    Raises:
+        ValueError: its folder is missing.
+    """
+    for path in paths:
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise ValueError(f"Cannot write {path}: there is no folder {Path(path).parent}.")
+    for path in paths[:-1]:
+        if path is not None and Path(path).is_dir():
+            raise ValueError(f"Cannot write {path}: it is a folder.")
+    if paths[-1] is not None and Path(paths[-1]).is_file():
+        raise ValueError(f"Cannot write plots into {paths[-1]}: it is a file. Choose a folder.")
+
+
+def write_report(
+    sets: list[SetMetrics],
+    recipe: dict[str, Any],
+    json_file: str | None,
+    markdown: str | None,
+    plots: str | None,
+) -> None:
+    """Print the tables and write what was asked for."""
+    from rich.console import Console
+
+    from adit_plugins.metrics.report import as_json, as_markdown, print_report
+
+    print_report(Console(), sets)
+    texts = ((json_file, lambda: as_json(sets, recipe)), (markdown, lambda: as_markdown(sets)))
+    for file, make in texts:
+        if file is not None:
+            with replacing(Path(file)) as temporary:
+                temporary.write_text(make(), encoding="utf-8")
+    if plots is not None:
+        from adit_plugins.metrics.plots import write_plots
+
+        write_plots(sets, Path(plots))
