@@ -141,8 +141,14 @@ def input_problem(atoms: Atoms) -> str:
 
 def prepare_worker() -> None:
     """Import what checks need, so that the first molecule's time limit does not pay for it."""
-    import posebusters
-    import posebusters.modules.energy_ratio  # noqa: F401
+    import logging
+    from importlib import import_module
+
+    from rdkit import rdBase
+
+    import_module("posebusters")
+    rdBase.DisableLog("rdApp.*")  # a worker's warnings are in its results;
+    logging.getLogger("rdkit").setLevel(logging.CRITICAL + 1)  # PoseBusters reroutes them here
 
 
 def is_known(smiles: str, known: Fingerprints) -> bool:

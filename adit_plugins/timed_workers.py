@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import multiprocessing
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Generic, TypeVar
@@ -73,35 +75,38 @@ def stream_parts(
         return
     count = min(available_cores() if workers is None else workers, len(items))
     pool = [_Worker(work, prepare) for _ in range(count)]
-    waiting = iter(enumerate(items))
     try:
-        yield from _serve_all(pool, waiting, time_limit)
+        yield from _serve_all(pool, items, time_limit)
     finally:
         for worker in pool:
             worker.stop()
 
 
 def _serve_all(
-    pool: list[_Worker[Item, Part]], waiting: Iterator[tuple[int, Item]], time_limit: float
+    pool: list[_Worker[Item, Part]], items: Sequence[Item], time_limit: float
 ) -> Iterator[tuple[int, Part | End]]:
     """Hand out items until there are no more and every worker is done."""
+    waiting = deque(range(len(items)))
     active = list(pool)
     while active:
         pause = max(0.0, min(worker.deadline for worker in active) - time.monotonic())
         speaking = wait([worker.pipe for worker in active], None if math.isinf(pause) else pause)
         for worker in list(active):
-            index = worker.index
+            index, message = worker.index, None
             if worker.pipe in speaking:
                 message = worker.receive()
-                if message is not None:
-                    assert index is not None
-                    yield index, message
-                if worker.is_free and not worker.take(next(waiting, None), time_limit):
-                    active.remove(worker)
             elif worker.deadline <= time.monotonic():
+                message = worker.give_up(TIME_LIMIT)
+            if message is not None:
                 assert index is not None
-                worker.restart()
-                yield index, End(TIME_LIMIT)
+                yield index, message
+            if worker.index is None and not waiting:
+                active.remove(worker)
+            elif worker.is_dead:
+                worker.start()
+            elif worker.ready and worker.index is None:
+                index = waiting.popleft()
+                worker.take(index, items[index], time_limit)
 
 
 class _Worker(Generic[Item, Part]):
@@ -109,12 +114,13 @@ class _Worker(Generic[Item, Part]):
 
     def __init__(self, work: Work[Item, Part], prepare: Callable[[], None] | None) -> None:
         self.work, self.prepare = work, prepare
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start a process; it says when it is ready."""
         self.index: int | None = None
         self.deadline = math.inf
-        self.ready = False
+        self.ready = self.is_dead = False
         context = multiprocessing.get_context("spawn")  # fork breaks threaded torch
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(
@@ -124,19 +130,11 @@ class _Worker(Generic[Item, Part]):
             self.process.start()
         theirs.close()
 
-    @property
-    def is_free(self) -> bool:
-        """Ready and without an item."""
-        return self.ready and self.index is None
-
-    def take(self, numbered: tuple[int, Item] | None, time_limit: float) -> bool:
-        """Send an item; return whether there was one."""
-        if numbered is None:
-            return False
-        self.index, item = numbered
-        self.deadline = time.monotonic() + time_limit
-        self.pipe.send(item)
-        return True
+    def take(self, index: int, item: Item, time_limit: float) -> None:
+        """Send an item."""
+        self.index, self.deadline = index, time.monotonic() + time_limit
+        with suppress(OSError):  # it died while idle: `receive` will find the end of the pipe
+            self.pipe.send(item)
 
     def receive(self) -> Part | End | None:
         """Return the next part; an `End` frees the worker, None is its sign that it is ready."""
@@ -148,18 +146,18 @@ class _Worker(Generic[Item, Part]):
                     "Worker processes die at the start. A script that works in processes needs its "
                     'work under `if __name__ == "__main__":`; or use workers=0.'
                 ) from None
-            self.restart()
-            return End(DIED)
+            return self.give_up(DIED)
         if message is None:
             self.ready = True
         elif isinstance(message, End):
             self.index, self.deadline = None, math.inf
         return message
 
-    def restart(self) -> None:
-        """End the process whatever it does, and start another."""
+    def give_up(self, problem: str) -> End:
+        """End the process whatever it does."""
         self.stop()
-        self._start()
+        self.index, self.deadline, self.is_dead = None, math.inf, True
+        return End(problem)
 
     def stop(self) -> None:
         """End the process now."""
