@@ -25,6 +25,13 @@ from adit_plugins.molecules import (
     largest_fragment_smiles,
     prepare_worker,
 )
+from adit_plugins.posebusters_checks import (
+    ENERGY_CHECK,
+    bust_energy,
+    bust_geometry,
+    check_names,
+    strain_energy,
+)
 from adit_plugins.registry import MissingExtraError
 from adit_plugins.timed_workers import End, stream_parts
 
@@ -32,7 +39,6 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rdkit.Chem import Mol
 
-    from adit_plugins.posebusters_checks import Checks
 
 _UNREADABLE = "unreadable"
 _NOT_REACHED = "not reached"
@@ -76,6 +82,7 @@ def evaluate_molecules(
             row["reason"] = (reasons[i] if reasons is not None else None) or _UNREADABLE
     readable = [i for i, each in enumerate(molecules) if each is not None]
     done = len(rows) - len(readable)
+    checks = [name for name in check_names() if not (fast and name == ENERGY_CHECK)]
     work = partial(_parts, with_openbabel=not babel_missing, fast=fast)
     items = [each for each in molecules if each is not None]
     for place, part in stream_parts(work, items, time_limit, workers, prepare_worker):
@@ -83,7 +90,7 @@ def evaluate_molecules(
         if not isinstance(part, End):
             row.update(part)
             continue
-        _finish_row(row, part.problem)
+        _finish_row(row, part.problem, checks)
         done += 1
         if progress is not None:
             progress(done, len(rows))
@@ -146,34 +153,31 @@ def _openbabel_part(atoms: Atoms) -> tuple[dict[str, Any], Mol | None]:
 
 
 def _posebusters_parts(mol: Mol, fast: bool) -> Iterator[dict[str, Any]]:
-    from adit_plugins.posebusters_checks import (
-        ENERGY_CHECK,
-        Checks,
-        bust_energy,
-        bust_geometry,
-        strain_energy,
-    )
-
     yield {"posebusters": {}}  # begun: what is missing when the time is up counts as failed
-    pending = Checks({} if fast else {ENERGY_CHECK: False}, [] if fast else [ENERGY_CHECK])
     geometry = bust_geometry(mol)
-    yield _checks_part(geometry, pending) | {"strain_energy": strain_energy(mol)}
-    if not fast:
-        yield _checks_part(geometry, bust_energy(mol))
-
-
-def _checks_part(geometry: Checks, energy: Checks) -> dict[str, Any]:
-    return {
-        "posebusters": geometry.verdicts | energy.verdicts,
-        "not_done": geometry.not_done + energy.not_done,
-        "energy_ratio": energy.values.get("energy_ratio"),
+    yield {
+        "posebusters": geometry.verdicts,
+        "not_done": geometry.not_done,
+        "strain_energy": strain_energy(mol),
     }
+    if not fast:
+        energy = bust_energy(mol)
+        yield {
+            "posebusters": geometry.verdicts | energy.verdicts,
+            "not_done": geometry.not_done + energy.not_done,
+            "energy_ratio": energy.values.get("energy_ratio"),
+        }
 
 
-def _finish_row(row: dict[str, Any], problem: str) -> None:
+def _finish_row(row: dict[str, Any], problem: str, checks: Sequence[str]) -> None:
+    """Write down what a molecule did not reach: its reason, and checks that count as failed."""
     row["problem"] = problem
     if row["reason"] == _NOT_REACHED:
         row["reason"] = problem
+    if row["posebusters"] is not None:
+        missing = [name for name in checks if name not in row["posebusters"]]
+        row["not_done"] = [*row["not_done"], *missing]
+        row["posebusters"] = {name: row["posebusters"].get(name, False) for name in checks}
 
 
 def _mark_unique_and_novel(rows: list[dict[str, Any]], rule: str, known: Fingerprints) -> None:
