@@ -47,7 +47,9 @@ def attempt(name: str, make: Callable[[], Atoms], kind: str | None = None) -> En
             warnings.simplefilter("ignore")
             return Entry(name, make(), kind=kind)
     except Exception as error:  # noqa: BLE001 - parsers of a dozen formats fail in as many ways
-        reason = " ".join(str(error).split()) or f"damaged ({type(error).__name__})"
+        reason = " ".join(str(error).split())
+        if not reason or not isinstance(error, ValueError):  # a parser's slip, no explanation
+            reason = f"damaged ({type(error).__name__}: {reason})"
         return Entry(name, None, reason[:200], kind)
 
 

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from adit_plugins.metrics.distributions import compare_with_training, describe
 from adit_plugins.metrics.rates import Rate, rate
-from adit_plugins.metrics.references import CrystalReference, load_reference
+from adit_plugins.metrics.references import CrystalReference, Reference, load_reference
 from adit_plugins.relax_results import space_group
 from adit_plugins.samples import Convertible, Sample, to_sample
 from adit_plugins.validity import check_lemat, is_composition_valid, is_structure_valid
 from adit_plugins.workers import map_in_processes
 
 if TYPE_CHECKING:
-    from os import PathLike
-
     from pymatgen.core import Structure
-
-    from adit_plugins.fingerprints import Fingerprints
 
 logging.getLogger("moyo").setLevel(logging.ERROR)  # a line for every other crystal
 
@@ -67,7 +63,7 @@ class CrystalMetrics:
 
 def evaluate_crystals(
     crystals: Sequence[Convertible | None],
-    reference: str | PathLike[str] | Fingerprints | Sequence[Convertible] = "crystal",
+    reference: Reference = "crystal",
     reasons: Sequence[str | None] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -77,7 +73,8 @@ def evaluate_crystals(
     Args:
         crystals: None is an entry that could not be read; it counts as invalid.
         reference: for novelty: `"crystal"` for the fingerprints of the shipped training set, a
-            file of fingerprints or of structures (compared by StructureMatcher), or structures.
+            file of fingerprints or of structures (compared by StructureMatcher), structures, or
+            what `load_reference` returned.
         reasons: why the None entries could not be read, one an entry.
         workers: processes; None for one a core, 0 for none.
         progress: called with a stage, the number done and the total.

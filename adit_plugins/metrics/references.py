@@ -86,17 +86,17 @@ class StructureReference(CrystalReference):
         from ase.symbols import Symbols
         from pymatgen.core import Composition
 
-        self._samples: dict[str, list[Sample]] = {}
+        self.by_formula: dict[str, list[Sample]] = {}
         count = 0
         for sample in samples:
             formula = Symbols(sample.atomic_numbers).get_chemical_formula()
-            self._samples.setdefault(Composition(formula).reduced_formula, []).append(sample)
+            self.by_formula.setdefault(Composition(formula).reduced_formula, []).append(sample)
             count += 1
         self.note = f"against {name} ({count} crystals) by StructureMatcher"
 
     def of_formula(self, formula: str) -> list[Sample]:
         """The references of this formula."""
-        return self._samples.get(formula, [])
+        return self.by_formula.get(formula, [])
 
     @staticmethod
     def compare(item: tuple[list[Sample], list[Sample]]) -> list[dict[str, Any]]:
@@ -127,18 +127,22 @@ def _uniqueness(
     ]
 
 
-def load_reference(
-    reference: str | PathLike[str] | Fingerprints | Sequence[Convertible],
-) -> CrystalReference:
+Reference = str | PathLike[str] | Fingerprints | CrystalReference | Sequence[Convertible]
+
+
+def load_reference(reference: Reference) -> CrystalReference:
     """Find out what the reference is and load it.
 
     Args:
         reference: `"crystal"` (the shipped training set), a file of fingerprints, of structures
-            or of prepared arrays (`adit data prepare`), a table, or structures.
+            or of prepared arrays (`adit data prepare`), a table, or structures. What was loaded
+            before stays as it is.
 
     Raises:
         ValueError: it cannot be read, or holds no crystals.
     """
+    if isinstance(reference, CrystalReference):
+        return reference
     if isinstance(reference, Fingerprints):
         return _of_table(reference, "a table")
     if not isinstance(reference, str | PathLike):
