@@ -128,7 +128,8 @@ class Sample:
                 f"periodic in some directions only (pbc={atoms.pbc.tolist()}); "
                 "set atoms.pbc to True (crystal) or False (molecule)"
             )
-        masses = atomic_masses[atoms.numbers]
+        # Impossible numbers are found out later, by their own message.
+        masses = atomic_masses[np.clip(atoms.numbers, 0, len(atomic_masses) - 1)]
         if atoms.has("masses") and np.abs(atoms.get_masses() - masses).max(initial=0) > 0.5:
             raise ValueError("isotopes cannot be represented; reset them with atoms.set_masses()")
         if not atoms.pbc.any():
