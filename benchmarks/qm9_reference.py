@@ -19,8 +19,6 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from adit_model.data import PreparedData
-from adit_plugins.datasets.molecules import qm9
 from adit_plugins.metrics.molecules import evaluate_molecules
 
 PUBLISHED = {"atom_stability_edm": 99.0, "molecule_stability_edm": 95.2, "valid_edm": 97.7}
@@ -28,6 +26,9 @@ PUBLISHED = {"atom_stability_edm": 99.0, "molecule_stability_edm": 95.2, "valid_
 
 def qm9_molecules(num: int, seed: int, data: Path | None) -> list[Atoms]:
     """Random molecules of the whole data set, without replacement."""
+    from adit_model.data import PreparedData  # worker processes import this file: no torch there
+    from adit_plugins.datasets.molecules import qm9
+
     prepared = PreparedData.load(data) if data else qm9()
     ends = np.cumsum(prepared.num_atoms.numpy())
     starts = ends - prepared.num_atoms.numpy()
