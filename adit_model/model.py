@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from adit_model import checkpoint
 from adit_model.autoencoder import Autoencoder, Decoded
 from adit_model.batch import AtomBatch, lattice_from_parameters
 from adit_model.config import KINDS, ADiTConfig
+from adit_model.data import frame_for_denoiser
 from adit_model.denoiser import Denoiser
 from adit_model.pretrained import read
 from adit_model.samplers import Request, sample_latents
+
+ChooseTypes = Callable[[Tensor], Tensor]
+REQUEST_FROM = 0.5  # earlier predictions are too blurred to hold elements
 
 
 class ADiT(nn.Module):
@@ -139,6 +144,7 @@ class ADiT(nn.Module):
         indices: Sequence[int] | None = None,
         sampler: str = "euler",
         batch_size: int | None = None,
+        choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AtomBatch:
         """Generate structures.
@@ -159,6 +165,8 @@ class ADiT(nn.Module):
             indices: which samples of the sequence; by default the first `num`.
             sampler: `"euler"`, `"heun"` or `"published"`, see `adit_model.samplers.SAMPLERS`.
             batch_size: most structures run at once; batches hold structures of one size.
+            choose_types: logits `[batch, atoms, num_types]` -> atomic numbers `[batch, atoms]`,
+                for compositions on request; the most likely ones by default.
             progress: called with (done, total).
 
         Returns:
@@ -185,28 +193,109 @@ class ADiT(nn.Module):
             sampler,
             batch_size,
         )
-        made: list[AtomBatch] = []
-        order: list[int] = []
-        for rows, latent in sample_latents(self.denoiser, request, self.device):
+        return self._run(request, kind, choose_types, progress)
+
+    @torch.no_grad()
+    def vary(
+        self,
+        batch: AtomBatch,
+        strength: float,
+        num_steps: int = 50,
+        guidance_scale: float = 2.0,
+        seed: int = 0,
+        *,
+        indices: Sequence[int] | None = None,
+        sampler: str = "euler",
+        choose_types: ChooseTypes | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> AtomBatch:
+        """Variations of structures: encode, add noise, denoise from there, decode.
+
+        Args:
+            batch: structures of one kind and size, crystals with the cell and order of atoms of
+                the training data.
+            strength: share of noise, above 0 (the structure, as the autoencoder gives it back)
+                up to 1 (a fresh sample of the same size).
+            num_steps: steps of a whole run; only those after the noise's time are taken.
+            guidance_scale: as for `sample`.
+            seed: names the noise; row `i` takes that of (seed, indices[i]).
+            indices: by default 0, 1, 2, ...
+            sampler: as for `sample`.
+            choose_types: as for `sample`.
+            progress: called with (done, total).
+
+        Returns:
+            One variation a row, in the order of the batch.
+
+        Raises:
+            ValueError: an argument is out of range, or the batch mixes kinds or sizes.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1; got {strength!r}")
+        alike = len(set(batch.periodic.tolist())) == 1 and bool(batch.mask.all())
+        if self.denoiser is None or not alike:
+            raise ValueError("variations need a denoiser, and structures of one kind and size")
+        kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
+        sizes = batch.num_atoms.tolist()
+        request = Request.checked(
+            self.config, len(batch), kind, num_steps, guidance_scale, seed, sizes, None, None,
+            indices, sampler, None,
+        )  # fmt: skip
+        turning = torch.Generator().manual_seed(seed)
+        batch = frame_for_denoiser(batch, self.config.flow.molecule_frame, turning)
+        clean = (self.encode(batch)[0] - self.latent_mean) / self.latent_std
+        start = [
+            torch.lerp(noise, x1[: len(noise)], 1.0 - strength)
+            for noise, x1 in zip(request.noise, clean.cpu(), strict=True)
+        ]
+        request = dataclasses.replace(request, noise=start, start_time=1.0 - strength)
+        return self._run(request, kind, choose_types, progress)
+
+    def _run(
+        self,
+        request: Request,
+        kind: str,
+        choose_types: ChooseTypes | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> AtomBatch:
+        """Latents of a request, decoded, in its order."""
+        assert self.denoiser is not None
+
+        def decoded(latent: Tensor) -> AtomBatch:
             latent = latent * self.latent_std + self.latent_mean
             mask = torch.ones(latent.shape[:2], dtype=torch.bool, device=self.device)
-            periodic = torch.full((len(rows),), kind == KINDS[0], device=self.device)
-            made.append(to_atoms(self.autoencoder.decode(latent, mask), periodic, mask))
+            periodic = torch.full((len(latent),), kind == KINDS[0], device=self.device)
+            return to_atoms(self.autoencoder.decode(latent, mask), periodic, mask, choose_types)
+
+        def as_requested(x1: Tensor, t: float) -> Tensor:
+            """The predicted latent with the requested elements, so that the geometry follows."""
+            if t < REQUEST_FROM:
+                return x1
+            return (self.autoencoder.encode(decoded(x1))[0] - self.latent_mean) / self.latent_std
+
+        made: list[AtomBatch] = []
+        order: list[int] = []
+        correct = None if choose_types is None else as_requested
+        for rows, latent in sample_latents(self.denoiser, request, self.device, correct):
+            made.append(decoded(latent))
             order += rows
             if progress is not None:
-                progress(len(order), num)
+                progress(len(order), len(request.sizes))
         inverse = torch.argsort(torch.tensor(order, device=self.device))
         return AtomBatch.concatenate(made)[inverse]
 
 
-def to_atoms(decoded: Decoded, periodic: Tensor, mask: Tensor) -> AtomBatch:
+def to_atoms(
+    decoded: Decoded, periodic: Tensor, mask: Tensor, choose_types: ChooseTypes | None = None
+) -> AtomBatch:
     """Read a crystal from types, fractional coordinates and cell; a molecule from positions.
 
     Cells and coordinates are taken as they come: an impossible cell stays impossible, for the
     validity checks to count.
     """
     # 0 is no element: the next likely type would be a choice of ours, 1 is the published one.
-    numbers = decoded.type_logits.argmax(dim=-1).clamp_min(1) * mask
+    most_likely = decoded.type_logits.argmax(dim=-1).clamp_min(1)
+    numbers = (choose_types(decoded.type_logits) if choose_types else most_likely) * mask
     crystal = periodic[:, None, None]
     atoms = mask.unsqueeze(-1)
     frac = torch.where(crystal & atoms, decoded.frac_coords % 1.0, 0.0)

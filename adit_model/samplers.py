@@ -29,6 +29,7 @@ class Request:
     batch_size: int | None
     sizes: list[int]
     noise: list[Tensor]
+    start_time: float = 0.0  # the noise may be a partly noised latent of this time
 
     @classmethod
     def checked(
@@ -165,6 +166,7 @@ def _given_noise(
 
 
 Predict = Callable[[Tensor, float], Tensor]
+Correct = Callable[[Tensor, float], Tensor]
 
 
 def euler_step(predict: Predict, x: Tensor, t: float, dt: float) -> Tensor:
@@ -227,9 +229,11 @@ class Guided:
         scale: float,
         num: int,
         device: torch.device,
+        correct: Correct | None = None,
     ) -> None:
         self.denoiser = denoiser
         self.scale = scale
+        self.correct = correct
         repeats = 1 if scale == 1.0 else 2
         self.repeats = repeats
         self.labels = {
@@ -252,16 +256,23 @@ class Guided:
         if self.repeats == 2:
             labelled, null = x1.chunk(2)
             x1 = null + self.scale * (labelled - null)
+        if self.correct is not None:
+            x1 = self.correct(x1, t)
         self.previous = x1
         return x1
 
 
 def sample_latents(
-    denoiser: Denoiser, request: Request, device: torch.device
+    denoiser: Denoiser, request: Request, device: torch.device, correct: Correct | None = None
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (rows of the request, latents) in batches of equal size: no padding, no mask."""
+    """Yield (rows of the request, latents) in batches of equal size: no padding, no mask.
+
+    `correct` replaces each predicted clean latent, given the time.
+    """
     sampler = SAMPLERS[request.sampler]
     times = sampler.times(request.num_steps)
+    if request.start_time > 0:
+        times = [request.start_time, *(t for t in times if t > request.start_time)]
     by_size: dict[int, list[int]] = {}
     for row, size in enumerate(request.sizes):
         by_size.setdefault(size, []).append(row)
@@ -270,7 +281,9 @@ def sample_latents(
         for start in range(0, len(rows), most):
             chosen = rows[start : start + most]
             x = torch.stack([request.noise[row] for row in chosen]).to(device)
-            predict = Guided(denoiser, request.labels, request.guidance_scale, len(x), device)
+            predict = Guided(
+                denoiser, request.labels, request.guidance_scale, len(x), device, correct
+            )
             for t, after in pairwise(times):
                 x = sampler.step(predict, x, t, after - t)
             if sampler.predicts_last:

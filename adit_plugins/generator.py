@@ -6,16 +6,16 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count, islice
-from numbers import Integral, Real
-from pathlib import Path
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from monty.json import MSONable
 
 from adit_plugins import __version__
-from adit_plugins.samples import KINDS, Sample, from_batch
+from adit_plugins.composition import CompositionRequest
+from adit_plugins.recipe import check_sampler, checked_integer, last_change, load_model, parse_id
+from adit_plugins.samples import KINDS, Convertible, Sample, from_batch
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,6 +51,10 @@ class ADiTGenerator(MSONable):
         batch_size: samples made at once; it bounds the memory, not the result.
         device: such as `"cpu"` or `"cuda"`; None lets the model choose.
         sampler: `"euler"`, `"heun"`, or `"published"` for the sampler of arXiv 2503.03965.
+        elements: samples hold nothing but these, such as `["Li", "P", "O"]`.
+        exclude_elements: samples hold none of these.
+        chemical_system: exactly these, each at least once, such as `"Li-P-O"`.
+        formula: exact proportions, such as `"LiFePO4"`: a crystal holds a multiple of it.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -72,16 +76,20 @@ class ADiTGenerator(MSONable):
     batch_size: int = 256  # drawn together, then grouped by size: fewer groups are slower
     device: str | None = None
     sampler: str = "euler"
+    elements: list[str] | None = None
+    exclude_elements: list[str] | None = None
+    chemical_system: str | None = None
+    formula: str | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"Unknown kind {self.kind!r}. Known: {', '.join(KINDS)}.")
         # Plain integers, as those of numpy would not survive JSON.
-        self.num_steps = _checked_integer("num_steps", self.num_steps, 1)
-        self.seed = _checked_integer("seed", self.seed, 0)
-        self.batch_size = _checked_integer("batch_size", self.batch_size, 1)
+        self.num_steps = checked_integer("num_steps", self.num_steps, 1)
+        self.seed = checked_integer("seed", self.seed, 0)
+        self.batch_size = checked_integer("batch_size", self.batch_size, 1)
         if self.num_atoms is not None:
-            self.num_atoms = _checked_integer("num_atoms", self.num_atoms, 1)
+            self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
         scale = self.guidance_scale
         if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
             raise ValueError(
@@ -90,14 +98,33 @@ class ADiTGenerator(MSONable):
             )
         self.guidance_scale = float(scale)
         if self.sampler != "euler":  # the default needs no look at the rules, which import torch
-            _check_sampler(self.sampler)
+            check_sampler(self.sampler)
         if self.checkpoint is not None:
             self.checkpoint = str(self.checkpoint)  # a Path would not survive JSON
+        for name in ("elements", "exclude_elements"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"{name} must be a list of symbols; got {value!r}")
+            setattr(self, name, None if value is None else [str(symbol) for symbol in value])
+        if self.num_atoms is not None:
+            self.composition.check_size(self.num_atoms, self.kind)
+        else:
+            _ = self.composition  # refuses impossible requests now
+
+    @property
+    def composition(self) -> CompositionRequest:
+        """The request on the samples' elements; false if there is none."""
+        return CompositionRequest(
+            None if self.elements is None else tuple(self.elements),
+            None if self.exclude_elements is None else tuple(self.exclude_elements),
+            self.chemical_system,
+            self.formula,
+        )
 
     @property
     def model(self) -> ADiT:
         """The network, loaded at the first use."""
-        return _load_model(self.checkpoint, self.device, _last_change(self.checkpoint))
+        return load_model(self.checkpoint, self.device, last_change(self.checkpoint))
 
     def generate(self, num: int = 16) -> list[Structure | Molecule]:
         """Return pymatgen structures (crystals) or molecules, with provenance.
@@ -175,8 +202,8 @@ class ADiTGenerator(MSONable):
         if as_ not in _CONVERTERS:
             raise ValueError(f"Unknown form as_={as_!r}. Known: {', '.join(_CONVERTERS)}.")
         if num is not None:
-            num = _checked_integer("num", num, 1)
-        start = _checked_integer("start", start, 0)
+            num = checked_integer("num", num, 1)
+        start = checked_integer("start", start, 0)
         indices = count(start) if num is None else iter(range(start, start + num))
 
         def report(done: int) -> None:
@@ -203,7 +230,7 @@ class ADiTGenerator(MSONable):
             True
         """
         ids = [ids] if isinstance(ids, str) else ids
-        parsed = [_parse_id(text) for text in ids]
+        parsed = [parse_id(text) for text in ids]
         for text, (checkpoint, _, _) in zip(ids, parsed, strict=True):
             if checkpoint != self.model.name:
                 raise ValueError(
@@ -222,10 +249,37 @@ class ADiTGenerator(MSONable):
         }
         return [made[seed, index] for _, seed, index in parsed]
 
+    def variations(
+        self, structure: Convertible, num: int = 8, strength: float = 0.3
+    ) -> list[Sample]:
+        """Structures near a given one: its latent with noise, denoised again.
+
+        Args:
+            structure: Atoms, Structure, Molecule, Mol or Sample of any kind; crystals are taken
+                in their Niggli cell.
+            num: how many.
+            strength: share of noise, above 0 (nearly the structure) up to 1 (a fresh sample).
+
+        Raises:
+            ValueError: strength is out of range, or the structure is larger than any that the
+                model was trained on.
+
+        Example:
+            >>> from ase.build import bulk
+            >>> from adit_plugins import ADiTGenerator
+            >>> near = ADiTGenerator(num_steps=10).variations(bulk("NaCl", "rocksalt", 5.6), 2)
+            >>> len(near)
+            2
+        """
+        from adit_plugins.variations import make_variations
+
+        return make_variations(self, structure, num, strength)
+
     def _sample_indices(
         self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
     ) -> Iterator[Sample]:
         made = 0
+        request = self.composition
         while chunk := list(islice(indices, min(self.batch_size, sys.maxsize))):
 
             def progress(done: int, _total: int, before: int = made) -> None:
@@ -238,9 +292,10 @@ class ADiTGenerator(MSONable):
                 num_steps=self.num_steps,
                 guidance_scale=self.guidance_scale,
                 seed=seed,
-                num_atoms=self.num_atoms,
+                num_atoms=self.num_atoms or self._requested_sizes(seed, chunk),
                 indices=chunk,
                 sampler=self.sampler,
+                choose_types=request.choose if request else None,
                 progress=progress,
             )
             made += len(chunk)
@@ -250,9 +305,14 @@ class ADiTGenerator(MSONable):
                     f"(samples {chunk[0]}..{chunk[-1]} of seed {seed}); take a smaller one, "
                     "or the weights are damaged: see adit doctor"
                 )
-            yield from from_batch(batch, [self._provenance(seed, index) for index in chunk])
+            yield from from_batch(batch, [self.provenance(seed, index) for index in chunk])
 
-    def _provenance(self, seed: int, index: int) -> dict[str, Any]:
+    def _requested_sizes(self, seed: int, indices: list[int]) -> list[int] | None:
+        histogram = self.model.config.size_histogram.get(self.kind, [])
+        return self.composition.sizes(histogram, self.kind, seed, indices)
+
+    def provenance(self, seed: int, index: int) -> dict[str, Any]:
+        """What is recorded with sample `index` of a seed."""
         model = self.model
         return {
             "id": f"{model.name}/{seed}/{index}",
@@ -267,43 +327,4 @@ class ADiTGenerator(MSONable):
             "sampler": self.sampler,
             "licence": model.config.provenance.get("licence", "not stated"),
             "version": __version__,
-        }
-
-
-@lru_cache(maxsize=2)
-def _load_model(checkpoint: str | None, device: str | None, last_change: int) -> ADiT:
-    from adit_model import ADiT
-
-    return ADiT.from_pretrained(checkpoint, device=device)
-
-
-def _last_change(checkpoint: str | None) -> int:
-    """When a folder or file was written (ns), so that weights trained anew are loaded anew."""
-    if checkpoint is None or not Path(checkpoint).exists():
-        return 0
-    path = Path(checkpoint)
-    files = path.iterdir() if path.is_dir() else [path]
-    return max((p.stat().st_mtime_ns for p in files), default=0)
-
-
-def _parse_id(text: str) -> tuple[str, int, int]:
-    parts = str(text).rsplit("/", 2)
-    if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
-        raise ValueError(
-            f"cannot read the id {text!r}; it has the form checkpoint/seed/index, "
-            "such as 'adit-joint/0/17'"
-        )
-    return parts[0], int(parts[1]), int(parts[2])
-
-
-def _check_sampler(sampler: str) -> None:
-    from adit_model.samplers import SAMPLERS
-
-    if sampler not in SAMPLERS:
-        raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join(SAMPLERS)}.")
-
-
-def _checked_integer(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
-    return int(value)
+        } | self.composition.describe()

@@ -9,7 +9,21 @@ import click
 
 KINDS = ("crystal", "molecule")
 
+
+def _symbols(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+    """Element symbols between commas or spaces; whether they exist is checked with the request."""
+    return None if text is None else text.replace(",", " ").split()
+
+
 _SAMPLING = (
+    click.option(
+        "--elements", callback=_symbols, metavar="A,B,..", help="Nothing but these elements."
+    ),
+    click.option(
+        "--exclude-elements", callback=_symbols, metavar="A,B,..", help="None of these elements."
+    ),
+    click.option("--chemical-system", metavar="A-B-..", help="Exactly these, each at least once."),
+    click.option("--formula", help="Exact proportions, e.g. LiFePO4; crystals hold a multiple."),
     click.option(
         "--checkpoint",
         help="Name, folder, published .ckpt file, or hf:OWNER/REPOSITORY. [default: the release]",

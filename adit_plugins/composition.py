@@ -1,0 +1,201 @@
+"""Compositions on request: which elements a sample consists of, and how many of each.
+
+Works with any checkpoint: the decoder's scores of the elements are masked, and where counts are
+asked for, elements are given to atoms such that the sum of the scores is the largest (an
+assignment problem). The model was not trained for it, so requests far from its data cost validity.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CompositionRequest:
+    """What a sample must consist of; the conditions add up.
+
+    Args:
+        elements: nothing but these, not necessarily all.
+        exclude_elements: none of these.
+        chemical_system: exactly these, such as `"Li-P-O"`: nothing else, and each at least once.
+        formula: exact proportions, such as `"LiFePO4"`: a crystal holds a whole multiple of it, a
+            molecule just it.
+
+    Raises:
+        ValueError: an element or formula cannot be read, or the conditions contradict each other.
+    """
+
+    elements: tuple[str, ...] | None = None
+    exclude_elements: tuple[str, ...] | None = None
+    chemical_system: str | None = None
+    formula: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.formula is not None and self.chemical_system is not None:
+            raise ValueError("a formula is a chemical system already; give one of the two")
+        allowed, counts = self.allowed(), self.counts()
+        required = set(counts) or self._system()
+        if not allowed or required - allowed:
+            from ase.data import chemical_symbols
+
+            named = ", ".join(chemical_symbols[z] for z in sorted(required - allowed))
+            raise ValueError(
+                f"no composition fits: {named or 'every element'} is asked for and ruled out "
+                f"({self.describe()})"
+            )
+
+    def __bool__(self) -> bool:
+        return any(value is not None for value in vars(self).values())
+
+    def describe(self) -> dict[str, Any]:
+        """The conditions that are set, for provenance and messages."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def allowed(self) -> set[int]:
+        """Atomic numbers that may appear."""
+        allowed = set(range(1, 119))
+        if self.elements is not None:
+            allowed &= _atomic_numbers(self.elements)
+        for restricting in (set(self.counts()), self._system()):
+            allowed &= restricting or allowed
+        return allowed - _atomic_numbers(self.exclude_elements or ())
+
+    def counts(self) -> dict[int, int]:
+        """Atoms of each element in one formula, by atomic number; empty without a formula."""
+        return {_atomic_number(s): n for s, n in _formula_counts(self.formula).items()}
+
+    def sizes(
+        self, histogram: Sequence[int], kind: str, seed: int, indices: Sequence[int]
+    ) -> list[int] | None:
+        """Atoms of each sample where the request restricts them: from the training histogram.
+
+        A sample's size depends on (seed, index) alone.
+
+        Raises:
+            ValueError: no size in the histogram fits the request.
+        """
+        counts, system = self.counts(), self._system()
+        if not counts and not system:
+            return None
+        unit = sum(counts.values())
+        weights = np.array(histogram, dtype=float)
+        places = np.arange(len(weights))
+        if counts:
+            fits = (places % unit == 0) if kind == "crystal" else (places == unit)
+        else:
+            fits = places >= len(system)
+        weights[~fits | (places == 0)] = 0.0
+        if not weights.sum():
+            raise ValueError(
+                f"{self.describe()} needs {'multiples of ' if kind == 'crystal' else ''}"
+                f"{unit or len(system)} atoms; the model was trained on {kind}s of at most "
+                f"{len(weights) - 1}"
+            )
+        cumulative = np.cumsum(weights) / weights.sum()
+        return [
+            int(np.searchsorted(cumulative, np.random.default_rng([seed, i]).random(), "right"))
+            for i in indices
+        ]
+
+    def check_size(self, num_atoms: int, kind: str) -> None:
+        """Refuse a number of atoms that the request cannot have.
+
+        Raises:
+            ValueError: the formula does not divide it, or it is smaller than the system.
+        """
+        unit = sum(self.counts().values())
+        if unit and (num_atoms % unit or (kind != "crystal" and num_atoms != unit)):
+            raise ValueError(
+                f"num_atoms={num_atoms} is no whole multiple of {self.formula!r} ({unit} atoms)"
+                if kind == "crystal"
+                else f"num_atoms={num_atoms}, but {self.formula!r} has {unit}"
+            )
+        if num_atoms < len(self._system()):
+            raise ValueError(
+                f"num_atoms={num_atoms} is too small for the {len(self._system())} elements of "
+                f"{self.chemical_system!r}"
+            )
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """Atomic numbers `[batch, atoms]` with the largest sum of scores that fit.
+
+        Args:
+            logits: the decoder's scores `[batch, atoms, num_types]`, index = atomic number.
+
+        Raises:
+            ValueError: the model knows none of the elements.
+        """
+        import torch
+
+        top = logits.shape[-1] - 1
+        allowed = sorted(z for z in self.allowed() if z <= top)
+        beyond = [z for z in (*self.counts(), *self._system()) if z > top]
+        if beyond or not allowed:
+            raise ValueError(f"this model knows the elements 1..{top}; asked: {self.describe()}")
+        scores = logits.log_softmax(dim=-1).double().cpu().numpy()
+        chosen = [self._choose_one(each, allowed) for each in scores]
+        return torch.tensor(np.array(chosen), device=logits.device)
+
+    def _choose_one(self, scores: NDArray[Any], allowed: list[int]) -> NDArray[Any]:
+        from scipy.optimize import linear_sum_assignment
+
+        best = np.array(allowed)[scores[:, allowed].argmax(axis=1)]
+        num_atoms = len(scores)
+        unit = sum(self.counts().values())
+        slots = [z for z, n in self.counts().items() for _ in range(n * num_atoms // unit)]
+        slots = slots or sorted(self._system())
+        if not slots:
+            return best
+        # Beyond the places that must be filled, an atom takes its best element.
+        free = np.repeat(scores[:, allowed].max(axis=1)[:, None], num_atoms - len(slots), axis=1)
+        atoms, columns = linear_sum_assignment(
+            np.concatenate([scores[:, slots], free], axis=1), maximize=True
+        )
+        for atom, column in zip(atoms, columns, strict=True):
+            if column < len(slots):
+                best[atom] = slots[column]
+        return best
+
+    def _system(self) -> set[int]:
+        text = self.chemical_system
+        return set() if text is None else _atomic_numbers(p.strip() for p in text.split("-"))
+
+
+def _formula_counts(formula: str | None) -> dict[str, int]:
+    if formula is None:
+        return {}
+    from pymatgen.core import Composition
+
+    try:
+        amounts = Composition(formula).get_el_amt_dict()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"cannot read the formula {formula!r}: {error}") from error
+    whole = all(math.isfinite(n) and n == round(n) and n >= 1 for n in amounts.values())
+    if not amounts or not whole:
+        raise ValueError(f"the formula {formula!r} must name whole numbers of atoms")
+    return {symbol: round(n) for symbol, n in amounts.items()}
+
+
+def _atomic_numbers(symbols: Iterable[str]) -> set[int]:
+    return {_atomic_number(symbol) for symbol in symbols}
+
+
+def _atomic_number(symbol: str) -> int:
+    from ase.data import atomic_numbers
+
+    number = atomic_numbers.get(str(symbol), 0)
+    if number < 1:
+        raise ValueError(
+            f"no element {symbol!r}; write symbols such as 'Fe', several in a list, and a chemical "
+            "system as 'Li-P-O'"
+        )
+    return int(number)

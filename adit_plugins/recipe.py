@@ -1,0 +1,50 @@
+"""What a generator's recipe names: the network, samples by id, settings in their range."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adit_model import ADiT
+
+
+@lru_cache(maxsize=2)
+def load_model(checkpoint: str | None, device: str | None, last_change: int) -> ADiT:
+    from adit_model import ADiT
+
+    return ADiT.from_pretrained(checkpoint, device=device)
+
+
+def last_change(checkpoint: str | None) -> int:
+    """When a folder or file was written (ns), so that weights trained anew are loaded anew."""
+    if checkpoint is None or not Path(checkpoint).exists():
+        return 0
+    path = Path(checkpoint)
+    files = path.iterdir() if path.is_dir() else [path]
+    return max((p.stat().st_mtime_ns for p in files), default=0)
+
+
+def parse_id(text: str) -> tuple[str, int, int]:
+    parts = str(text).rsplit("/", 2)
+    if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
+        raise ValueError(
+            f"cannot read the id {text!r}; it has the form checkpoint/seed/index, "
+            "such as 'adit-joint/0/17'"
+        )
+    return parts[0], int(parts[1]), int(parts[2])
+
+
+def check_sampler(sampler: str) -> None:
+    from adit_model.samplers import SAMPLERS
+
+    if sampler not in SAMPLERS:
+        raise ValueError(f"Unknown sampler {sampler!r}. Known: {', '.join(SAMPLERS)}.")
+
+
+def checked_integer(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
+    return int(value)
