@@ -64,9 +64,8 @@ def training_form(sample: Sample) -> Sample:
     from adit_plugins.datasets.crystals import canonical_crystal
 
     # A conventional cell holds the same crystal several times.
-    structure = Structure(
-        lattice=sample.lattice, species=sample.atomic_numbers, coords=sample.frac_coords
-    )
+    structure = sample.to_pymatgen()
+    assert isinstance(structure, Structure)
     row = canonical_crystal(structure.get_primitive_structure())
     matrix = Lattice.from_parameters(*row["cell"]).matrix
     return Sample("crystal", np.array(row["atomic_numbers"]), row["coords"] @ matrix, matrix)

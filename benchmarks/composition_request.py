@@ -1,0 +1,110 @@
+"""What a composition on request costs: yield, validity and energy, beside relabelled samples.
+
+    python benchmarks/composition_request.py --num 200 --json benchmarks/results/composition_request.json
+
+Each request is sampled in two ways from the same noise: elements imposed during sampling, as the
+package does it, and only in the end, which leaves the geometry that was made for others. The
+energies are CHGNet's of the raw samples, eV/atom, at equal formula the lower the better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from pymatgen.core import Structure
+
+import adit_model.model
+from adit_plugins import ADiTGenerator, Sample
+from adit_plugins.registry import load
+from adit_plugins.validity import is_composition_valid, is_structure_valid
+
+REQUESTS: list[dict[str, Any]] = [
+    {},
+    {"elements": ["Li", "O", "P", "Fe", "Mn"]},
+    {"exclude_elements": ["Pb", "Cd", "Hg", "Tl", "As", "U", "Th"]},
+    {"chemical_system": "Li-P-O"},
+    {"formula": "NaCl"},
+    {"formula": "SrTiO3"},
+    {"formula": "LiFePO4"},
+]
+ONLY_IN_THE_END = 2.0  # a time that sampling never reaches
+
+
+def fits(structure: Structure, request: dict[str, Any]) -> bool:
+    """Whether a structure is what was asked for, by pymatgen's reading of it."""
+    symbols = {str(element) for element in structure.composition.elements}
+    formula = request.get("formula")
+    return (
+        symbols <= set(request.get("elements", symbols))
+        and not symbols & set(request.get("exclude_elements", ()))
+        and symbols == set(request.get("chemical_system", "-".join(symbols)).split("-"))
+        and structure.composition.reduced_formula
+        == (formula or structure.composition.reduced_formula)
+    )
+
+
+def energies(samples: list[Sample]) -> list[float]:
+    """CHGNet's energy of each raw sample that it can describe, eV/atom."""
+    calculator = load("adit.relaxers", "chgnet")().calculator
+    found = []
+    for sample in samples:
+        atoms = sample.to_ase()
+        atoms.calc = calculator
+        try:
+            found.append(float(atoms.get_potential_energy()) / len(atoms))
+        except Exception:  # noqa: BLE001, S112 - isolated atoms; counted by the length
+            continue
+    return [energy for energy in found if math.isfinite(energy)]
+
+
+def measure(request: dict[str, Any], num: int, seed: int, from_time: float) -> dict[str, Any]:
+    """Counts of one request."""
+    adit_model.model.REQUEST_FROM = from_time
+    samples = ADiTGenerator(seed=seed, **request).samples(num)
+    structures = [sample.to_pymatgen() for sample in samples]
+    crystals = [each for each in structures if isinstance(each, Structure)]
+    result: dict[str, Any] = {
+        "fits": f"{sum(fits(s, request) for s in crystals)}/{num}",
+        "structurally_valid": f"{sum(is_structure_valid(s) for s in crystals)}/{num}",
+        "composition_valid": f"{sum(is_composition_valid(s.composition) for s in crystals)}/{num}",
+    }
+    if "formula" in request:
+        found = energies(samples)
+        result["chgnet_energies"] = f"{len(found)}/{num}"
+        result["median_energy_per_atom"] = round(median(found), 3)
+        result["lower_quartile_per_atom"] = round(float(np.quantile(found, 0.25)), 3)
+    return result
+
+
+def main() -> None:
+    """Measure every request and print JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    usual = adit_model.model.REQUEST_FROM
+    rows = []
+    for request in REQUESTS:
+        row: dict[str, Any] = {"request": request}
+        row["imposed_while_sampling"] = measure(request, arguments.num, arguments.seed, usual)
+        if request:
+            end = measure(request, arguments.num, arguments.seed, ONLY_IN_THE_END)
+            row["relabelled_in_the_end"] = end
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+    if arguments.json:
+        model = ADiTGenerator().model
+        head = {"checkpoint": model.name, "hash": model.hash, "seed": arguments.seed}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        arguments.json.write_text(json.dumps(head | {"rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
