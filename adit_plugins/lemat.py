@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    import smact
     from pymatgen.core import Structure
 
 METALLIC = 0.7  # SMACT's metallicity score, above which charge is no question
 RADIUS_SCALE, RADIUS_EXTRA, RADIUS_UNKNOWN = 0.5, 0.7, 1.0  # angstrom, but for the scale
+AMU_PER_CUBIC_ANGSTROM = 1.66053906660  # in g/cm^3
 MASS_DENSITY = (0.01, 25.0)  # g/cm^3
 ATOMIC_DENSITY = (1e-5, 0.5)  # atoms a cubic angstrom
 # H B C N O F Si P S Cl As Se Br Sb Te I: pymatgen's bond_valence.ELECTRONEG, whose module takes
@@ -63,6 +65,31 @@ def check_lemat(structure: Structure) -> LematReport:
     )
 
 
+@lru_cache(maxsize=200)
+def smact_element(symbol: str) -> smact.Element:
+    """Return SMACT's data of an element, which it reads from its tables at every call.
+
+    Raises:
+        NameError: SMACT knows no element of that name (beyond lawrencium).
+    """
+    import smact
+
+    return smact.Element(symbol)
+
+
+def mass_density(structure: Structure) -> float:
+    """Return the density in g/cm^3 (pymatgen's own goes through its units and takes 5 ms)."""
+    mass = sum(_atomic_mass(site.specie.symbol) for site in structure)  # atomic mass units
+    return mass * AMU_PER_CUBIC_ANGSTROM / float(structure.volume)
+
+
+@lru_cache(maxsize=200)
+def _atomic_mass(symbol: str) -> float:
+    from pymatgen.core import Element
+
+    return float(Element(symbol).atomic_mass)
+
+
 def _is_neutral_or_metallic(structure: Structure) -> bool:
     from smact.metallicity import metallicity_score
 
@@ -80,13 +107,11 @@ def _is_neutral_or_metallic(structure: Structure) -> bool:
 @lru_cache(maxsize=100_000)
 def _neutral_composition(amounts: tuple[tuple[str, float], ...]) -> bool:
     """Whether charges balance, an element taking one state or two that differ by 1, never 0."""
-    import smact
-
     sums = {0}
     for symbol, amount in amounts:
         n = round(amount)
         try:
-            states = set(smact.Element(symbol).oxidation_states_icsd24 or ())
+            states = set(smact_element(symbol).oxidation_states_icsd24 or ())
         except NameError:
             return False
         charges = {n * q for q in states}
@@ -132,7 +157,7 @@ def _is_plausible(structure: Structure) -> bool:
     return (
         math.isfinite(volume)
         and volume > MIN_VOLUME
-        and MASS_DENSITY[0] <= structure.density <= MASS_DENSITY[1]
+        and MASS_DENSITY[0] <= mass_density(structure) <= MASS_DENSITY[1]
         and ATOMIC_DENSITY[0] <= len(structure) / volume <= ATOMIC_DENSITY[1]
         and all(CELL_LENGTH[0] <= length <= CELL_LENGTH[1] for length in structure.lattice.abc)
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adit_plugins.lemat import LematReport, check_lemat
+from adit_plugins.lemat import LematReport, check_lemat, smact_element
 from adit_plugins.molecules import (
     MoleculeReport,
     canonical_smiles,
@@ -120,7 +120,7 @@ def _passes_smact(counts: tuple[tuple[str, int], ...], table: str) -> bool:
     if len(symbols) == 1 or all(symbol in smact.metals for symbol in symbols):
         return True
     try:
-        elements = [smact.Element(symbol) for symbol in symbols]
+        elements = [smact_element(symbol) for symbol in symbols]
     except NameError:  # SMACT knows no element of that name (beyond lawrencium)
         return False
     states = [_oxidation_states(each, table) for each in elements]

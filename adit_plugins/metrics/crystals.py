@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from adit_plugins.lemat import mass_density
 from adit_plugins.metrics.distributions import compare_with_training, describe
 from adit_plugins.metrics.rates import Rate, rate
 from adit_plugins.metrics.references import CrystalReference, Reference, load_reference
@@ -146,7 +147,7 @@ def _fill(row: dict[str, Any], sample: Sample) -> None:
     if not row["struct_valid"]:
         row["reason"] = "atoms closer than 0.5 angstrom, or no volume"
         return
-    row["density"] = float(structure.density)
+    row["density"] = mass_density(structure)
     row["space_group"] = space_group(sample.to_ase())
     lemat = check_lemat(structure)
     row["lemat_charge"], row["lemat_distance"] = lemat.charge, lemat.distance
