@@ -7,6 +7,7 @@ the published figures were made; one cage can take it minutes. `--spare-peer` le
 the molecules whose time limit was hit in ours and adds the limit itself, which is less than they
 would take. The goal is 1.2 x serial time / cores. The time of `evaluate_molecules` holds all that
 it does: starting the workers, bonds by three rules, strain energy. Verdicts must be the same.
+After `--peer-budget` seconds the peer gets no further molecule: its time is then a lower bound.
 Memory: the largest process for a quarter of the molecules and for all, without conformers.
 """
 
@@ -29,8 +30,8 @@ from adit_plugins.metrics.molecules import evaluate_molecules
 from adit_plugins.molecules import TIME_LIMIT
 
 
-def serial(molecules: list[Atoms]) -> tuple[list[dict[str, bool]], float]:
-    """Verdicts and seconds of the published way on one core."""
+def serial(molecules: list[Atoms], budget: float) -> tuple[list[dict[str, bool]], float]:
+    """Verdicts and seconds of the published way on one core, until the budget is spent."""
     import posebusters
 
     logging.getLogger("posebusters").setLevel(logging.ERROR)
@@ -41,6 +42,8 @@ def serial(molecules: list[Atoms]) -> tuple[list[dict[str, bool]], float]:
     try:
         buster = posebusters.PoseBusters(config="mol")
         for atoms in molecules:
+            if time.perf_counter() - start > budget:
+                break
             with rdBase.BlockLogs():
                 row = buster.bust(openbabel_bonds(list(atoms.symbols), atoms.positions)).iloc[0]
             verdicts.append({name: bool(value == 1) for name, value in row.items()})
@@ -77,6 +80,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--spare-peer", action="store_true")
+    parser.add_argument("--peer-budget", type=float, default=float("inf"), metavar="SECONDS")
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
@@ -92,7 +96,7 @@ def main() -> int:
     finished = [i for i, row in enumerate(metrics.rows) if not row["problem"]]
     stopped = len(everything) - len(finished)
     peer = finished if args.spare_peer else range(len(everything))
-    expected, seconds = serial([everything[i] for i in peer])
+    expected, seconds = serial([everything[i] for i in peer], args.peer_budget)
     if args.spare_peer:
         seconds += stopped * args.time_limit
     result = {
@@ -103,13 +107,14 @@ def main() -> int:
         "stopped": stopped,
         "seconds": round(ours, 1),
         "peer_spared": args.spare_peer,
+        "peer_molecules": len(expected),
         "serial_seconds": round(seconds, 1),
         "goal_seconds": round(1.2 * seconds / args.workers, 1),
         "ratio_to_serial_by_cores": round(ours * args.workers / seconds, 2),
         "verdicts_compared": sum(len(each) for each in expected),
         "verdicts_that_differ": [
             {"molecule": i, "check": name, "serial": ok}
-            for i, verdicts in zip(peer, expected, strict=True)
+            for i, verdicts in zip(peer, expected, strict=False)
             for name, ok in verdicts.items()
             if i in finished and metrics.rows[i]["posebusters"].get(name) is not ok
         ],
