@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adit_plugins import registry
 from adit_plugins.hull import Hull, Phase, _System
 
 if TYPE_CHECKING:
@@ -22,6 +23,24 @@ if TYPE_CHECKING:
 
 class HullSourceError(ValueError):
     """A reference cannot be read or reached."""
+
+
+def load_hull(spec: str = "mp") -> Hull:
+    """Return the reference behind a name in `adit.hulls`, or `name:FILE` for those that need one.
+
+    Raises:
+        UnknownPluginError: there is none of that name.
+        MissingExtraError: its package is not installed.
+        ValueError: the file cannot be read, or something it needs is missing.
+    """
+    name, _, argument = spec.partition(":")
+    make = registry.load("adit.hulls", name)
+    try:
+        made: Hull = make(argument) if argument else make()
+    except ModuleNotFoundError as error:
+        message = registry.missing_package(f"Hull '{name}'", error)
+        raise registry.MissingExtraError(message) from error
+    return made
 
 
 def from_entries(entries: Iterable[ComputedEntry], source: str) -> Hull:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,15 @@ def finished(
     )
 
 
+def outcomes(results: Iterable[RelaxResult]) -> dict[str, int]:
+    """Count how relaxations ended, most frequent first: what stands before a colon is the kind."""
+    kinds: Counter[str] = Counter()
+    for result in results:
+        kind = result.reason.partition(":")[0]
+        kinds[result.reason if kind.endswith("Error") else kind] += 1
+    return dict(kinds.most_common())
+
+
 def displacement(before: Atoms, after: Atoms) -> float:
     """Return the root mean square displacement in angstrom, without drift (and rotation).
 
@@ -171,15 +181,15 @@ def broken_geometry(
         return "no atoms"
     if elements is not None and (unknown := {*atoms.numbers.tolist()} - {*elements}):
         symbols = ", ".join(chemical_symbols[number] for number in sorted(unknown))
-        return f"{potential} does not know {symbols}"
+        return f"unknown element: {potential} does not know {symbols}"
     if crystals_only and not atoms.pbc.all():
-        return f"{potential} describes crystals only; these atoms are not periodic"
+        return f"not periodic: {potential} describes crystals only"
     if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
         return "coordinates are not finite"
     if atoms.pbc.all():
         volume = atoms.cell.volume / len(atoms)
         if not VOLUME_BOUNDS[0] <= volume <= VOLUME_BOUNDS[1]:
-            return f"volume of {volume:.3g} cubic angstrom an atom is outside {VOLUME_BOUNDS}"
+            return f"volume outside {VOLUME_BOUNDS}: {volume:.3g} cubic angstrom an atom"
     return ""
 
 
@@ -191,7 +201,7 @@ def broken_energy(
         return "energy or forces are not finite"
     low, high = bounds
     if not low <= energy_per_atom <= high:
-        return f"energy of {energy_per_atom:.4g} eV/atom is outside the bounds {bounds}"
+        return f"energy outside {bounds}: {energy_per_atom:.4g} eV/atom"
     return ""
 
 

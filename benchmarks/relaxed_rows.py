@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from adit_plugins.readers import read_structures
 from adit_plugins.relax import RelaxResult, relax
 
 CELL = ["a", "b", "c", "alpha", "beta", "gamma"]
@@ -89,3 +90,34 @@ def errors(found: pd.Series, expected: pd.Series) -> dict[str, float | int]:
         "rmse_meV": round(float(np.sqrt((difference**2).mean())), 1),
         "median_absolute_meV": round(float(difference.abs().median()), 1),
     }
+
+
+def read_samples(path: Path, num: int) -> dict[str, Atoms]:
+    """Return the first samples of an .npz of a generator, or of any structure file, by number.
+
+    The arrays are those of DiffCSP and its kin: num_atoms, atomic_numbers and frac_coords one after
+    the other, lengths (angstrom) and angles (degrees) a crystal.
+    """
+    if path.suffix != ".npz":
+        return {str(i): atoms for i, atoms in enumerate(read_structures(path)[:num])}
+    data = {name: np.asarray(value) for name, value in np.load(path).items()}
+    sizes = data["num_atoms"].reshape(-1)
+    ends = np.cumsum(sizes)
+    cells = np.hstack([data["lengths"].reshape(-1, 3), data["angles"].reshape(-1, 3)])
+    return {
+        f"sample/{i}": Atoms(
+            numbers=data["atomic_numbers"].reshape(-1)[ends[i] - sizes[i] : ends[i]],
+            scaled_positions=data["frac_coords"].reshape(-1, 3)[ends[i] - sizes[i] : ends[i]],
+            cell=cells[i],
+            pbc=True,
+        )
+        for i in range(min(num, len(sizes)))
+    }
+
+
+def write_json(content: dict[str, Any], path: Path | None) -> None:
+    """Print the results, and write them to a file if one was named."""
+    text = json.dumps(content, indent=1)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")

@@ -14,6 +14,8 @@ from adit_plugins import __version__
 from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
 from adit_plugins.campaign.pipeline import Campaign, Crystal, MoleculeRecord
 from adit_plugins.outputs import replacing, without_nan
+from adit_plugins.relax_files import RELAX
+from adit_plugins.relax_results import outcomes
 
 if TYPE_CHECKING:
     from adit_plugins.samples import Sample
@@ -59,6 +61,9 @@ def write_files(campaign: Campaign, out: Path, recipe: dict[str, Any]) -> list[P
         "crystals": [rate.as_dict() for rate in crystal_funnel(campaign.crystals)],
         "molecules": [rate.as_dict() for rate in molecule_funnel(campaign.molecules)],
     }
+    results = [c.relaxation for c in campaign.crystals if c.relaxation is not None]
+    if results:
+        header["relaxation_outcomes"] = outcomes(results)
     files = sorted(path.name for path in [*written, out / SUMMARY])
     written.append(_write_json(header | {"counts": counts, "files": files}, out / SUMMARY))
     _remove_stale(out, written)
@@ -107,9 +112,11 @@ def _write_relaxed(crystals: Sequence[Crystal], path: Path) -> list[Path]:
     for crystal in crystals:
         assert crystal.relaxation is not None  # the caller has chosen
         atoms = crystal.relaxation.atoms
+        record = without_nan(crystal.relaxation.as_record())
         atoms.info |= {
             "converged": crystal.relaxation.converged,
             "potential": crystal.relaxation.potential,
+            RELAX: record,  # for `adit hull`
         }
         if crystal.hull is not None:
             atoms.info |= {
@@ -128,9 +135,7 @@ def _crystal_dict(crystal: Crystal) -> dict[str, Any]:
     result, sample = crystal.relaxation, crystal.sample
     relaxation = None
     if result is not None:
-        keep = ("converged", "reason", "num_steps", "energy_per_atom", "max_force", "potential",
-                "seconds")  # fmt: skip
-        relaxation = {name: getattr(result, name) for name in keep}
+        relaxation = result.as_record()
     verdicts = ("structure_valid", "composition_valid", "min_distance", "unique", "duplicate_of",
                 "novel", "formation_energy_per_atom", "energy_above_hull", "rank")  # fmt: skip
     return {

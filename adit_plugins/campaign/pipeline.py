@@ -266,16 +266,13 @@ def relax_crystals(crystals: Sequence[Crystal], settings: Settings, report: Repo
 
 def place_on_hull(crystal: Crystal, hull: Hull) -> None:
     """Formation energy and energy above hull of a relaxed crystal, on the potential's energy."""
-    from adit_plugins.hull import formation_energy_per_atom
+    from adit_plugins.hull_energies import place
 
-    result = crystal.relaxation
-    if result is None or result.energy_per_atom is None:
+    if not crystal.is_relaxed:
         return
-    composition = crystal.structure.composition
+    assert crystal.relaxation is not None
     try:
-        energy = formation_energy_per_atom(composition, result.energy_per_atom)
-        crystal.formation_energy_per_atom = energy
-        crystal.hull = hull.energy_above_hull(composition, energy)
+        crystal.formation_energy_per_atom, crystal.hull = place(crystal.relaxation, hull)
     except (ValueError, ArithmeticError) as error:  # say, no reference for an element
         crystal.hull_problem = str(error)
 

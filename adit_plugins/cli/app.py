@@ -19,6 +19,8 @@ from adit_plugins.cli.discover import discover
 from adit_plugins.cli.doctor import doctor
 from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
+from adit_plugins.cli.hull import hull
+from adit_plugins.cli.relax import relax
 from adit_plugins.cli.train import train
 
 USER_ERROR = 2
@@ -113,5 +115,5 @@ def main() -> None:
     """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""
 
 
-for command in (discover, generate, evaluate, data, train, convert, doctor):
+for command in (discover, generate, relax, hull, evaluate, data, train, convert, doctor):
     main.add_command(command)

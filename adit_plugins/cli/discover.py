@@ -195,10 +195,10 @@ def check_relaxer(name: str | None) -> None:
         UnknownPluginError: there is no relaxer of that name.
         MissingExtraError: its package is not installed.
     """
-    from adit_plugins import registry
+    from adit_plugins.relax import find_relaxer
 
     if name is not None:
-        registry.load("adit.relaxers", name)
+        find_relaxer(name)
 
 
 def read_samples(file: Path) -> list[Sample]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from chgnet.model.dynamics import CHGNetCalculator
-from chgnet.model.model import BatchedGraph
+from chgnet.model.model import BatchedGraph, CHGNet
+from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 
 from adit_plugins.ase_relaxer import AseRelaxer
@@ -44,34 +46,53 @@ class FastCHGNetCalculator(CHGNetCalculator):
     ) -> None:
         """Set energy (eV), forces (eV/angstrom) and stress (eV/cubic angstrom)."""
         Calculator.calculate(self, atoms, properties, system_changes or all_changes)
-        model = self.model
-        graph = model.graph_converter(AseAtomsAdaptor.get_structure(self.atoms))
-        batch = BatchedGraph.from_graphs(
-            [graph.to(self.device)],
-            bond_basis_expansion=model.bond_basis_expansion,
-            angle_basis_expansion=model.angle_basis_expansion,
-            compute_stress=True,
-        )
-        factor = len(self.atoms) if model.is_intensive else 1
-        network_energy = model._compute(batch)["e"].sum() * factor
-        inputs = [*batch.atom_positions, *batch.strains]
-        gradient, virial = torch.autograd.grad(network_energy, inputs)
-        energy = network_energy.item()
-        if model.composition_model is not None:  # linear in the composition: no forces
-            energy += model.composition_model([graph]).sum().item() * factor
+        structure = AseAtomsAdaptor.get_structure(self.atoms)
+        ((energy, forces, stress),) = evaluate(self.model, [structure], self.device)
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "forces": -gradient.cpu().numpy(),
-            "stress": (virial / batch.volumes[0]).detach().cpu().numpy(),
+            "forces": forces.cpu().numpy(),
+            "stress": stress.cpu().numpy(),
         }
 
 
-def make_relaxer(max_seconds: float = 60.0, device: str | None = None) -> AseRelaxer:
-    """Load CHGNet and return it as a relaxer of crystals.
+def evaluate(
+    model: CHGNet, structures: Sequence[Structure], device: str | torch.device
+) -> list[tuple[float, torch.Tensor, torch.Tensor]]:
+    """Return energy (eV), forces (eV/angstrom) and stress (eV/cubic angstrom) of each structure.
+
+    Raises:
+        ValueError: an atom has no neighbour within CHGNet's cutoff.
+    """
+    graphs = [model.graph_converter(structure).to(device) for structure in structures]
+    batch = BatchedGraph.from_graphs(
+        graphs,
+        bond_basis_expansion=model.bond_basis_expansion,
+        angle_basis_expansion=model.angle_basis_expansion,
+        compute_stress=True,
+    )
+    factors = [len(structure) if model.is_intensive else 1 for structure in structures]
+    network = model._compute(batch)["e"] * torch.tensor(factors, device=device)
+    inputs = [*batch.atom_positions, *batch.strains]
+    gradients = torch.autograd.grad(network.sum(), inputs)
+    energies = network.detach()
+    if model.composition_model is not None:  # linear in the composition: no forces
+        own = model.composition_model(graphs).detach().view(-1)
+        energies = energies + own * torch.tensor(factors, device=device)
+    return [
+        (
+            float(energies[i]),
+            -gradients[i],
+            (gradients[len(structures) + i] / batch.volumes[i]).detach(),
+        )
+        for i in range(len(structures))
+    ]
+
+
+def load_calculator(device: str | None = None) -> FastCHGNetCalculator:
+    """Load the weights, quietly, with nothing left to train.
 
     Args:
-        max_seconds: wall-clock limit a structure.
         device: `"cpu"`, `"cuda"`; None lets CHGNet choose.
     """
     # Loading announces version and device on stdout and warns of its own pickled weights.
@@ -82,6 +103,17 @@ def make_relaxer(max_seconds: float = 60.0, device: str | None = None) -> AseRel
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     for parameter in calculator.model.parameters():
         parameter.requires_grad_(False)
+    return calculator
+
+
+def make_relaxer(max_seconds: float = 60.0, device: str | None = None) -> AseRelaxer:
+    """Load CHGNet and return it as a relaxer of crystals.
+
+    Args:
+        max_seconds: wall-clock limit a structure.
+        device: `"cpu"`, `"cuda"`; None lets CHGNet choose.
+    """
+    calculator = load_calculator(device)
     return AseRelaxer(
         name=f"chgnet-{calculator.version}",
         calculator=calculator,

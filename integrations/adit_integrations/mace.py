@@ -75,7 +75,7 @@ def make_relaxer(
         except Exception as error:
             raise ValueError(f"'{model}' is no MACE model: {error}") from error
     return AseRelaxer(
-        name=_name(model),
+        name=relaxer_name(model),
         calculator=calculator,
         max_seconds=max_seconds,
         energy_bounds=ENERGY_BOUNDS,
@@ -141,7 +141,8 @@ def convention(model: str) -> str:
     return MP_RAW if model in MP_MODELS or Path(model).expanduser().is_file() else ""
 
 
-def _name(model: str) -> str:
+def relaxer_name(model: str) -> str:
+    """Return what results call a model."""
     return f"mace-{Path(model).stem}" if Path(model).suffix else f"mace-{model}"
 
 

@@ -1,0 +1,132 @@
+"""`adit hull`: place structures with energies on the convex hull."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from adit_plugins.hull import Hull
+
+ROWS = 20  # of the table
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--hull",
+    "source",
+    default="mp",
+    show_default=True,
+    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen), "
+    "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
+)
+@click.option(
+    "--convention",
+    type=click.Choice(["mp2020", "mp-raw"]),
+    help="Of the energies: with the Materials Project's corrections, or raw energies of its "
+    "settings, to which they are added. [default: what adit relax wrote]",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
+def hull(file: Path, source: str, convention: str | None, json_file: Path | None) -> None:
+    """Formation energy and energy above hull of the structures in FILE, lowest first.
+
+    FILE holds energies, as adit relax writes them. Negative: below every known combination of
+    phases. Coverage: sub-systems of the elements with a known compound; where it is low, the
+    distance is too small.
+    """
+    from adit_plugins.hull_sources import load_hull
+    from adit_plugins.writers import check_output, read_structures
+
+    if json_file is not None:
+        if json_file.suffix != ".json":
+            raise ValueError(f"--json {json_file} must end in .json.")
+        check_output(json_file)
+    reference = load_hull(source)
+    rows = [
+        {"index": i, **_place(atoms, reference, convention)}
+        for i, atoms in enumerate(read_structures(file))
+    ]
+    if json_file is not None:
+        _write(rows, reference, json_file)
+    _print_table(rows, reference)
+    if all(row["energy_above_hull"] is None for row in rows):
+        raise ValueError(f"none of the {len(rows)} structures has a place: {rows[0]['problem']}")
+
+
+def _place(atoms: Atoms, reference: Hull, convention: str | None) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from adit_plugins.hull_energies import place
+    from adit_plugins.relax_files import result_of
+
+    row: dict[str, Any] = {
+        "id": atoms.info.get("adit", {}).get("id", ""),
+        "formula": atoms.get_chemical_formula("metal", empirical=True),
+        "energy_above_hull": None,
+        "problem": "",
+    }
+    try:
+        result = result_of(atoms, convention)
+        formation, found = place(result, reference)
+    except (ValueError, ArithmeticError) as error:
+        return row | {"problem": str(error)}
+    return row | {
+        "converged": result.converged,
+        "potential": result.potential,
+        "formation_energy_per_atom": formation,
+        **asdict(found),
+        "all_covered": found.all_covered,
+    }
+
+
+def _write(rows: list[dict[str, Any]], reference: Hull, path: Path) -> None:
+    from adit_plugins.outputs import replacing, without_nan
+
+    content = without_nan({"source": reference.source, "structures": rows})
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    placed = [row for row in rows if row["energy_above_hull"] is not None]
+    placed.sort(key=lambda row: float(row["energy_above_hull"]))
+    table = Table(
+        title=f"{len(placed)} of {len(rows)} on the hull of: {reference.source}",
+        title_justify="left",
+        title_style="bold",
+        caption="eV/atom. P: probability that DFT puts it below 0.1, where calibrated. Coverage: "
+        "sub-systems with known compounds. * not converged: an upper bound.",
+        caption_justify="left",
+    )
+    for heading in ("number", "formula", "E form", "E hull", "P", "phases", "coverage", "id"):
+        left = heading in ("formula", "id")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for row in placed[:ROWS]:
+        probability = row["metastable_probability"]
+        table.add_row(
+            str(row["index"]),
+            row["formula"],
+            f"{row['formation_energy_per_atom']:.3f}",
+            f"{row['energy_above_hull']:.3f}{'' if row['converged'] else '*'}",
+            "-" if probability is None else f"{probability:.2f}",
+            str(row["num_reference_phases"]),
+            f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
+            row["id"],
+        )
+    console = Console()
+    console.print(table)
+    if len(placed) > ROWS:
+        console.print(f"... and {len(placed) - ROWS} more")
+    for row in [row for row in rows if row["problem"]][:ROWS]:
+        console.print(
+            f"{row['index']} {row['formula']}: {row['problem']}", markup=False, highlight=False
+        )

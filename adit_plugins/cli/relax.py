@@ -1,0 +1,194 @@
+"""`adit relax`: relax the structures of a file."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from adit_plugins.cli.progress import progress
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SAVE_SECONDS = 30.0  # between two saves: what a crash or a power cut can cost
+ROWS = 20  # of the table
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("relaxed.extxyz"),
+    show_default=True,
+    metavar="FILE",
+    help="Relaxed structures with energy, forces, stress and the outcome (.extxyz).",
+)
+@click.option(
+    "--relaxer",
+    default="chgnet",
+    show_default=True,
+    help="chgnet, mace-mpa-0, mace:NAME or mace:PATH, torch-sim:NAME or PATH, or module:function "
+    "that returns an ASE calculator.",
+)
+@click.option(
+    "--fmax",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Force limit, eV/angstrom.",
+)
+@click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds a structure, whatever the potential does.",
+)
+@click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
+@click.option("--resume", is_flag=True, help="Keep what is finished in --out, and do the rest.")
+@click.option("--overwrite", is_flag=True, help="Replace --out.")
+@click.pass_context
+def relax(
+    ctx: click.Context,
+    file: Path,
+    out: Path,
+    relaxer: str,
+    fmax: float,
+    max_steps: int,
+    resume: bool,
+    overwrite: bool,
+    **limits: Any,
+) -> None:
+    """Relax crystals (with their cells) and molecules of FILE, any structure file.
+
+    Each gets its outcome: converged or why not, energy, forces, stress, how far it moved. Ctrl-C
+    keeps what was finished; --resume goes on from there.
+    """
+    from adit_plugins.relax import find_relaxer
+    from adit_plugins.relax_files import read_frames, write_frames
+    from adit_plugins.writers import read_structures
+
+    _check_out(out, resume, overwrite)
+    find_relaxer(relaxer)
+    structures = read_structures(file)
+    settings = {"relaxer": relaxer, "fmax": fmax, "max_steps": max_steps}
+    frames = read_frames(out, structures, settings) if resume and out.exists() else {}
+    try:
+        _run(structures, frames, settings, out, **limits)
+        finished = True
+    except KeyboardInterrupt:
+        finished = False
+    if frames:
+        write_frames(frames, out)
+        _print_table(frames)
+        click.echo(f"{len(frames)} of {len(structures)} structures in {out}.")
+    if not finished:
+        kept = "--resume goes on from there." if frames else "Nothing was finished."
+        click.echo(f"Interrupted. {kept}", err=True)
+        ctx.exit(130)
+
+
+def _run(
+    structures: Sequence[Atoms],
+    frames: dict[int, Atoms],
+    settings: dict[str, Any],
+    out: Path,
+    workers: int | None,
+    time_limit: float,
+) -> None:
+    """Relax what `frames` lacks, and save now and then.
+
+    Raises:
+        RelaxerError: the potential cannot be loaded; what was finished is saved.
+    """
+    from adit_plugins.relax import RelaxResult, relax
+    from adit_plugins.relax_files import frame, write_frames
+
+    missing = [i for i in range(len(structures)) if i not in frames]
+    saved = time.monotonic()
+    with progress() as report:
+        report("structures relaxed", len(frames), len(structures))
+
+        def keep(place: int, result: RelaxResult) -> None:
+            nonlocal saved
+            frames[missing[place]] = frame(missing[place], result, settings)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                write_frames(frames, out)
+                saved = time.monotonic()
+            report("structures relaxed", len(frames), len(structures))
+
+        relax(
+            [structures[i] for i in missing],
+            **settings,
+            workers=workers,
+            on_result=keep,
+            time_limit=time_limit,
+        )
+
+
+def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
+    """Find a place that cannot be written before the work, and a file that would be lost.
+
+    Raises:
+        ValueError: see above.
+    """
+    from adit_plugins.writers import check_output
+
+    if out.suffix != ".extxyz":
+        raise ValueError(f"--out {out} must end in .extxyz: no other format keeps all results.")
+    check_output(out)
+    if resume and overwrite:
+        raise click.UsageError("--resume keeps the file and --overwrite replaces it: choose one.")
+    if out.exists() and not (resume or overwrite):
+        raise ValueError(f"{out} exists. Pass --resume, --overwrite or another --out.")
+
+
+def _print_table(frames: dict[int, Atoms]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    records = [frames[i].info["relax"] for i in sorted(frames)]
+    title = f"Relaxed with {records[0]['potential']}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for heading in ("#", "formula", "eV/atom", "force", "RMSD", "volume", "group", "steps",
+                    "outcome"):  # fmt: skip
+        left = heading in ("formula", "outcome")
+        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for i in sorted(frames)[:ROWS]:
+        table.add_row(*_row(frames[i]))
+    console = Console()
+    console.print(table)
+    console.print("Force: eV/angstrom. RMSD: angstrom. Group: space groups before and after.")
+    if len(frames) > ROWS:
+        console.print(f"... and {len(frames) - ROWS} more")
+    for reason, number in Counter(record["reason"] for record in records).most_common():
+        console.print(f"{number:6d} {reason}", markup=False, highlight=False)
+
+
+def _row(atoms: Atoms) -> list[str]:
+    record = atoms.info["relax"]
+
+    def text(name: str, form: str) -> str:
+        return "-" if record[name] is None else format(record[name], form)
+
+    groups = (record["space_group_before"], record["space_group_after"])
+    outcome = "failed" if record["energy"] is None else record["reason"]
+    return [
+        str(record["index"]),
+        atoms.get_chemical_formula("metal", empirical=True),
+        text("energy_per_atom", ".3f"),
+        text("max_force", ".3f"),
+        text("rmsd", ".2f"),
+        text("volume_change", "+.0%"),
+        " > ".join(str(group or "?") for group in groups) if any(groups) else "-",
+        str(record["num_steps"]),
+        outcome,
+    ]

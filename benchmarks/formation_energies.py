@@ -1,0 +1,112 @@
+"""Formation energies of held-out crystals against the Materials Project's.
+
+1. The `test` rows of a table of crystals with a potential (CHGNet by default) at their DFT
+   geometry, or relaxed with --max-steps.
+2. Raw MACE-MP energies of a second table (material_id, mace_energy) with the Materials Project's
+   corrections added: this proves the correction code. The same without them stands beside it.
+
+    python benchmarks/formation_energies.py crystals.parquet --energies energies.parquet \
+        --log formation.jsonl --json benchmarks/results/formation_energies.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from relaxed_rows import errors, relaxed, row_atoms, write_json
+
+from adit_plugins.hull import UnknownElementError, formation_energy_per_atom
+from adit_plugins.hull_energies import ConventionError, corrected_energy
+from adit_plugins.relax_results import MP_RAW
+
+SEED = 0
+
+
+def formation(formula: str, energy_per_atom: float | None) -> float:
+    """Return the formation energy (eV/atom), NaN where an element has no reference."""
+    if energy_per_atom is None:
+        return math.nan
+    try:
+        return formation_energy_per_atom(formula, energy_per_atom)
+    except UnknownElementError:
+        return math.nan
+
+
+def by_potential(rows: pd.DataFrame, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the errors of a potential, all and by data set."""
+    structures = {row.material_id: row_atoms(row) for row in rows.itertuples()}
+    records = relaxed(structures, args.log, args.relaxer, 0.05, args.max_steps, args.workers)
+    energies = [records[name]["energy_per_atom"] for name in rows.material_id]
+    pairs = zip(rows.formula, energies, strict=True)
+    found = pd.Series([formation(*pair) for pair in pairs], index=rows.index)
+    expected = rows.formation_energy_per_atom
+    near = rows.energy_above_hull < 0.1
+    return {
+        "potential": next(iter(records.values()))["potential"],
+        "max_steps": args.max_steps,
+        "rows": len(rows),
+        "no_energy": sum(energy is None for energy in energies),
+        "no_reference_for_an_element": int(found.isna().sum()),
+        "all": errors(found, expected),
+        "below 0.1 eV/atom above the hull": errors(found[near], expected[near]),
+    } | {name: errors(found[part], expected[part]) for name, part in _groups(rows)}
+
+
+def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
+    return [(name, rows.dataset == name) for name in sorted(rows.dataset.unique())]
+
+
+def by_mace(crystals: pd.DataFrame, table: pd.DataFrame, num: int) -> dict[str, Any]:
+    """Return the errors of corrected and of raw MACE-MP energies."""
+    both = crystals.merge(table[["material_id", "mace_energy"]], on="material_id")
+    both = both[both.mace_energy.notna()]
+    chosen = both.sample(min(num, len(both)), random_state=SEED)
+    corrected, raw, refused = [], [], 0
+    for row in chosen.itertuples():
+        atoms = row_atoms(row)
+        try:
+            energy = corrected_energy(atoms, row.mace_energy, MP_RAW)
+        except ConventionError:
+            refused += 1
+            energy = math.nan
+        corrected.append(formation(row.formula, energy / len(atoms)))
+        raw.append(formation(row.formula, row.mace_energy / len(atoms)))
+    expected = chosen.formation_energy_per_atom
+    return {
+        "in_both_tables": len(both),
+        "chosen": len(chosen),
+        "refused_by_the_correction": refused,
+        "corrected": errors(pd.Series(corrected, index=chosen.index), expected),
+        "raw": errors(pd.Series(raw, index=chosen.index), expected),
+    }
+
+
+def main() -> int:
+    """Print the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("crystals", type=Path)
+    parser.add_argument("--energies", type=Path)
+    parser.add_argument("--log", type=Path, required=True, help="JSON lines; made or continued")
+    parser.add_argument("--relaxer", default="chgnet")
+    parser.add_argument("--max-steps", type=int, default=0, help="0: at the geometry given")
+    parser.add_argument("--num-mace", type=int, default=3000)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    crystals = pd.read_parquet(args.crystals)
+    result: dict[str, Any] = {
+        "test rows": by_potential(crystals[crystals.split == "test"], args),
+    }
+    if args.energies is not None:
+        energies = pd.read_parquet(args.energies)
+        result["MACE-MP energies"] = by_mace(crystals, energies, args.num_mace)
+    write_json(result, args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

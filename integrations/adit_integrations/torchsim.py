@@ -1,0 +1,192 @@
+"""The `torch-sim` relaxer: batches of structures on one device (torch-sim, arXiv:2508.06628).
+
+`torch-sim:chgnet` is CHGNet, `torch-sim:MODEL` a MACE model by name or path. Chunks are cut before
+they get here, so one call is one batch with its whole step budget; batching in flight counts the
+steps of all together in torch-sim 0.3 and gives structures back unrelaxed.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch_sim as ts
+import torch_sim.optimizers
+from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from adit_integrations import mace as mace_models
+from adit_plugins.relax_results import (
+    MP2020,
+    RelaxResult,
+    broken_energy,
+    broken_geometry,
+    collision,
+    finished,
+)
+
+
+def fire(cell: bool) -> dict[str, Any]:
+    """Return the keywords that ask `ts.optimize` for FIRE, with the Frechet cell filter or not."""
+    if hasattr(ts, "Optimizer"):  # from 0.4 on
+        filters = {"cell_filter": ts.CellFilter.frechet} if cell else {}
+        return {"optimizer": ts.Optimizer.fire, "init_kwargs": filters}
+    return {"optimizer": getattr(ts.optimizers, "frechet_cell_fire" if cell else "fire")}
+
+
+class TorchSimRelaxer:
+    """Relax batches with FIRE (and the Frechet cell filter, for crystals) of torch-sim.
+
+    Attributes:
+        name: of the potential.
+        chunk_atoms: atoms in a batch; on a GPU more are faster, as far as its memory goes.
+    """
+
+    chunk_atoms: ClassVar[int] = 256
+
+    def __init__(
+        self, model: str = "chgnet", max_seconds: float = 60.0, device: str | None = None
+    ) -> None:
+        """Load a potential.
+
+        Args:
+            model: `chgnet`, or a MACE model as for the `mace` relaxer, name or path.
+            max_seconds: wall-clock limit a structure, looked at between steps; of a batch, times
+                its structures.
+            device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
+        """
+        self.max_seconds = max_seconds
+        self.crystals_only = model == "chgnet"
+        if self.crystals_only:
+            from adit_integrations import chgnet
+            from adit_integrations.chgnet_torchsim import ChgnetModel
+
+            self.model: Any = ChgnetModel(device)
+            self.name = f"chgnet-{self.model.version}"
+            self.convention, self.elements = MP2020, chgnet.ELEMENTS
+            return
+        network = mace_models.load_network(model, device)
+        with mace_models.contained():
+            from torch_sim.models.mace import MaceModel
+
+            target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            self.model = MaceModel(network, device=target, dtype=torch.float64)
+        self.name = mace_models.relaxer_name(model)
+        self.convention = mace_models.convention(model)
+        self.elements = frozenset(map(int, self.model.z_table.zs))
+
+    def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
+        """Relax crystals together, and molecules together; see `adit_plugins.relax.Relaxer`."""
+        results: dict[int, RelaxResult] = {}
+        groups: dict[bool, list[int]] = {True: [], False: []}
+        for i, atoms in enumerate(batch):
+            problem = broken_geometry(atoms, self.name, self.crystals_only, self.elements)
+            if problem:
+                results[i] = RelaxResult.failure(atoms.copy(), problem, self.name)
+            else:
+                groups[bool(atoms.pbc.all())].append(i)
+        for crystals, members in groups.items():
+            if members:
+                structures = [batch[i] for i in members]
+                found = _Batch(self, structures, crystals, fmax).run(max_steps)
+                results.update(zip(members, found, strict=True))
+        return [results[i] for i in range(len(batch))]
+
+
+class _Batch:
+    """One call of `ts.optimize`, and what has to be known of each structure beside its result."""
+
+    def __init__(
+        self, relaxer: TorchSimRelaxer, structures: list[Atoms], crystals: bool, fmax: float
+    ) -> None:
+        self.relaxer, self.structures, self.crystals = relaxer, structures, crystals
+        self.converged: Callable[..., torch.Tensor] = ts.generate_force_convergence_fn(
+            fmax, include_cell_forces=crystals
+        )
+        self.start = time.perf_counter()
+        self.limit = relaxer.max_seconds * len(structures)
+        self.running = np.arange(len(structures))  # those still in the batch, in its order
+        self.steps = np.zeros(len(structures), int)
+        self.reasons = ["step limit"] * len(structures)
+        self.problems = [""] * len(structures)
+
+    def run(self, max_steps: int) -> list[RelaxResult]:
+        """Relax and return a result for each structure."""
+        state = ts.initialize_state(self.structures, self.relaxer.model.device, torch.float64)
+        if max_steps:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Optimize has reached max steps")
+                state = ts.optimize(
+                    state,
+                    self.relaxer.model,
+                    convergence_fn=self.is_done,
+                    autobatcher=False,
+                    max_steps=max_steps,
+                    steps_between_swaps=1,
+                    **fire(self.crystals),
+                )
+        output = self.relaxer.model(state)
+        energies = output["energy"].detach().cpu().numpy()
+        forces = np.split(
+            output["forces"].detach().cpu().numpy(),
+            np.cumsum([len(atoms) for atoms in self.structures])[:-1],
+        )
+        stresses = output["stress"].detach().cpu().numpy()
+        relaxed = state.to_atoms()
+        seconds = (time.perf_counter() - self.start) / len(self.structures)
+        return [
+            self._result(i, relaxed[i], float(energies[i]), forces[i], stresses[i], seconds)
+            for i in range(len(relaxed))
+        ]
+
+    def is_done(self, state: Any, last_energy: torch.Tensor | None = None) -> torch.Tensor:
+        """Say after a step which structures leave the batch: converged, broken or out of time."""
+        self.steps[self.running] += 1
+        converged = self.converged(state, last_energy)
+        finite = torch.isfinite(state.energy) & torch.isfinite(
+            ts.quantities.systemwise_max_force(state)
+        )
+        late = time.perf_counter() - self.start > self.limit
+        for place, i in enumerate(self.running):
+            if not finite[place]:
+                self.problems[i] = "energy or forces are not finite"
+            elif converged[place]:
+                self.reasons[i] = "converged"
+            elif late:
+                self.reasons[i] = "time limit"
+        done = converged | ~finite | late
+        self.running = self.running[~done.cpu().numpy()]
+        return done
+
+    def _result(
+        self, i: int, relaxed: Atoms, energy: float, forces: Any, stress: Any, seconds: float
+    ) -> RelaxResult:
+        """Order is all that ties a structure to its state: torch-sim drops `info`."""
+        before, name = self.structures[i], self.relaxer.name
+        relaxed.pbc = before.pbc
+        if not self.crystals:
+            relaxed.cell = before.cell
+        problem = (
+            self.problems[i]
+            or broken_energy(energy / len(before), forces, mace_models.ENERGY_BOUNDS)
+            or broken_geometry(relaxed, name, False)
+            or collision(relaxed)
+        )
+        if problem:
+            return RelaxResult.failure(before.copy(), problem, name, int(self.steps[i]), seconds)
+        return finished(
+            before,
+            relaxed,
+            energy,
+            forces,
+            full_3x3_to_voigt_6_stress(stress) if self.crystals else None,
+            reason=self.reasons[i],
+            num_steps=int(self.steps[i]),
+            potential=name,
+            seconds=seconds,
+            convention=self.relaxer.convention,
+        )
