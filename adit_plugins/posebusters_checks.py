@@ -58,6 +58,9 @@ def bust_geometry(mol: Mol) -> Checks:
 def bust_energy(mol: Mol) -> Checks:
     """Compare the UFF energy with the mean of 50 relaxed conformers (the limit is 100 times).
 
+    The check is PoseBusters' own, with its weakness: where relaxed conformers have no energy at all
+    (methane, ammonia) any real geometry has more than 100 times that, and fails.
+
     Half a second for most molecules of QM9, half a minute and more for cages, whose conformers
     are hard to embed: run it where it can be stopped (`adit_plugins.timed_workers`).
     """
