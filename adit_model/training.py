@@ -109,7 +109,10 @@ def initial_model(
     if config.stage == "autoencoder":
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
     if autoencoder is None:
-        raise TrainingError("The denoiser needs a trained autoencoder: pass --autoencoder DIR.")
+        raise TrainingError(
+            "The denoiser needs a trained autoencoder: pass --autoencoder DIR, or --init to go on "
+            "from a checkpoint."
+        )
     first, tensors, _ = read(autoencoder)
     model = ADiT(
         dataclasses.replace(architecture, autoencoder=first.autoencoder, size_histogram=histogram)
@@ -123,6 +126,38 @@ def initial_model(
     if architecture.flow.standardize_latents:
         groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
         standardize(model, groups, architecture.flow.molecule_frame)
+    return model
+
+
+def continued_model(config: TrainingConfig, init: str, name: str | None) -> ADiT:
+    """A model with the weights and the architecture of a checkpoint, to train on.
+
+    Args:
+        config: the run.
+        init: a checkpoint's name, folder or `.ckpt` file.
+        name: the new model's name; by default the checkpoint's.
+
+    Raises:
+        TrainingError: the checkpoint lacks the stage that is to be trained.
+        CheckpointError: it is missing or damaged.
+    """
+    old, tensors, identity = read(init)
+    if config.stage == "denoiser" and old.denoiser is None:
+        raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
+    histogram = {
+        data.kind: data.size_histogram() for data in map(PreparedData.load, map(Path, config.data))
+    }
+    model = ADiT(
+        dataclasses.replace(
+            old,
+            name=name or old.name,
+            denoiser=None if config.stage == "autoencoder" else old.denoiser,
+            size_histogram=old.size_histogram | histogram,
+            provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
+        )
+    )
+    kept = {k: v for k, v in tensors.items() if model.denoiser or not k.startswith("denoiser.")}
+    checkpoint.load_into(model, kept, init)
     return model
 
 

@@ -19,7 +19,7 @@ import torch
 from adit_model.config import SIZES, ADiTConfig, AutoencoderConfig, DenoiserConfig, sized
 from adit_model.model import ADiT
 from adit_model.trainer import STAGES, Trainer, TrainingConfig, TrainingError
-from adit_model.training import initial_model, run
+from adit_model.training import continued_model, initial_model, run
 
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 
@@ -38,7 +38,13 @@ def parser() -> argparse.ArgumentParser:
         help="prepared files, see `adit data prepare`",
     )
     p.add_argument("--out", required=True, metavar="DIR", help="run folder")
-    p.add_argument("--autoencoder", type=Path, metavar="DIR", help="trained first stage")
+    start = p.add_mutually_exclusive_group()
+    start.add_argument("--autoencoder", type=Path, metavar="DIR", help="trained first stage")
+    start.add_argument(
+        "--init",
+        metavar="CHECKPOINT",
+        help="begin with the weights and sizes of a checkpoint, such as adit-joint",
+    )
     p.add_argument(
         "--shares",
         type=float,
@@ -46,14 +52,14 @@ def parser() -> argparse.ArgumentParser:
         default=(),
         help="share of each step's atoms by data set; equal by default",
     )
-    p.add_argument("--name", default="adit", help="checkpoint name, first part of sample ids")
+    p.add_argument("--name", help="checkpoint name, first part of sample ids; default: adit")
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
     p.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
     p.add_argument("--width", type=int, help="of the stage's Transformer")
     p.add_argument("--depth", type=int, help="layers (autoencoder: encoder and decoder each)")
     p.add_argument("--encoder-depth", type=int, help="layers of the encoder, if fewer")
     p.add_argument("--num-heads", type=int)
-    p.add_argument("--modulation", choices=("block", "shared"), default="block")
+    p.add_argument("--modulation", choices=("block", "shared"), help="default: block")
     for name in (
         "tokens",
         "learning_rate",
@@ -111,12 +117,12 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
         width=width,
         depth=depth,
         num_heads=heads,
-        modulation=args.modulation,
+        modulation=args.modulation or "block",
         activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
     )
-    return ADiTConfig(name=args.name, autoencoder=autoencoder, denoiser=denoiser)
+    return ADiTConfig(name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -142,7 +148,7 @@ def _train(args: argparse.Namespace) -> int:
         raise TrainingError(f"{out} holds a run: pass --resume to continue it, or another --out")
     if args.resume and not state.exists():
         raise TrainingError(f"{out} holds no run to resume; leave out --resume to begin one")
-    model = initial_model(config, architecture(args), args.autoencoder)
+    model = _model(args, config)
     trainer = Trainer(config, model, device)
     if args.resume:
         trainer.resume()
@@ -160,6 +166,18 @@ def _train(args: argparse.Namespace) -> int:
         print("Interrupted; continue with --resume.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
+    if args.init is None:
+        return initial_model(config, architecture(args), args.autoencoder)
+    sizes = ("size", "width", "depth", "encoder_depth", "num_heads", "modulation")
+    given = [f"--{name.replace('_', '-')}" for name in sizes if getattr(args, name) is not None]
+    if given:
+        raise TrainingError(
+            f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
+        )
+    return continued_model(config, args.init, args.name)
 
 
 def _record(trainer: Trainer, out: Path) -> None:

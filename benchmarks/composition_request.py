@@ -1,6 +1,6 @@
 """What a composition on request costs: yield, validity and energy, beside relabelled samples.
 
-    python benchmarks/composition_request.py --num 200 --json benchmarks/results/composition_request.json
+    python benchmarks/composition_request.py --num 200 --json FILE
 
 Each request is sampled in two ways from the same noise: elements imposed during sampling, as the
 package does it, and only in the end, which leaves the geometry that was made for others. The

@@ -22,9 +22,11 @@ from adit_model import ADiT
 from adit_model.config import KINDS
 
 
-def matmul_rate(device: torch.device, width: int = 1024) -> float:
-    """Best of several products of `[width, width]` float32 matrices, in FLOP a second."""
-    a = torch.randn(width, width, device=device)
+def matmul_rate(
+    device: torch.device, width: int = 1024, dtype: torch.dtype = torch.float32
+) -> float:
+    """Best of several products of `[width, width]` matrices, in FLOP a second."""
+    a = torch.randn(width, width, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(10):
         start = time.perf_counter()

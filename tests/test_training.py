@@ -323,3 +323,22 @@ def test_bfloat16_trains_as_float32_does(stages: tuple[Path, list[str]], tmp_pat
             runs[precision] = losses(out)
         assert runs["bfloat16"] == pytest.approx(runs["float32"], rel=0.05)
         assert runs["bfloat16"] != runs["float32"]
+
+
+def test_training_goes_on_from_a_checkpoint(
+    stages: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = stages
+    init = str(folder / "two" / "model")
+    options = ["--data", *data, "--init", init, "--steps", "1", "--learning-rate", "1e-9"]
+    quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32"]
+    assert main(["denoiser", "--out", str(tmp_path / "run"), *options, *quiet]) == 0
+    old, new = ADiT.from_pretrained(init), ADiT.from_pretrained(tmp_path / "run" / "model")
+    assert new.name == old.name
+    assert new.config.provenance["continued_from"] == f"{old.name} {old.hash}"
+    for name, tensor in old.state_dict().items():
+        torch.testing.assert_close(new.state_dict()[name], tensor, atol=1e-6, rtol=0)
+    for wrong, words in ((["--width", "64"], "--width"), (["--init", "none"], "No checkpoint")):
+        assert main(["denoiser", "--out", str(tmp_path / "no"), *options, *wrong]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

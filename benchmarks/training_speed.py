@@ -1,0 +1,115 @@
+"""Atoms a second of a training step, by size and precision, beside the machine's own matmul rate.
+
+    adit data prepare qm9 mp20 --out data
+    python benchmarks/training_speed.py --data data/mp20.safetensors data/qm9.safetensors \\
+        --sizes release S --json FILE
+
+The limit in the same run is the best rate of a plain matrix product in the same precision; model
+FLOP utilisation is the share of it that the network's own products reach, counted as 6 FLOP a
+weight and atom (forward and backward) plus the attention's. Padding is 0 by construction: batches
+hold structures of one size; the share that mixed batches would have is stated beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from sampling_speed import matmul_rate, padding_if_mixed, weights_per_atom
+
+from adit_model import ADiT
+from adit_model.trainer import Trainer, TrainingConfig
+from adit_model.training_cli import architecture, parser
+
+
+def trainer(size: str, precision: str, options: argparse.Namespace, out: str) -> Trainer:
+    """A denoiser run of a size on the release's autoencoder architecture."""
+    arguments = ["denoiser", "--data", *options.data, "--out", out, "--steps", "1000"]
+    if size != "release":
+        arguments += ["--size", size]
+    parsed = parser().parse_args(arguments)
+    config = TrainingConfig(
+        stage="denoiser",
+        data=tuple(options.data),
+        out=out,
+        tokens=options.tokens,
+        steps=1000,
+        precision=precision,
+        compile=options.compile,
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Trainer(config, ADiT(architecture(parsed)), device)
+
+
+def measure(size: str, precision: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One row."""
+    with tempfile.TemporaryDirectory() as out:
+        run = trainer(size, precision, options, out)
+    for _ in range(3):
+        run.train_step()
+    _wait(run.device)
+    start, steps = time.perf_counter(), 0
+    while steps < 3 or time.perf_counter() - start < options.seconds:
+        run.train_step()
+        steps += 1
+    _wait(run.device)
+    atoms = steps * sum(run.tokens) / (time.perf_counter() - start)
+    dtype = torch.bfloat16 if run.precision == "bfloat16" else torch.float32
+    limit = matmul_rate(run.device, dtype=dtype)
+    # Half of the steps make a first guess without gradients (self-conditioning): 2 FLOP of 6 more.
+    flop = weights_per_atom(run.model) * (6 + 0.5 * 2)
+    sizes = [int(n) for data in run.data for n in data.num_atoms[:2000]]
+    return {
+        "size": size,
+        "precision": run.precision,
+        "parameters_million": round(sum(p.numel() for p in run.parameters) / 1e6, 1),
+        "atoms_per_second": round(atoms),
+        "steps_per_second": round(atoms / sum(run.tokens), 3),
+        "matmul_gflop_per_second": round(limit / 1e9, 1),
+        "model_flop_utilisation": round(atoms * flop / limit, 3),
+        "padding_if_mixed_64": round(padding_if_mixed(sizes, 64), 3),
+        "peak_gpu_memory_megabytes": (
+            torch.cuda.max_memory_allocated() // 2**20 if run.device.type == "cuda" else None
+        ),
+    }
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Measure each size in each precision and print JSON."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--data", nargs="+", required=True)
+    p.add_argument("--sizes", nargs="+", default=["release", "S"])
+    p.add_argument("--precisions", nargs="+", default=["auto"])
+    p.add_argument("--tokens", type=int, default=1536)
+    p.add_argument("--seconds", type=float, default=20.0)
+    p.add_argument("--compile", action="store_true")
+    p.add_argument("--json", type=Path)
+    options = p.parse_args()
+    rows = [measure(size, kind, options) for size in options.sizes for kind in options.precisions]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    result = {
+        "tokens_per_step": options.tokens,
+        "machine": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "rows": rows,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
