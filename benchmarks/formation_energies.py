@@ -62,8 +62,11 @@ def _groups(rows: pd.DataFrame) -> list[tuple[str, pd.Series]]:
 
 def by_mace(crystals: pd.DataFrame, table: pd.DataFrame, num: int) -> dict[str, Any]:
     """Return the errors of corrected and of raw MACE-MP energies."""
-    both = crystals.merge(table[["material_id", "mace_energy"]], on="material_id")
+    columns = ["material_id", "mace_energy", "num_atoms"]
+    both = crystals.merge(table[columns], on="material_id", suffixes=("", "_of_energy"))
     both = both[both.mace_energy.notna()]
+    same_cell = both.num_atoms == both.num_atoms_of_energy
+    other_cell, both = int((~same_cell).sum()), both[same_cell]
     chosen = both.sample(min(num, len(both)), random_state=SEED)
     corrected, raw, refused = [], [], 0
     for row in chosen.itertuples():
@@ -78,6 +81,7 @@ def by_mace(crystals: pd.DataFrame, table: pd.DataFrame, num: int) -> dict[str, 
     expected = chosen.formation_energy_per_atom
     return {
         "in_both_tables": len(both),
+        "left_out_as_the_energy_is_of_another_cell": other_cell,
         "chosen": len(chosen),
         "refused_by_the_correction": refused,
         "corrected": errors(pd.Series(corrected, index=chosen.index), expected),

@@ -71,6 +71,8 @@ def add_stability(
 
 
 def _place(result: RelaxResult, row: dict[str, Any], hull: Hull) -> dict[str, Any]:
+    from adit_plugins.hull_energies import place
+
     found: dict[str, Any] = {
         "relaxed": not result.failed,
         "converged": result.converged,
@@ -81,14 +83,13 @@ def _place(result: RelaxResult, row: dict[str, Any], hull: Hull) -> dict[str, An
     if result.energy_per_atom is None:
         return found
     try:
-        formation = hull.formation_energy_per_atom(row["formula"], result.energy_per_atom)
-        distance = hull.energy_above_hull(row["formula"], formation)
+        formation, distance = place(result, hull)
     except (ValueError, ArithmeticError) as error:  # say, no reference for an element
         return found | {"hull_problem": str(error)}
     return found | {
         "formation_energy_per_atom": formation,
         "energy_above_hull": distance.energy_above_hull,
-        "hull_covered": distance.num_subsystems_covered == distance.num_subsystems,
+        "hull_covered": distance.all_covered,
     }
 
 
