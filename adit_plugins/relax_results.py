@@ -27,6 +27,7 @@ CONVENTIONS = (MP2020, MP_RAW)
 # no potential has data. Above 1,000 nothing is bound.
 VOLUME_BOUNDS = (2.0, 1000.0)
 MIN_DISTANCE = 0.5  # angstrom
+MAX_CELL_LENGTH = 500.0  # angstrom
 SYMPREC = 0.1  # angstrom, the Materials Project's
 
 
@@ -154,7 +155,12 @@ def displacement(before: Atoms, after: Atoms) -> float:
 
 
 def space_group(atoms: Atoms) -> int | None:
-    """Return the international number of the space group by moyopy; None where it finds none."""
+    """Return the international number of the space group by moyopy; None where it finds none.
+
+    None also for a cell of more than 500 angstrom: moyopy hangs from 10,000 on.
+    """
+    if not atoms.cell.lengths().max() <= MAX_CELL_LENGTH:
+        return None
     import moyopy
     from moyopy.interface import MoyoAdapter
 

@@ -233,6 +233,8 @@ def test_reconstruction_counts_pairs_and_everyone() -> None:
 
 def test_judging_never_raises() -> None:
     lattices = [np.eye(3) * 1e-3, np.eye(3) * 1e6, np.diag([1, 1, 1e5]), -np.eye(3) * 4]
+    # moyopy hangs on this one
+    lattices.append(1.58 * np.array([[-1, 1, 1], [1, -1, 1e9], [1, 1, -1]]))
     rng = np.random.default_rng(0)
     for lattice in lattices:
         for numbers in ([1], [99, 2, 43], rng.integers(1, 99, 30)):

@@ -10,6 +10,7 @@ import pytest
 from mutations import mutate, write_files
 
 from adit_plugins.metrics.crystals import evaluate_crystals
+from adit_plugins.metrics.references import load_reference
 from adit_plugins.metrics.sources import read_set
 from adit_plugins.molecules import check_molecules
 from adit_plugins.readers import InputError
@@ -20,6 +21,7 @@ from adit_plugins.readers import InputError
 )
 def test_mutated_files_are_counted_and_never_crash(num: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(num)
+    known = load_reference("crystal")
     paths = write_files(tmp_path)
     assert len(paths) >= 50
     texts = {path: path.read_text() for path in paths}
@@ -40,7 +42,7 @@ def test_mutated_files_are_counted_and_never_crash(num: int, tmp_path: Path) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             crystals = found.crystals
-            metrics = evaluate_crystals(crystals.samples, reasons=crystals.reasons, workers=0)
+            metrics = evaluate_crystals(crystals.samples, known, crystals.reasons, workers=0)
             assert all(r.denominator == len(crystals) for r in metrics.rates if r.of == "generated")
             assert all(row["valid"] or row["reason"] for row in metrics.rows)
             molecules = [sample.to_ase() for sample in found.molecules.samples if sample]

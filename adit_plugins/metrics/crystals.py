@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,8 +18,6 @@ from adit_plugins.workers import map_in_processes
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
-
-logging.getLogger("moyo").setLevel(logging.ERROR)  # a line for every other crystal
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
 
