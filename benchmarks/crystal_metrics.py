@@ -71,8 +71,8 @@ def prove(samples: list[Sample], known: StructureReference, num: int) -> dict[st
     rng = np.random.default_rng(0)
     crystals = [structure(sample) for sample in samples[:num]]
     chosen = rng.permutation(num)
-    planted = [copy for i in chosen[: num // 20] for copy in copies(crystals[int(i)], rng)]
-    hidden = [copy for i in chosen[-num // 20 :] for copy in copies(crystals[int(i)], rng)[1:3]]
+    planted = [copy for i in chosen[: num // 10] for copy in copies(crystals[int(i)], rng)]
+    hidden = [copy for i in chosen[-num // 10 :] for copy in copies(crystals[int(i)], rng)[1:3]]
     formulas = {each.composition.reduced_formula for each in crystals}
     real = [structure(s) for formula in sorted(formulas) for s in known.of_formula(formula)]
     everything, references = crystals + planted, hidden + real
