@@ -3,8 +3,8 @@
 "Metastable" is an energy above hull below 0.1 eV/atom by the Materials Project's DFT. The shipped
 curves give the share of metastable ones against the energy above hull by a potential, counted on
 crystals that were left out of the table, apart for those with all sub-systems covered and the
-others (`benchmarks/hull_recall.py`). They need not fall: a distance far below zero is more often a
-gap in the table than a discovery.
+others (`benchmarks/hull_recall.py`). They need not fall: far below zero stand also those of which
+the table misses a known phase.
 """
 
 from __future__ import annotations

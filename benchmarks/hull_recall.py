@@ -7,8 +7,8 @@ DFT energies: no potential can do better on this table. The curves of
 `adit_plugins.hull_calibration` are counted here; for the reliability plot, on one half of the
 chemical systems, and tested on the other half.
 
-The potential has seen many of these crystals in its training, and they are given at their DFT
-geometry: on crystals of a generator it errs more.
+The potential may have seen these crystals in its training, and they are given at their DFT
+geometry: on crystals of a generator it can err more.
 
     python benchmarks/hull_recall.py crystals.parquet --log hull.jsonl \
         --json benchmarks/results/hull_recall.json --plot docs/hull_reliability.png
