@@ -16,8 +16,12 @@ from adit_plugins import __version__
 from adit_plugins.composition import CompositionRequest
 from adit_plugins.recipe import check_sampler, checked_integer, last_change, load_model, parse_id
 from adit_plugins.samples import KINDS, Convertible, Sample, from_batch
+from adit_plugins.saved import load_recipe, save_recipe
 
 if TYPE_CHECKING:
+    from os import PathLike
+    from pathlib import Path
+
     from ase import Atoms
     from pymatgen.core import Molecule, Structure
 
@@ -125,6 +129,20 @@ class ADiTGenerator(MSONable):
     def model(self) -> ADiT:
         """The network, loaded at the first use."""
         return load_model(self.checkpoint, self.device, last_change(self.checkpoint))
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the recipe as MSON; ASE reads a file named `.adit` as a stream of samples."""
+        return save_recipe(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> ADiTGenerator:
+        """Read a saved recipe.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no saved generator.
+        """
+        return load_recipe(path)
 
     def generate(self, num: int = 16) -> list[Structure | Molecule]:
         """Return pymatgen structures (crystals) or molecules, with provenance.

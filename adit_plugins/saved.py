@@ -1,0 +1,61 @@
+"""Saved generators: `.adit` files hold a recipe as MSON, plain values and nothing that is run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adit_plugins.outputs import replacing
+
+if TYPE_CHECKING:
+    from adit_plugins.generator import ADiTGenerator
+
+
+def save_recipe(generator: ADiTGenerator, path: str | PathLike[str]) -> Path:
+    """See `ADiTGenerator.save`."""
+    target = Path(path)
+    content = generator.as_dict()
+    checkpoint = generator.checkpoint
+    if checkpoint is not None and Path(checkpoint).exists():
+        # A relative path would mean something else where the file is read.
+        content["checkpoint"] = str(Path(checkpoint).resolve())
+    with replacing(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
+    """Read a saved generator, with some fields of the recipe changed.
+
+    Only the fields of a recipe with plain values are taken: pymatgen's decoder would import
+    whatever module a dictionary in the file names.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no saved generator, or a field is unknown or has an impossible value.
+    """
+    from adit_plugins.generator import ADiTGenerator
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is no saved generator: it is not JSON ({error}).") from error
+    if not isinstance(content, dict) or content.get("@class") != ADiTGenerator.__name__:
+        raise ValueError(
+            f"{path} is no saved generator; write one with ADiTGenerator(...).save({str(path)!r})."
+        )
+    fields = {name: value for name, value in content.items() if not name.startswith("@")} | changes
+    known = [field.name for field in dataclasses.fields(ADiTGenerator)]
+    unknown = [name for name in fields if name not in known]
+    if unknown:
+        raise ValueError(f"{path}: no setting {unknown[0]!r}. Known: {', '.join(known)}.")
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            raise ValueError(f"{path}: {name} must be a plain value; got a dictionary.")
+    try:
+        return ADiTGenerator(**fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from error
