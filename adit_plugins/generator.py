@@ -130,7 +130,7 @@ class ADiTGenerator(MSONable):
         """The network, loaded at the first use."""
         return load_model(self.checkpoint, self.device, last_change(self.checkpoint))
 
-    def save(self, path: str | PathLike[str]) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
         """Write the recipe as MSON; ASE reads a file named `.adit` as a stream of samples."""
         return save_recipe(self, path)
 
