@@ -9,8 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adit_plugins.ase_io import stream
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
+    from adit_plugins.symmetry import symmetrized
     from adit_plugins.writers import read_structures, write_samples
 
 __version__ = "0.1.0"
@@ -21,6 +23,8 @@ __all__ = [
     "__version__",
     "from_batch",
     "read_structures",
+    "stream",
+    "symmetrized",
     "to_batch",
     "to_sample",
     "write_samples",
@@ -31,6 +35,8 @@ _HOMES = {
     "Sample": "samples",
     "from_batch": "samples",
     "read_structures": "writers",
+    "stream": "ase_io",
+    "symmetrized": "symmetry",
     "to_batch": "samples",
     "to_sample": "samples",
     "write_samples": "writers",

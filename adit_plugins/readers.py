@@ -145,6 +145,7 @@ def _read_file(path: Path) -> Iterator[Entry]:
     readers: dict[str, Callable[[Path], Iterator[Entry]]] = {
         ".db": _read_db,
         ".json": _read_json,
+        ".aditjson": _read_json,
         ".json.gz": _read_json,
         ".csv": _read_csv,
         ".zip": _read_zip,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable
@@ -18,6 +17,8 @@ from ase.neighborlist import neighbor_list
 from ase.units import GPa
 from numpy.typing import NDArray
 
+from adit_plugins.symmetry import symmetry_dataset
+
 # Energy conventions: with the Materials Project's 2020 corrections in them, or raw energies of its
 # settings (PBE, PBE+U), to which they are yet to be added.
 MP2020, MP_RAW = "mp2020", "mp-raw"
@@ -27,8 +28,6 @@ CONVENTIONS = (MP2020, MP_RAW)
 # no potential has data. Above 1,000 nothing is bound.
 VOLUME_BOUNDS = (2.0, 1000.0)
 MIN_DISTANCE = 0.5  # angstrom
-MAX_CELL_LENGTH = 500.0  # angstrom
-SYMPREC = 0.1  # angstrom, the Materials Project's
 
 
 @dataclass(frozen=True)
@@ -155,21 +154,9 @@ def displacement(before: Atoms, after: Atoms) -> float:
 
 
 def space_group(atoms: Atoms) -> int | None:
-    """Return the international number of the space group by moyopy; None where it finds none.
-
-    None also for a cell of more than 500 angstrom: moyopy hangs from 10,000 on.
-    """
-    if not atoms.cell.lengths().max() <= MAX_CELL_LENGTH:
-        return None
-    import moyopy
-    from moyopy.interface import MoyoAdapter
-
-    # It remarks on supercells, which change nothing about the number.
-    logging.getLogger("moyo").setLevel(logging.ERROR)
-    try:
-        return int(moyopy.MoyoDataset(MoyoAdapter.from_atoms(atoms), symprec=SYMPREC).number)
-    except (ValueError, RuntimeError):  # broken geometries
-        return None
+    """Return the international number of the space group; None where `symmetry` finds none."""
+    dataset = symmetry_dataset(atoms)
+    return None if dataset is None else int(dataset.number)
 
 
 def broken_geometry(

@@ -6,36 +6,24 @@ If the stream breaks off, what was finished is kept as a valid file.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import ase.db
-from ase.io.extxyz import write_extxyz
-from monty.json import MontyEncoder
-from pymatgen.core import Structure
-from pymatgen.io.cif import CifWriter
-from rdkit import Chem
-
-from adit_plugins.readers import INDEX, PROVENANCE_TAG, read_structures
-from adit_plugins.samples import KEY, Convertible, Sample, to_sample
+from adit_plugins import registry
+from adit_plugins.formats import FOLDER, WRITERS
+from adit_plugins.readers import INDEX, read_structures
+from adit_plugins.samples import Convertible, Sample, to_sample
 
 __all__ = ["OutputError", "WriteReport", "check_output", "read_structures", "write_samples"]
 
-FOLDER = "folder/"
-_DB_CHUNK = 100  # samples a transaction; a transaction each costs 20 ms
-# Provenance that `ase db` can select by; the names `id` and `index` would not be allowed there.
-_DB_COLUMNS = {"sample_id": "id", "kind": "kind", "seed": "seed", "sample_index": "index"}
+EXPORTERS = "adit.exporters"
 
-Add = Callable[[Sample], None]
+Exporter = Callable[[Iterator[Sample], Path], None]
+# Number written, (id, reason) of what was not, and what ended the stream before its time.
+Outcome = tuple[int, list[tuple[str, str]], BaseException | None]
 
 
 class OutputError(ValueError):
@@ -57,12 +45,17 @@ class WriteReport:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def check_output(path: str | os.PathLike[str], kind: str | None = None) -> Path:
+def check_output(
+    path: str | os.PathLike[str],
+    kind: str | None = None,
+    format: str | None = None,  # noqa: A002
+) -> Path:
     """Find out, before anything is generated, whether samples can be written to `path`.
 
     Args:
         path: a file with a known suffix, or a folder (no suffix, or a slash at the end).
         kind: of the samples, if known.
+        format: as for `write_samples`.
 
     Returns:
         The path.
@@ -70,9 +63,13 @@ def check_output(path: str | os.PathLike[str], kind: str | None = None) -> Path:
     Raises:
         OutputError: unknown suffix, missing or unwritable parent, a foreign file or folder in
             the way, or a format that cannot hold the kind. The message says what to do.
+        MissingExtraError: the exporter needs a package that is not installed.
+        UnknownPluginError: the exporter is broken.
     """
     target = Path(path)
-    suffix = _suffix(path)
+    suffix = _format(path, format)
+    if suffix not in WRITERS:
+        registry.load(EXPORTERS, suffix)
     if kind is not None:
         _check_kind(suffix, kind)
     probe = _beside(target)
@@ -87,22 +84,37 @@ def check_output(path: str | os.PathLike[str], kind: str | None = None) -> Path:
     return target
 
 
-def write_samples(samples: Iterable[Convertible], path: str | os.PathLike[str]) -> WriteReport:
+def write_samples(
+    samples: Iterable[Convertible],
+    path: str | os.PathLike[str],
+    format: str | None = None,  # noqa: A002 - ASE's and pymatgen's word
+) -> WriteReport:
     """Write samples as they come, in constant memory; the suffix names the format.
 
     ASE Atoms, pymatgen and RDKit objects are taken as well, with the provenance they carry.
 
-    `.extxyz` and `.xyz` (extended XYZ), `.db` (ASE SQLite database), `.json` (list of pymatgen
-    dictionaries), `.sdf` (molecules with perceived bonds), `.cif` (crystals, one block each), or
-    a folder of one CIF a crystal with an `index.csv`. An existing file, or a folder written by
-    this function, is replaced. Provenance is kept by all of them.
+    `.extxyz` and `.xyz` (extended XYZ), `.db` (ASE SQLite database), `.json` and `.aditjson` (list
+    of pymatgen dictionaries), `.sdf` (molecules with perceived bonds), `.cif` (crystals, one block
+    each), or a folder of one CIF a crystal with an `index.csv`. An existing file, or a folder
+    written by this function, is replaced. Provenance is kept by all of them.
 
     Samples that the format cannot hold (molecules without a bond assignment in an SDF) are left
     out and reported. If `samples` raises - or Ctrl-C is pressed - what was written by then is
     kept as a valid file and the exception goes on; with nothing written, nothing remains.
 
+    Any other suffix is looked up among the exporters of installed packages. An exporter is an
+    entry point `NAME = "module:function"` of the group `adit.exporters`; the function takes an
+    iterator of `Sample` and a Path, and writes one new file there. It serves the suffix `.NAME`.
+    The name in Path is temporary, with the suffix of the final one. When the stream breaks off,
+    the iterator simply ends; an exporter that raises leaves nothing behind.
+
+    Args:
+        samples: any iterable; it is asked for one sample after the other.
+        path: the file or folder.
+        format: name of an exporter, or a suffix above without its dot, in the place of the suffix.
+
     Raises:
-        OutputError: see `check_output`.
+        OutputError: see `check_output`; or an exporter fails.
         TypeError: an item is none of the known objects.
 
     Example:
@@ -116,11 +128,12 @@ def write_samples(samples: Iterable[Convertible], path: str | os.PathLike[str]) 
         >>> len(read_structures(path))
         1
     """
-    target = check_output(path)
-    suffix = _suffix(path)
+    target = check_output(path, format=format)
+    suffix = _format(path, format)
     temporary = _beside(target)
+    write = _write_all if suffix in WRITERS else _export
     try:
-        written, skipped, interruption = _write_all(samples, suffix, temporary)
+        written, skipped, interruption = write(samples, suffix, temporary)
     except BaseException:  # the end could not be written: a full disk, a second Ctrl-C
         _remove(temporary)
         raise
@@ -133,12 +146,9 @@ def write_samples(samples: Iterable[Convertible], path: str | os.PathLike[str]) 
     return WriteReport(target, written, tuple(skipped))
 
 
-def _write_all(
-    samples: Iterable[Convertible], suffix: str, path: Path
-) -> tuple[int, list[tuple[str, str]], BaseException | None]:
-    """Number written, what was skipped and why, and what ended the stream before its time."""
+def _write_all(samples: Iterable[Convertible], suffix: str, path: Path) -> Outcome:
     written, skipped = 0, []
-    with _WRITERS[suffix](path) as add:
+    with WRITERS[suffix](path) as add:
         try:
             for each in samples:
                 sample = to_sample(each)
@@ -154,128 +164,51 @@ def _write_all(
     return written, skipped, None
 
 
-@contextmanager
-def _text_writer(
-    path: Path, render: Callable[[Sample], str], start: str = "", between: str = "", end: str = ""
-) -> Iterator[Add]:
-    """Write one text a sample; an interrupted one is cut off again."""
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(start)
-        complete = file.tell()
+def _export(samples: Iterable[Convertible], name: str, path: Path) -> Outcome:
+    """Let a plugin write; to it, a stream that breaks off has come to its end."""
+    exporter: Exporter = registry.load(EXPORTERS, name)
+    written, interruption = 0, None
 
-        def add(sample: Sample) -> None:
-            nonlocal complete
-            text = render(sample)
-            file.write(between + text if complete > len(start) else text)
-            complete = file.tell()
-
+    def counted() -> Iterator[Sample]:
+        nonlocal written, interruption
         try:
-            yield add
-        finally:
-            file.seek(complete)
-            file.truncate()
-            file.write(end)
-
-
-def _extxyz_text(sample: Sample) -> str:
-    buffer = io.StringIO()
-    write_extxyz(buffer, [sample.to_ase()])
-    return buffer.getvalue()
-
-
-def _json_text(sample: Sample) -> str:
-    return json.dumps(sample.to_pymatgen().as_dict(), cls=MontyEncoder)
-
-
-def _sdf_text(sample: Sample) -> str:
-    return str(Chem.SDWriter.GetText(sample.to_rdkit()))
-
-
-def _cif_text(sample: Sample) -> str:
-    structure = sample.to_pymatgen()
-    assert isinstance(structure, Structure)  # _check_kind has kept molecules out
-    text = str(CifWriter(structure))
-    head, separator, body = text.partition("data_")
-    formula, newline, rest = body.partition("\n")
-    name = _file_name(sample.id) or formula
-    text = head + separator + name + newline + rest
-    return f"{text.rstrip()}\n{PROVENANCE_TAG}\n;\n{json.dumps(sample.provenance)}\n;\n"
-
-
-@contextmanager
-def _db_writer(path: Path) -> Iterator[Add]:
-    database = ase.db.connect(path, type="db", append=False, use_lock_file=False)
-    waiting: list[Sample] = []
-
-    def flush() -> None:
-        with database:  # all or nothing, so an interrupted chunk can be written again
-            for sample in waiting:
-                provenance = sample.provenance
-                columns = {
-                    column: provenance[key]
-                    for column, key in _DB_COLUMNS.items()
-                    if key in provenance
-                }
-                atoms = sample.to_ase()
-                del atoms.info[KEY]
-                database.write(atoms, key_value_pairs=columns, data={KEY: provenance})
-        waiting.clear()
-
-    def add(sample: Sample) -> None:
-        waiting.append(sample)
-        if len(waiting) == _DB_CHUNK:
-            flush()
+            for each in samples:
+                yield to_sample(each)
+                written += 1
+        except GeneratorExit:  # the exporter wants no more
+            raise
+        except BaseException as error:  # noqa: BLE001 (raised once the file has its proper end)
+            interruption = error
 
     try:
-        yield add
-    finally:
-        flush()
-
-
-@contextmanager
-def _folder_writer(folder: Path) -> Iterator[Add]:
-    folder.mkdir()
-    rows: list[tuple[str, str, str, int]] = []
-
-    def add(sample: Sample) -> None:
-        name = _file_name(sample.id) or "crystal"
-        if (folder / f"{name}.cif").exists() or not sample.id:
-            name = f"{name}_{len(rows):06d}"
-        (folder / f"{name}.cif").write_text(_cif_text(sample), encoding="utf-8")
-        formula = sample.to_ase().get_chemical_formula(empirical=True)
-        rows.append((f"{name}.cif", sample.id, formula, sample.num_atoms))
-
-    try:
-        yield add
-    finally:
-        for path in set(folder.iterdir()) - {folder / row[0] for row in rows}:
-            path.unlink()  # a file that was interrupted before it entered the index
-        with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("file", "id", "formula", "num_atoms"), *rows])
-
-
-_WRITERS: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
-    ".extxyz": partial(_text_writer, render=_extxyz_text),
-    ".xyz": partial(_text_writer, render=_extxyz_text),
-    ".db": _db_writer,
-    ".sdf": partial(_text_writer, render=_sdf_text),
-    ".cif": partial(_text_writer, render=_cif_text, between="\n"),
-    ".json": partial(_text_writer, render=_json_text, start="[\n", between=",\n", end="\n]\n"),
-    FOLDER: _folder_writer,
-}
-
-
-def _suffix(path: str | os.PathLike[str]) -> str:
-    suffix = Path(path).suffix.lower()
-    if not suffix or os.fspath(path).endswith(("/", os.sep)):
-        return FOLDER
-    if suffix not in _WRITERS:
-        known = ", ".join(key for key in _WRITERS if key != FOLDER)
+        exporter(counted(), path)
+    except Exception as error:  # whatever a stranger's code raises
         raise OutputError(
-            f"Cannot write {os.fspath(path)}: unknown suffix {suffix!r}. Known: {known}; "
-            "or a folder (no suffix) for one CIF a crystal."
-        )
-    return suffix
+            f"exporter '{name}' failed ({type(error).__name__}: {error}); nothing was written"
+        ) from error
+    if written and not path.exists():
+        raise OutputError(f"exporter '{name}' has written no file")
+    return written, [], interruption
+
+
+def _format(path: str | os.PathLike[str], name: str | None = None) -> str:
+    """Return a key of `WRITERS`, or the name of an exporter."""
+    suffix = Path(path).suffix.lower() if name is None else f".{name}"
+    if name is None and (not suffix or os.fspath(path).endswith(("/", os.sep))):
+        return FOLDER
+    if suffix in WRITERS:
+        return suffix
+    exporters = registry.names(EXPORTERS)
+    if suffix[1:] in exporters:
+        return suffix[1:]
+    known = [*(key for key in WRITERS if key != FOLDER), *(f".{each}" for each in exporters)]
+    if name is not None:
+        names = ", ".join(each[1:] for each in known)
+        raise OutputError(f"Cannot write {os.fspath(path)}: no format {name!r}. Known: {names}.")
+    raise OutputError(
+        f"Cannot write {os.fspath(path)}: unknown suffix {suffix!r}. Known: {', '.join(known)}; "
+        "or a folder (no suffix) for one CIF a crystal."
+    )
 
 
 def _check_kind(suffix: str, kind: str) -> None:
@@ -310,13 +243,9 @@ def _check_place(target: Path, suffix: str) -> None:
         )
 
 
-def _file_name(sample_id: str) -> str:
-    return re.sub(r"[^\w.+-]", "_", sample_id)
-
-
 def _beside(target: Path) -> Path:
     """A hidden name in the same folder, because renaming cannot cross file systems."""
-    return target.parent / f".{target.name}.{os.getpid()}.part"
+    return target.parent / f".{os.getpid()}.part.{target.name}"
 
 
 def _replace(temporary: Path, target: Path) -> None:
