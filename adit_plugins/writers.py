@@ -173,8 +173,9 @@ def _export(samples: Iterable[Convertible], name: str, path: Path) -> Outcome:
         nonlocal written, interruption
         try:
             for each in samples:
-                yield to_sample(each)
+                sample = to_sample(each)
                 written += 1
+                yield sample
         except GeneratorExit:  # the exporter wants no more
             raise
         except BaseException as error:  # noqa: BLE001 (raised once the file has its proper end)

@@ -105,8 +105,22 @@ def _plugins() -> Iterator[Finding]:
     from adit_plugins import registry
 
     for group in registry.GROUPS:
-        names = registry.names(group)
-        yield (True if names else None), group, ", ".join(names) or "none"
+        found = registry.plugins(group)
+        if not found:
+            yield None, group, "none"
+        seen: set[str] = set()
+        for plugin in found:
+            text = f"{group}, from {plugin.distribution}"
+            if plugin.name in seen:
+                yield None, plugin.name, f"{text}: not used, the name is taken by the one above"
+                continue
+            seen.add(plugin.name)
+            try:
+                plugin.load()
+            except (registry.MissingExtraError, registry.BrokenPluginError) as error:
+                yield None, plugin.name, f"{text}: {error}"
+            else:
+                yield True, plugin.name, text
 
 
 def _extras() -> Iterator[Finding]:

@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     "--out",
     required=True,
     metavar="FILE",
-    help=".extxyz, .xyz, .db, .json, .cif (crystals), .sdf (molecules), or a folder for CIFs. "
+    help=".extxyz, .xyz, .db, .json, .aditjson, .cif (crystals), .sdf (molecules), an installed "
+    "exporter's suffix, or a folder for CIFs. "
     "An existing one is replaced.",
+)
+@click.option(
+    "--format", "form", metavar="NAME", help="Of the file; an installed exporter. [default: suffix]"
 )
 @click.option("--num-atoms", type=click.IntRange(min=1), help="In every sample.")
 @click.option(
@@ -37,7 +41,13 @@ if TYPE_CHECKING:
 @sampling_options
 @click.pass_context
 def generate(
-    ctx: click.Context, kind: str, num: int, out: str, ids: tuple[str, ...], **recipe: Any
+    ctx: click.Context,
+    kind: str,
+    num: int,
+    out: str,
+    form: str | None,
+    ids: tuple[str, ...],
+    **recipe: Any,
 ) -> None:
     """Generate crystals or molecules into a file; the suffix names the format.
 
@@ -48,7 +58,7 @@ def generate(
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.writers import check_output
 
-    check_output(out, kind)
+    check_output(out, kind, form)
     check_device(recipe["device"])
     generator = ADiTGenerator(kind=kind, **recipe)  # type: ignore[arg-type]
     total = len(wanted) or num
@@ -56,7 +66,7 @@ def generate(
         samples = (
             _again(generator, wanted, report) if wanted else _fresh(generator, num, report, kind)
         )
-        finished = _write(samples, out, total)
+        finished = _write(samples, out, form, total)
     if not finished:
         ctx.exit(130)
 
@@ -90,7 +100,7 @@ def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator
         report("samples", start + len(chunk), len(ids))
 
 
-def _write(samples: Iterator[Sample], out: str, total: int) -> bool:
+def _write(samples: Iterator[Sample], out: str, form: str | None, total: int) -> bool:
     """Write the samples as they come; False after Ctrl-C, with the finished ones in the file."""
     from adit_plugins.writers import write_samples
 
@@ -103,7 +113,7 @@ def _write(samples: Iterator[Sample], out: str, total: int) -> bool:
             done += 1  # the writer came back for the next one, so this one is in the file
 
     try:
-        result = write_samples(counted(), out)
+        result = write_samples(counted(), out, form)
     except KeyboardInterrupt:
         kept = f"they are in {out}" if done else "nothing was written"
         click.echo(f"Interrupted: {done} of {total} samples were finished; {kept}.", err=True)
