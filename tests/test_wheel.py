@@ -104,3 +104,27 @@ def test_the_release_is_inside_and_generates(installed: Path, tmp_path: Path) ->
     run(installed / "adit", "generate", "--num", "2", "--num-steps", "2", "--out", "two.extxyz",
         cwd=tmp_path)  # fmt: skip
     assert "adit-joint/0/1" in (tmp_path / "two.extxyz").read_text()
+
+
+def test_ase_and_pymatgen_find_us_by_themselves(installed: Path, tmp_path: Path) -> None:
+    run(installed / "python", "-c",
+        "from adit_plugins import ADiTGenerator\n"
+        "ADiTGenerator(num_steps=2, batch_size=2).save('joint.adit')", cwd=tmp_path)  # fmt: skip
+    # Each of these knows nothing of us but the installed entry points.
+    run(installed / "python", "-m", "ase", "convert", "-n", "0:2", "joint.adit", "two.extxyz",
+        cwd=tmp_path)  # fmt: skip
+    run(installed / "adit", "generate", "--num", "2", "--num-steps", "2", "--out", "two.aditjson",
+        cwd=tmp_path)  # fmt: skip
+    code = (
+        "import ase.io\n"
+        "from pymatgen.core import Structure\n"
+        "frames = ase.io.read('two.extxyz', ':')\n"
+        "structures = [Structure.from_file('two.aditjson', index=i) for i in range(2)]\n"
+        "for atoms, structure in zip(frames, structures):\n"
+        "    print(atoms.info['adit']['id'], structure.properties['adit']['id'],\n"
+        "          sorted(atoms.numbers) == sorted(structure.atomic_numbers))\n"
+    )
+    assert run(installed / "python", "-c", code, cwd=tmp_path).splitlines() == [
+        "adit-joint/0/0 adit-joint/0/0 True",
+        "adit-joint/0/1 adit-joint/0/1 True",
+    ]
