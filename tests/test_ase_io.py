@@ -14,6 +14,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.io.trajectory import Trajectory
 
 import adit_plugins
@@ -142,6 +143,26 @@ def test_ase_convert(file: Path, tmp_path: Path) -> None:
     assert indices(ase.io.read(out, ":")) == [1, 2]
     ase_main(["convert", "--force", "--read-args", "num=2", "seed=5", "--", str(file), str(out)])
     assert [atoms.info["adit"]["seed"] for atoms in ase.io.read(out, ":")] == [5, 5]
+
+
+def test_ase_gui_opens_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    ase_main(["gui", "--terminal", "--graph", "i, A.volume", f"{file}@0:3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [float(line.split()[0]) for line in lines] == [0, 1, 2]
+    assert all(float(line.split()[1]) > 0 for line in lines)
+
+
+def test_ases_experimental_list_of_plugins_has_our_calculator() -> None:
+    plugins = pytest.importorskip("ase._4.plugins").plugins
+    (plugin,) = [each for each in plugins.calculators if each.name == "adit-chgnet"]
+    assert "adit_plugins" in plugin.display()
+    calculator = plugin()()
+    copper = bulk("Cu")
+    copper.calc = calculator
+    assert -6 < copper.get_potential_energy() < -2  # eV; -4.1 in the Materials Project
 
 
 def ase_main(arguments: list[str]) -> None:
