@@ -20,6 +20,7 @@ from adit_plugins.relax_results import (
     broken_geometry,
     collision,
     finished,
+    raised,
 )
 
 
@@ -64,7 +65,7 @@ class AseRelaxer:
                     warnings.filterwarnings("ignore", message="logm result may be inaccurate")
                     problem, reason, num_steps = self._optimize(relaxed, fmax, max_steps, start)
             except Exception as error:  # noqa: BLE001 - a potential may raise anything
-                problem = f"{type(error).__name__}: {error}"
+                problem = raised(error)
         seconds = time.perf_counter() - start
         if problem:
             return RelaxResult.failure(atoms.copy(), problem, self.name, num_steps, seconds)

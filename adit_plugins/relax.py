@@ -18,7 +18,7 @@ from typing import Any, Protocol, cast
 from ase import Atoms
 
 from adit_plugins import registry
-from adit_plugins.relax_results import RelaxResult
+from adit_plugins.relax_results import RelaxResult, raised
 from adit_plugins.timed_workers import TIME_LIMIT, stream_parts
 from adit_plugins.workers import available_cores
 
@@ -269,6 +269,5 @@ def _relax_job(
             for each in job:
                 yield from _relax_job(relaxer, [each], fmax, max_steps)
             return
-        reason = f"{type(error).__name__}: {error}"
-        results = [RelaxResult.failure(job[0][1].copy(), reason, relaxer.name)]
+        results = [RelaxResult.failure(job[0][1].copy(), raised(error), relaxer.name)]
     yield from zip((index for index, _ in job), results, strict=True)

@@ -28,6 +28,7 @@ CONVENTIONS = (MP2020, MP_RAW)
 # no potential has data. Above 1,000 nothing is bound.
 VOLUME_BOUNDS = (2.0, 1000.0)
 MIN_DISTANCE = 0.5  # angstrom
+MAX_REASON = 200  # characters; TorchScript's errors run over pages
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,12 @@ def finished(
         space_group_after=space_group(final) if crystal else None,
         **outcome,
     )
+
+
+def raised(error: Exception) -> str:
+    """Return the reason that stands for an exception: one line, as tables and counts need it."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:MAX_REASON]}{'...' if len(text) > MAX_REASON else ''}"
 
 
 def outcomes(results: Iterable[RelaxResult]) -> dict[str, int]:

@@ -12,50 +12,17 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
+from small_mace import save_small_mace
 
 from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.registry import UnknownPluginError
 from adit_plugins.relax import RelaxerError, find_relaxer, relax
 from adit_plugins.relax_results import RelaxResult, outcomes
 
-ELEMENTS = [8, 11, 17, 29]
-
 
 @pytest.fixture(scope="module")
 def mace_file(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A MACE with one small layer and random weights, saved as mace-torch saves them."""
-    import torch
-
-    from adit_integrations.mace import contained
-
-    with contained():
-        from e3nn import o3
-        from mace import modules
-
-        torch.manual_seed(0)
-        blocks = modules.interaction_classes
-        network = modules.ScaleShiftMACE(
-            r_max=4.0,
-            num_bessel=4,
-            num_polynomial_cutoff=5,
-            max_ell=1,
-            interaction_cls=blocks["RealAgnosticResidualInteractionBlock"],
-            interaction_cls_first=blocks["RealAgnosticResidualInteractionBlock"],
-            num_interactions=1,
-            num_elements=len(ELEMENTS),
-            hidden_irreps=o3.Irreps("8x0e"),
-            MLP_irreps=o3.Irreps("4x0e"),
-            atomic_energies=np.full(len(ELEMENTS), -3.0),
-            avg_num_neighbors=10,
-            atomic_numbers=ELEMENTS,
-            correlation=1,
-            gate=torch.nn.functional.silu,
-            atomic_inter_scale=0.1,
-            atomic_inter_shift=0.0,
-        ).double()
-    path = tmp_path_factory.mktemp("mace") / "tiny.model"
-    torch.save(network, path)
-    return str(path)
+    return str(save_small_mace(tmp_path_factory.mktemp("mace") / "tiny.model"))
 
 
 def structures() -> list[Atoms]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch_sim as ts
 import torch_sim.optimizers
 from ase import Atoms
 from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
 
 from adit_integrations import mace as mace_models
 from adit_plugins.relax_results import (
@@ -93,9 +95,21 @@ class TorchSimRelaxer:
         for crystals, members in groups.items():
             if members:
                 structures = [batch[i] for i in members]
-                found = _Batch(self, structures, crystals, fmax).run(max_steps)
+                found = self._relax_alike(structures, crystals, fmax, max_steps)
                 results.update(zip(members, found, strict=True))
         return [results[i] for i in range(len(batch))]
+
+    def _relax_alike(
+        self, structures: list[Atoms], crystals: bool, fmax: float, max_steps: int
+    ) -> list[RelaxResult]:
+        try:
+            return _Batch(self, structures, crystals, fmax).run(max_steps)
+        except _NotFiniteError:
+            return [_Batch(self, [atoms], crystals, fmax).run(max_steps)[0] for atoms in structures]
+
+
+class _NotFiniteError(ArithmeticError):
+    """Forces of a batch are not finite: in MACE those of one structure spoil all the others'."""
 
 
 class _Batch:
@@ -110,7 +124,7 @@ class _Batch:
         )
         self.start = time.perf_counter()
         self.limit = relaxer.max_seconds * len(structures)
-        self.running = np.arange(len(structures))  # those still in the batch, in its order
+        self.running = list(range(len(structures)))  # those still in the batch, in its order
         self.steps = np.zeros(len(structures), int)
         self.reasons = ["step limit"] * len(structures)
         self.problems = [""] * len(structures)
@@ -118,11 +132,20 @@ class _Batch:
     def run(self, max_steps: int) -> list[RelaxResult]:
         """Relax and return a result for each structure."""
         state = ts.initialize_state(self.structures, self.relaxer.model.device, torch.float64)
-        if max_steps:
+        ends = self._evaluate(state)
+        if not all(end.is_finite for end in ends):
+            ends = [self._evaluate(state[i])[0] for i in range(len(ends))]
+        # Forces that are not finite would move the atoms there, and what lists neighbours stops at
+        # such coordinates: broken structures leave before the first step.
+        for i, end in enumerate(ends):
+            self.problems[i] = self._broken(i, end)
+        self.running = [i for i, problem in enumerate(self.problems) if not problem]
+        moving = self.running
+        if max_steps and moving:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Optimize has reached max steps")
                 state = ts.optimize(
-                    state,
+                    state[moving],
                     self.relaxer.model,
                     convergence_fn=self.is_done,
                     autobatcher=False,
@@ -130,64 +153,86 @@ class _Batch:
                     steps_between_swaps=1,
                     **fire(self.crystals),
                 )
-        output = self.relaxer.model(state)
-        energies = output["energy"].detach().cpu().numpy()
-        forces = np.split(
-            output["forces"].detach().cpu().numpy(),
-            np.cumsum([len(atoms) for atoms in self.structures])[:-1],
-        )
-        stresses = output["stress"].detach().cpu().numpy()
-        relaxed = state.to_atoms()
+            for i, end in zip(moving, self._evaluate(state), strict=True):
+                ends[i] = end
         seconds = (time.perf_counter() - self.start) / len(self.structures)
-        return [
-            self._result(i, relaxed[i], float(energies[i]), forces[i], stresses[i], seconds)
-            for i in range(len(relaxed))
-        ]
+        return [self._result(i, end, seconds) for i, end in enumerate(ends)]
 
     def is_done(self, state: Any, last_energy: torch.Tensor | None = None) -> torch.Tensor:
         """Say after a step which structures leave the batch: converged, broken or out of time."""
         self.steps[self.running] += 1
         converged = self.converged(state, last_energy)
-        finite = torch.isfinite(state.energy) & torch.isfinite(
-            ts.quantities.systemwise_max_force(state)
-        )
         late = time.perf_counter() - self.start > self.limit
-        for place, i in enumerate(self.running):
-            if not finite[place]:
-                self.problems[i] = "energy or forces are not finite"
-            elif converged[place]:
+        ends = _ends(state, state.energy, state.forces)
+        if len(ends) > 1 and not all(end.is_finite for end in ends):
+            raise _NotFiniteError
+        done = [False] * len(self.running)
+        for place, (i, end) in enumerate(zip(self.running, ends, strict=True)):
+            self.problems[i] = self._broken(i, end)
+            if converged[place]:
                 self.reasons[i] = "converged"
             elif late:
                 self.reasons[i] = "time limit"
-        done = converged | ~finite | late
-        self.running = self.running[~done.cpu().numpy()]
-        return done
+            done[place] = bool(self.problems[i] or converged[place] or late)
+        self.running = [i for i, left in zip(self.running, done, strict=True) if not left]
+        return torch.tensor(done, device=converged.device)
 
-    def _result(
-        self, i: int, relaxed: Atoms, energy: float, forces: Any, stress: Any, seconds: float
-    ) -> RelaxResult:
+    def _evaluate(self, state: Any) -> list[_End]:
+        output = self.relaxer.model(state)
+        return _ends(state, output["energy"], output["forces"], output["stress"])
+
+    def _broken(self, i: int, end: _End) -> str:
+        """Say what is wrong with a state, or nothing."""
+        problem = broken_energy(
+            end.energy / len(self.structures[i]), end.forces, mace_models.ENERGY_BOUNDS
+        )
+        return problem or broken_geometry(end.atoms, self.relaxer.name, False)
+
+    def _result(self, i: int, end: _End, seconds: float) -> RelaxResult:
         """Order is all that ties a structure to its state: torch-sim drops `info`."""
-        before, name = self.structures[i], self.relaxer.name
+        before, relaxed, name = self.structures[i], end.atoms, self.relaxer.name
         relaxed.pbc = before.pbc
         if not self.crystals:
             relaxed.cell = before.cell
-        problem = (
-            self.problems[i]
-            or broken_energy(energy / len(before), forces, mace_models.ENERGY_BOUNDS)
-            or broken_geometry(relaxed, name, False)
-            or collision(relaxed)
-        )
+        problem = self.problems[i] or self._broken(i, end) or collision(relaxed)
         if problem:
             return RelaxResult.failure(before.copy(), problem, name, int(self.steps[i]), seconds)
         return finished(
             before,
             relaxed,
-            energy,
-            forces,
-            full_3x3_to_voigt_6_stress(stress) if self.crystals else None,
+            end.energy,
+            end.forces,
+            full_3x3_to_voigt_6_stress(end.stress) if self.crystals else None,
             reason=self.reasons[i],
             num_steps=int(self.steps[i]),
             potential=name,
             seconds=seconds,
             convention=self.relaxer.convention,
         )
+
+
+@dataclass
+class _End:
+    """One structure of a state, off the device: eV, eV/angstrom and eV/cubic angstrom."""
+
+    atoms: Atoms
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64] | None = None
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite(self.energy) and np.isfinite(self.forces).all())
+
+
+def _ends(
+    state: Any, energy: torch.Tensor, forces: torch.Tensor, stress: torch.Tensor | None = None
+) -> list[_End]:
+    structures = state.to_atoms()
+    places = np.cumsum([len(atoms) for atoms in structures])[:-1]
+    split = np.split(forces.detach().cpu().numpy(), places)
+    stresses = [None] * len(structures) if stress is None else stress.detach().cpu().numpy()
+    return [
+        _End(atoms, float(e), f, s)
+        for atoms, e, f, s in zip(structures, energy.tolist(), split, stresses, strict=True)
+    ]
