@@ -101,6 +101,8 @@ class DenoiserConfig(_Checked):
     # "x1": the output is the clean latent. "preconditioned": the output is added to a share of
     # the noisy latent (EDM, arXiv 2206.00364, eq. 7), which keeps fine detail at late times.
     prediction: Literal["x1", "preconditioned"] = "x1"
+    # Attention also sees distances between atoms, read from their latents (`adit_model.pairs`).
+    pair_bias: bool = False
     conditions: tuple[Condition, ...] = field(default_factory=_default_conditions)
 
     def __post_init__(self) -> None:
@@ -131,6 +133,9 @@ class FlowConfig(_Checked):
     # "principal": molecules are turned to their principal axes before encoding, so that the
     # denoiser need not learn every orientation; "random": rotated at random.
     molecule_frame: Literal["principal", "random"] = "principal"
+    # "sample": the flow's targets are drawn from the encoder's distribution, as published; "mean":
+    # its means, free of noise that no denoiser can predict and no decoder reads.
+    latents: Literal["sample", "mean"] = "sample"
 
 
 @dataclass(frozen=True)

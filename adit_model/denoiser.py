@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adit_model.config import DenoiserConfig
 from adit_model.layers import Attention, LabelEmbedding, TimeEmbedding, index_embedding
+from adit_model.pairs import PairBias
 
 
 class Mlp(nn.Module):
@@ -51,15 +54,23 @@ class Block(nn.Module):
             self.modulation_offset = nn.Parameter(torch.zeros(6 * width))
 
     def forward(
-        self, x: Tensor, condition: Tensor, shared: Tensor | None, mask: Tensor | None
+        self,
+        x: Tensor,
+        condition: Tensor,
+        shared: Tensor | None,
+        mask: Tensor | None,
+        bias: Tensor | None = None,
     ) -> Tensor:
-        """x `[batch, atoms, width]`, condition `[batch, width]`, shared `[batch, 6 width]`."""
+        """x `[batch, atoms, width]`, condition `[batch, width]`, shared `[batch, 6 width]`.
+
+        `bias` `[batch, heads, atoms, atoms]` is added to the attention's scores.
+        """
         if shared is None:
             parts = self.adaLN_modulation(condition)
         else:
             parts = shared + self.modulation_offset
         shift1, scale1, gate1, shift2, scale2, gate2 = parts.unsqueeze(1).chunk(6, dim=-1)
-        x = torch.addcmul(x, gate1, self.attn(_modulate(x, shift1, scale1), mask))
+        x = torch.addcmul(x, gate1, self.attn(_modulate(x, shift1, scale1), mask, bias))
         return torch.addcmul(x, gate2, self.mlp(_modulate(x, shift2, scale2)))
 
 
@@ -94,6 +105,8 @@ class Denoiser(nn.Module):
         )
         if config.modulation == "shared":
             self.adaLN_modulation = _modulation(width, 6)
+        if config.pair_bias:
+            self.pairs = PairBias(channels, width, config.depth, config.num_heads)
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.depth)])
         self.final_layer = FinalLayer(width, config.latent_dim)
 
@@ -126,8 +139,12 @@ class Denoiser(nn.Module):
             tokens = torch.cat([x, torch.zeros_like(x) if previous is None else previous], dim=-1)
         h = self.x_embedder(tokens) + index_embedding(x.shape[1], self.config.width, x.device)
         shared = self.adaLN_modulation(condition) if self.config.modulation == "shared" else None
-        for block in self.blocks:
-            h = block(h, condition, shared, mask)
+        biases: Sequence[Tensor | None] = [None] * self.config.depth
+        if self.config.pair_bias:
+            biases, addition = self.pairs(tokens, condition, mask)
+            h = h + addition
+        for block, bias in zip(self.blocks, biases, strict=True):
+            h = block(h, condition, shared, mask, bias)
         x1 = self.final_layer(h, condition).float()
         if self.config.prediction == "preconditioned":
             skip, out = preconditioning(t)

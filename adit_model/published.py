@@ -302,7 +302,8 @@ def _check_exportable(config: ADiTConfig, tensors: Mapping[str, Tensor]) -> None
         differing += [
             f"denoiser.{name}={getattr(config.denoiser, name)!r}"
             for name in (
-                "modulation", "self_conditioning", "activation", "time_scale", "prediction"
+                "modulation", "self_conditioning", "activation", "time_scale", "prediction",
+                "pair_bias",
             )
             if getattr(config.denoiser, name) != getattr(target.denoiser, name)
         ]  # fmt: skip

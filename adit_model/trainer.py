@@ -170,7 +170,7 @@ class Trainer:
         model, flow = self.model, self.model.config.flow
         assert model.denoiser is not None
         with torch.no_grad():
-            latent = draw_latent(model, batch, flow.molecule_frame, self.generator)
+            latent = draw_latent(model, batch, self.generator)
         name = model.denoiser.config.conditions[0].name
         labels = {name: torch.full((len(batch),), label, device=self.device)}
         return flow_loss(model.denoiser, latent, labels, flow, self.generator), {}
@@ -254,8 +254,11 @@ def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
     return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def draw_latent(model: ADiT, batch: AtomBatch, frame: str, generator: torch.Generator) -> Tensor:
-    """Standardised latents of a batch, drawn from the encoder's distribution."""
-    mean, std = model.autoencoder.encode(frame_for_denoiser(batch, frame, generator))
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-    return (mean + std * noise - model.latent_mean) / model.latent_std
+def draw_latent(model: ADiT, batch: AtomBatch, generator: torch.Generator) -> Tensor:
+    """Standardised latents of a batch, drawn from the encoder's distribution or its means."""
+    flow = model.config.flow
+    framed = frame_for_denoiser(batch, flow.molecule_frame, generator)
+    latent, std = model.autoencoder.encode(framed)
+    if flow.latents == "sample":
+        latent = latent + std * torch.randn(latent.shape, generator=generator, device=std.device)
+    return (latent - model.latent_mean) / model.latent_std

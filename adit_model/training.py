@@ -18,13 +18,14 @@ import torch
 
 from adit_model import checkpoint
 from adit_model.config import ADiTConfig
-from adit_model.data import PreparedData, SizeGroups
+from adit_model.data import PreparedData, SizeGroups, frame_for_denoiser
 from adit_model.model import ADiT
+from adit_model.pairs import aim_points
 from adit_model.pretrained import read
 from adit_model.trainer import Trainer, TrainingConfig, TrainingError, draw_latent
 
 
-def standardize(model: ADiT, groups: list[SizeGroups], frame: str, draws: int = 16) -> None:
+def standardize(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
     """Set the latent's mean and deviation a channel, each data set counting the same."""
     generator = torch.Generator(model.device).manual_seed(0)
     chosen = random.Random(0)  # noqa: S311
@@ -32,7 +33,7 @@ def standardize(model: ADiT, groups: list[SizeGroups], frame: str, draws: int = 
     with torch.no_grad():
         for group in groups:
             drawn = [
-                draw_latent(model, group.draw(2048, generator, chosen.random()), frame, generator)
+                draw_latent(model, group.draw(2048, generator, chosen.random()), generator)
                 for _ in range(draws)
             ]
             flat = torch.cat([z.flatten(0, 1) for z in drawn])
@@ -40,6 +41,23 @@ def standardize(model: ADiT, groups: list[SizeGroups], frame: str, draws: int = 
         mixed = torch.cat(latents)
         model.latent_mean.copy_(mixed.mean(dim=0))
         model.latent_std.copy_(mixed.std(dim=0))
+
+
+def aim_pairs(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
+    """Let the pair features begin as distances: fit coordinates by linear maps of latents."""
+    assert model.denoiser is not None
+    generator = torch.Generator(model.device).manual_seed(0)
+    frame = model.config.flow.molecule_frame
+    for group in groups:
+        latents, coordinates = [], []
+        for draw in range(draws):
+            batch = group.draw(2048, generator, (draw + 0.5) / draws)
+            batch = frame_for_denoiser(batch, frame, generator)
+            mean, _ = model.autoencoder.encode(batch)
+            latents.append(((mean - model.latent_mean) / model.latent_std).detach().flatten(0, 1))
+            periodic = group.kind == "crystal"
+            coordinates.append((batch.frac_coords if periodic else batch.positions).flatten(0, 1))
+        aim_points(model.denoiser.pairs, torch.cat(latents), torch.cat(coordinates), periodic)
 
 
 def run(trainer: Trainer, report: Callable[[dict[str, float]], None]) -> bool:
@@ -123,19 +141,30 @@ def initial_model(
         if k.startswith("autoencoder.")
     }
     checkpoint.load_into(model.autoencoder, stage_one, str(autoencoder))
+    groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
     if architecture.flow.standardize_latents:
-        groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
-        standardize(model, groups, architecture.flow.molecule_frame)
+        standardize(model, groups)
+    if model.denoiser is not None and model.denoiser.config.pair_bias:
+        aim_pairs(model, groups)
     return model
 
 
-def continued_model(config: TrainingConfig, init: str, name: str | None) -> ADiT:
+def continued_model(
+    config: TrainingConfig,
+    init: str,
+    name: str | None,
+    pair_bias: bool = False,
+    latents: str | None = None,
+) -> ADiT:
     """A model with the weights and the architecture of a checkpoint, to train on.
 
     Args:
         config: the run.
         init: a checkpoint's name, folder or `.ckpt` file.
         name: the new model's name; by default the checkpoint's.
+        pair_bias: give the denoiser pair features where the checkpoint has none; they change
+            nothing until they are trained.
+        latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
 
     Raises:
         TrainingError: the checkpoint lacks the stage that is to be trained.
@@ -147,17 +176,29 @@ def continued_model(config: TrainingConfig, init: str, name: str | None) -> ADiT
     histogram = {
         data.kind: data.size_histogram() for data in map(PreparedData.load, map(Path, config.data))
     }
+    denoiser = old.denoiser if config.stage == "denoiser" else None
+    added = pair_bias and denoiser is not None and not denoiser.pair_bias
+    if added and denoiser is not None:
+        denoiser = dataclasses.replace(denoiser, pair_bias=True)
+    torch.manual_seed(config.seed)
     model = ADiT(
         dataclasses.replace(
             old,
             name=name or old.name,
-            denoiser=None if config.stage == "autoencoder" else old.denoiser,
+            denoiser=denoiser,
+            flow=dataclasses.replace(old.flow, latents=latents or old.flow.latents),
             size_histogram=old.size_histogram | histogram,
             provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
         )
     )
     kept = {k: v for k, v in tensors.items() if model.denoiser or not k.startswith("denoiser.")}
+    if added:
+        new = {k: v for k, v in model.state_dict().items() if k.startswith("denoiser.pairs.")}
+        kept |= new
     checkpoint.load_into(model, kept, init)
+    if added:
+        groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
+        aim_pairs(model, groups)
     return model
 
 

@@ -16,7 +16,14 @@ from typing import Any
 
 import torch
 
-from adit_model.config import SIZES, ADiTConfig, AutoencoderConfig, DenoiserConfig, sized
+from adit_model.config import (
+    SIZES,
+    ADiTConfig,
+    AutoencoderConfig,
+    DenoiserConfig,
+    FlowConfig,
+    sized,
+)
 from adit_model.model import ADiT
 from adit_model.trainer import STAGES, Trainer, TrainingConfig, TrainingError
 from adit_model.training import continued_model, initial_model, run
@@ -60,6 +67,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--encoder-depth", type=int, help="layers of the encoder, if fewer")
     p.add_argument("--num-heads", type=int)
     p.add_argument("--modulation", choices=("block", "shared"), help="default: block")
+    p.add_argument(
+        "--pair-bias",
+        action="store_true",
+        help="attention of the denoiser also sees distances between atoms",
+    )
+    p.add_argument(
+        "--latents",
+        choices=("sample", "mean"),
+        help="the denoiser's targets: drawn by the encoder (default) or its means",
+    )
     for name in (
         "tokens",
         "learning_rate",
@@ -121,8 +138,12 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
         activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
+        pair_bias=args.pair_bias,
     )
-    return ADiTConfig(name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser)
+    flow = FlowConfig(latents=args.latents or "sample")
+    return ADiTConfig(
+        name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser, flow=flow
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -177,7 +198,7 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
         raise TrainingError(
             f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
         )
-    return continued_model(config, args.init, args.name)
+    return continued_model(config, args.init, args.name, args.pair_bias, args.latents)
 
 
 def _record(trainer: Trainer, out: Path) -> None:
