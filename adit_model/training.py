@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -154,7 +155,7 @@ def continued_model(
     init: str,
     name: str | None,
     pair_bias: bool = False,
-    latents: str | None = None,
+    latents: Literal["sample", "mean"] | None = None,
 ) -> ADiT:
     """A model with the weights and the architecture of a checkpoint, to train on.
 
