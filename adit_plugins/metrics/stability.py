@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from adit_plugins.relax import RelaxerFactory
     from adit_plugins.relax_results import RelaxResult
 
-METASTABLE, STABLE = 0.1, 0.0  # eV/atom above the hull, inclusive
+METASTABLE, STABLE = 0.1, 0.0  # eV/atom above the hull: below the first, at most the second
 
 
 def add_stability(
@@ -125,7 +125,7 @@ def _stable_rates(rows: Sequence[dict[str, Any]], note: str) -> list[Rate]:
     for name, limit in (("stable", STABLE), ("metastable", METASTABLE)):
         chosen = [row for row in rows if is_within(row["energy_above_hull"], limit)]
         sun = sum(bool(row["unique"] and row["novel"]) for row in chosen)
-        limits = f"E hull <= {limit:g} eV/atom, {note}"
+        limits = f"E hull {limit_text(limit)} eV/atom, {note}"
         short = "S.U.N." if name == "stable" else "metastable S.U.N."
         rates += [
             Rate(name, len(chosen), len(rows), "generated", limits),
@@ -135,8 +135,15 @@ def _stable_rates(rows: Sequence[dict[str, Any]], note: str) -> list[Rate]:
 
 
 def is_within(energy_above_hull: float | None, limit: float) -> bool:
-    """Return whether a distance is known and at most `limit` (eV/atom)."""
-    return energy_above_hull is not None and energy_above_hull <= limit
+    """Return whether a distance (eV/atom) is known and below a limit, or at most 0 for `STABLE`."""
+    if energy_above_hull is None:
+        return False
+    return energy_above_hull <= limit if limit == STABLE else energy_above_hull < limit
+
+
+def limit_text(limit: float) -> str:
+    """What `is_within` asks, in words: "< 0.1" or "<= 0"."""
+    return f"{'<=' if limit == STABLE else '<'} {limit:g}"
 
 
 def _mean(values: Sequence[float]) -> float | None:
