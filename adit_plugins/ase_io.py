@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ase.calculators import calculator as ase_calculators
 from ase.utils.plugins import ExternalIOFormat
 
 if TYPE_CHECKING:
@@ -29,6 +30,25 @@ NUM = 16  # where an index has no end
 adit_format = ExternalIOFormat(
     desc="ADiT generator (a stream of samples)", code="+S", module="adit_plugins.ase_io", ext="adit"
 )
+
+
+class ADiTCHGNet:
+    """CHGNet without a download, as ASE's calculator "adit-chgnet": `ase run adit-chgnet FILE`.
+
+    Making one loads CHGNet and returns its calculator; until then nothing is imported.
+    """
+
+    nolabel = True  # for `ase run`, which gives other calculators a file name
+
+    def __new__(cls) -> Any:
+        """Return energies, forces and stresses for crystals (eV, angstrom)."""
+        from adit_plugins import registry
+
+        return registry.load("adit.relaxers", "chgnet")().calculator
+
+
+if "adit-chgnet" not in ase_calculators.external_calculators:
+    ase_calculators.register_calculator_class("adit-chgnet", ADiTCHGNet)
 
 
 def read_adit(filename: str, index: slice | str, num: int = NUM, **recipe: Any) -> Iterator[Atoms]:

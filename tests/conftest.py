@@ -82,3 +82,18 @@ def lightning_files(
 @pytest.fixture(scope="session")
 def toy_file(lightning_files: Path) -> Path:
     return lightning_files / "none.ckpt"
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fresh_environment import build_wheel
+
+    return build_wheel(tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of a fresh environment that has the wheel, and not the checkout."""
+    from fresh_environment import make_environment
+
+    return make_environment(tmp_path_factory.mktemp("installed") / "env", wheel)
