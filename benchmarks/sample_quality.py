@@ -26,6 +26,9 @@ from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
 from adit_plugins.metrics.molecules import MoleculeMetrics, evaluate_molecules
 from adit_plugins.outputs import without_nan
 
+SIZES = {"crystal": ((1, 6), (7, 12), (13, 20)), "molecule": ((3, 14), (15, 18), (19, 29))}
+FEWEST = 10  # samples with an element that a share needs
+
 
 def make_samples(
     kind: str, num: int, checkpoint: str | None, settings: dict[str, Any]
@@ -55,6 +58,21 @@ def figures(metrics: CrystalMetrics | MoleculeMetrics) -> dict[str, Any]:
     values = getattr(metrics, "values", {})
     rates = [rate.as_dict() for rate in metrics.rates]
     return {"rates": rates, "values": values, "notes": metrics.notes}
+
+
+def failures(kind: str, samples: list[Sample], metrics: Any) -> dict[str, Any]:
+    """Shares of valid samples (counts) by size and by element: where the weights are weak."""
+    names = ("struct_valid", "comp_valid") if kind == "crystal" else ("connected", "valid_strict")
+    by_size, by_element = {}, {}
+    for low, high in SIZES[kind]:
+        rows = [r for r in metrics.rows if low <= r["num_atoms"] <= high]
+        by_size[f"{low}-{high}"] = {n: f"{sum(r[n] for r in rows)}/{len(rows)}" for n in names}
+    elements = [set(sample.to_ase().symbols) for sample in samples]
+    for element in sorted(set().union(*elements)):
+        rows = [r for r, own in zip(metrics.rows, elements, strict=True) if element in own]
+        if len(rows) >= FEWEST:
+            by_element[element] = {n: f"{sum(r[n] for r in rows)}/{len(rows)}" for n in names}
+    return {"by_size": by_size, "by_element": by_element}
 
 
 def real_samples(path: Path, num: int, seed: int) -> tuple[str, list[Sample]]:
@@ -111,7 +129,7 @@ def main() -> int:
     for kind in args.kind:
         samples, made = make_samples(kind, args.num, args.checkpoint, sampling_settings(args))
         metrics = score(kind, samples, args.reference, args.fast, args.workers)
-        results[kind] = made | figures(metrics)
+        results[kind] = made | figures(metrics) | failures(kind, samples, metrics)
     for path in args.real:
         kind, samples = real_samples(path, args.num, args.seed)
         metrics = score(kind, samples, args.reference, args.fast, args.workers)
