@@ -12,7 +12,9 @@ from typing import Any
 
 import entrypoints
 
-GROUPS = ("adit.relaxers", "adit.hulls", "adit.datasets", "adit.dft", "adit.exporters")
+GROUPS = ("adit.relaxers", "adit.hulls", "adit.datasets", "adit.dft", "adit.exporters",
+          "adit.benchmarks",
+          "adit.executors")  # fmt: skip
 
 # Third-party module -> extra of adit-plugins that installs it.
 EXTRAS = {

@@ -21,6 +21,7 @@ from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
 from adit_plugins.cli.relax import relax
+from adit_plugins.cli.submit import submit
 from adit_plugins.cli.train import train
 
 USER_ERROR = 2
@@ -115,5 +116,7 @@ def main() -> None:
     """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""
 
 
-for command in (discover, generate, relax, hull, evaluate, data, train, convert, doctor):
+for command in (
+    discover, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+):  # fmt: skip
     main.add_command(command)

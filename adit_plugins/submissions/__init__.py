@@ -1,0 +1,1 @@
+"""Files that benchmarks ask of a submission, and the runs that make them."""
