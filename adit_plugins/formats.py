@@ -70,7 +70,8 @@ def _sdf_text(sample: Sample) -> str:
     return str(Chem.SDWriter.GetText(sample.to_rdkit()))
 
 
-def _cif_text(sample: Sample) -> str:
+def cif_text(sample: Sample) -> str:
+    """Return a CIF block with the provenance."""
     structure = sample.to_pymatgen()
     assert isinstance(structure, Structure)  # _check_kind has kept molecules out
     text = str(CifWriter(structure))
@@ -120,7 +121,7 @@ def _folder_writer(folder: Path) -> Iterator[Add]:
         name = file_name(sample.id) or "crystal"
         if (folder / f"{name}.cif").exists() or not sample.id:
             name = f"{name}_{len(rows):06d}"
-        (folder / f"{name}.cif").write_text(_cif_text(sample), encoding="utf-8")
+        (folder / f"{name}.cif").write_text(cif_text(sample), encoding="utf-8")
         formula = sample.to_ase().get_chemical_formula(empirical=True)
         rows.append((f"{name}.cif", sample.id, formula, sample.num_atoms))
 
@@ -140,7 +141,7 @@ WRITERS: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
     ".xyz": partial(_text_writer, render=_extxyz_text),
     ".db": _db_writer,
     ".sdf": partial(_text_writer, render=_sdf_text),
-    ".cif": partial(_text_writer, render=_cif_text, between="\n"),
+    ".cif": partial(_text_writer, render=cif_text, between="\n"),
     ".json": _json_writer,
     ".aditjson": _json_writer,
     FOLDER: _folder_writer,

@@ -28,6 +28,7 @@ Phase = tuple[dict[str, float], float]  # amounts by element, formation energy i
 
 SHIPPED = "Materials Project, shipped table of 41,076 formulas"
 TABLE_HEADER = "formula,hull_energy_per_atom"
+MAX_SYSTEMS = 1000  # chemical systems whose hull is kept
 
 
 class UnknownElementError(ValueError):
@@ -172,7 +173,10 @@ class Hull:
         system = self._systems.get(symbols)
         if system is None:
             _check_elements(fractions, self._references(fractions))
-            system = self._systems[symbols] = self._system(symbols)
+            system = self._system(symbols)
+            if len(self._systems) >= MAX_SYSTEMS:  # of a campaign of any length
+                del self._systems[next(iter(self._systems))]
+            self._systems[symbols] = system
         energy = system.hull_energy(np.array([fractions[symbol] for symbol in symbols]))
         return HullResult(
             energy_above_hull=formation_energy_per_atom - energy,

@@ -26,8 +26,10 @@ __all__ = [
     "Matches",
     "duplicate_labels",
     "find_duplicates",
+    "first_match",
     "is_match",
     "match_alike",
+    "reduce_cell",
     "rms_distance",
     "structure_matcher",
 ]
@@ -77,6 +79,17 @@ def match_alike(
             unique.append((index, mine))
         answer.append(Matches(duplicate, reference))
     return answer
+
+
+def first_match(
+    crystal: Structure | None, earlier: Iterable[Structure | None], ltol: float = LTOL
+) -> int | None:
+    """Return the place of the first earlier crystal that this one matches, or None.
+
+    All of one reduced formula and as `reduce_cell` gives them: for a set that grows.
+    """
+    matcher = structure_matcher(ltol)
+    return next((i for i, each in enumerate(earlier) if _fit(matcher, each, crystal)), None)
 
 
 def find_duplicates(structures: Sequence[Structure], ltol: float = LTOL) -> list[int | None]:

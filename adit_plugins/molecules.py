@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adit_plugins.bonds import openbabel_bonds, perceive_bonds
-from adit_plugins.timed_workers import stream_parts
+from adit_plugins.timed_workers import DIED, stream_parts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,6 +51,7 @@ def check_molecules(
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
     on_result: Callable[[int, MoleculeReport], None] | None = None,
+    again: bool = True,
 ) -> list[MoleculeReport]:
     """Check each molecule as a whole; nothing is repaired and no fragment is dropped.
 
@@ -64,6 +65,7 @@ def check_molecules(
         workers: processes for PoseBusters; None for one a core, 0 for none (then no time limit).
         time_limit: seconds a molecule; PoseBusters' conformers of a cage may take minutes.
         on_result: called with the index and the report as soon as a molecule is done.
+        again: check a molecule whose process died once more; another program may have ended it.
     """
     from adit_plugins.posebusters_checks import ENERGY_CHECK
 
@@ -72,9 +74,13 @@ def check_molecules(
         workers = 0
     work = _parts_with_posebusters if posebusters else _parts
     reports: dict[int, MoleculeReport] = {}
+    died: list[int] = []
     for index, part in stream_parts(work, atoms, time_limit, workers, prepare_worker):
         if isinstance(part, MoleculeReport):
             reports[index] = part
+            continue
+        if part.problem == DIED and again:
+            died.append(index)
             continue
         if part.problem:
             report = reports.get(index) or _invalid(part.problem)
@@ -85,6 +91,14 @@ def check_molecules(
             reports[index] = report
         if on_result is not None:
             on_result(index, reports[index])
+    if died:
+        rest = [atoms[index] for index in died]
+        for place, report in enumerate(
+            check_molecules(rest, posebusters, workers, time_limit, again=False)
+        ):
+            reports[died[place]] = report
+            if on_result is not None:
+                on_result(died[place], report)
     return [reports[index] for index in range(len(atoms))]
 
 

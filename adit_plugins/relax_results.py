@@ -134,12 +134,14 @@ def raised(error: Exception) -> str:
 
 
 def outcomes(results: Iterable[RelaxResult]) -> dict[str, int]:
-    """Count how relaxations ended, most frequent first: what stands before a colon is the kind."""
-    kinds: Counter[str] = Counter()
-    for result in results:
-        kind = result.reason.partition(":")[0]
-        kinds[result.reason if kind.endswith("Error") else kind] += 1
-    return dict(kinds.most_common())
+    """Count how relaxations ended, most frequent first."""
+    return dict(Counter(kind_of(result.reason) for result in results).most_common())
+
+
+def kind_of(reason: str) -> str:
+    """Return what stands before a colon; the whole reason where that is an exception."""
+    kind = reason.partition(":")[0]
+    return reason if kind.endswith("Error") else kind
 
 
 def displacement(before: Atoms, after: Atoms) -> float:

@@ -74,7 +74,7 @@ def stream_parts(
             yield from ((index, part) for part in _finish(work, item))
         return
     count = min(available_cores() if workers is None else workers, len(items))
-    pool = [_Worker(work, prepare) for _ in range(count)]
+    pool = [Worker(work, prepare) for _ in range(count)]
     try:
         yield from _serve_all(pool, items, time_limit)
     finally:
@@ -83,7 +83,7 @@ def stream_parts(
 
 
 def _serve_all(
-    pool: list[_Worker[Item, Part]], items: Sequence[Item], time_limit: float
+    pool: list[Worker[Item, Part]], items: Sequence[Item], time_limit: float
 ) -> Iterator[tuple[int, Part | End]]:
     """Hand out items until there are no more and every worker is done."""
     waiting = deque(range(len(items)))
@@ -109,7 +109,7 @@ def _serve_all(
                 worker.take(index, items[index], time_limit)
 
 
-class _Worker(Generic[Item, Part]):
+class Worker(Generic[Item, Part]):
     """One process, the item that it has, and until when."""
 
     def __init__(self, work: Work[Item, Part], prepare: Callable[[], None] | None) -> None:

@@ -1,12 +1,15 @@
-"""The discovery pipeline: verdicts, denominators, ranking, files and interruptions."""
+"""The campaign: verdicts, denominators, ranking, files, interruptions and going on."""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ase.io
+import cheap_potential
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -14,31 +17,37 @@ from click.testing import CliRunner
 from pymatgen.core import Molecule, Structure
 from rich.console import Console
 
-from adit_plugins import ADiTGenerator, Sample
-from adit_plugins.campaign import Campaign, Settings
+from adit_plugins import ADiTGenerator, read_structures
+from adit_plugins.campaign import (
+    Campaign,
+    FileSource,
+    GeneratorSource,
+    Resources,
+    Settings,
+    Store,
+    StructuresSource,
+)
 from adit_plugins.campaign.files import is_results, write_files
-from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
-from adit_plugins.campaign.pipeline import mark_duplicate_and_novel_molecules, place_on_hull
+from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.report import print_tables
+from adit_plugins.campaign.work import place_result
 from adit_plugins.cli import main
-from adit_plugins.hull import Hull
-from adit_plugins.molecules import MoleculeReport
-from adit_plugins.relax import RelaxerError, RelaxResult
+from adit_plugins.cli.progress import Pace, _plain_lines
+from adit_plugins.relax import RelaxResult
 
 SALT = bulk("NaCl", "rocksalt", a=5.69)
+SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)
 
 
-def no_report(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
-
-
-def campaign_of(structures: list[Atoms], **settings: Any) -> Campaign:
-    campaign = Campaign(Settings(**{"relaxer": None, "workers": 0, "max_steps": 10} | settings))
+def begin(folder: Path, structures: list[Atoms], **settings: Any) -> Campaign:
+    named = []
     for i, atoms in enumerate(structures):
-        sample = Sample.from_ase(atoms)
-        sample.provenance["id"] = f"test/0/{i}"
-        campaign.add(sample)
-    return campaign
+        named.append(atoms.copy())
+        named[-1].info["adit"] = {"id": f"test/0/{i}"}
+    source = StructuresSource(lambda start: named[start:], len(named))
+    return Campaign.create(
+        folder, source, Settings(**{"relaxer": None, "max_steps": 10} | settings), SERIAL
+    )
 
 
 def collided() -> Atoms:
@@ -51,19 +60,30 @@ def numbers(counts: list[Any]) -> dict[str, tuple[int, int]]:
     return {count.name: (count.numerator, count.denominator) for count in counts}
 
 
-def test_crystals_get_every_verdict_and_denominators() -> None:
+def crystal_counts(campaign: Campaign) -> dict[str, tuple[int, int]]:
+    return numbers(Tally(campaign.store.verdicts()).crystal_funnel())
+
+
+def verdicts(campaign: Campaign) -> list[dict[str, Any]]:
+    """The table, but for the time that each relaxation took."""
+    rows = list(campaign.store.verdicts())
+    for row in rows:
+        row.pop("relax_seconds", None)
+    return rows
+
+
+def test_crystals_get_every_verdict_and_denominators(tmp_path: Path) -> None:
     strange = bulk("NaCl", "cesiumchloride", a=3.5)
     strange.numbers = [11, 18]  # sodium argide: no charge neutral choice
-    campaign = campaign_of([SALT, SALT * (2, 1, 1), collided(), strange])
-    campaign.screen(no_report)
-    campaign.relax(no_report)
-    salt, double, broken, argide = campaign.crystals
-    assert (salt.structure_valid, salt.composition_valid, salt.unique) == (True, True, True)
-    assert (double.unique, double.duplicate_of, double.novel) == (False, "test/0/0", None)
-    assert (broken.structure_valid, broken.unique, broken.novel) == (False, None, None)
-    assert broken.min_distance == pytest.approx(0.1 * 3**0.5)
-    assert (argide.composition_valid, argide.novel) == (False, True)
-    counts = numbers(crystal_funnel(campaign.crystals))
+    with begin(tmp_path, [SALT, SALT * (2, 1, 1), collided(), strange]) as campaign:
+        campaign.run()
+        salt, double, broken, argide = campaign.store.verdicts()
+        counts = crystal_counts(campaign)
+    assert (salt["structure_valid"], salt["composition_valid"], salt["unique"]) == (1, 1, 1)
+    assert (double["unique"], double["duplicate_of"], "novel" in double) == (0, "test/0/0", False)
+    assert (broken["structure_valid"], "unique" in broken, "novel" in broken) == (0, False, False)
+    assert broken["min_distance"] == pytest.approx(0.1 * 3**0.5)
+    assert (argide["composition_valid"], argide["novel"]) == (0, 1)
     assert counts["structurally valid"] == (3, 4)
     assert counts["composition valid"] == (3, 4)
     assert counts["unique"] == (2, 3)
@@ -71,158 +91,240 @@ def test_crystals_get_every_verdict_and_denominators() -> None:
     assert not any("E hull" in name for name in counts)  # nothing was relaxed
 
 
-def test_molecules_get_every_verdict_and_denominators() -> None:
+def test_molecules_get_every_verdict_and_denominators(tmp_path: Path) -> None:
     torn = molecule("CH3CH2OH")
     torn.positions[0] += 5.0
     water = molecule("H2O")
     water.rotate(40, "x")
-    campaign = campaign_of([molecule("H2O"), water, torn, molecule("CH3")])
-    campaign.screen(no_report)
-    first, second, broken, radical = campaign.molecules
-    assert first.report is not None
-    assert first.report.smiles == "O"
-    assert (first.unique, second.unique, second.duplicate_of) == (True, False, "test/0/0")
-    assert broken.report is not None
-    assert not broken.report.connected
-    assert radical.report is not None
-    assert not radical.report.strict_valid
-    counts = numbers(molecule_funnel(campaign.molecules))
-    assert counts["valid (strict)"] == (2, 4)
-    assert counts["connected"] == (3, 4)
+    with begin(tmp_path, [molecule("H2O"), water, torn, molecule("CH3"), water]) as campaign:
+        campaign.run()
+        first, second, broken, radical, third = campaign.store.verdicts()
+        counts = numbers(Tally(campaign.store.verdicts()).molecule_funnel())
+    assert first["smiles"] == "smiles:O"
+    assert (first["unique"], second["unique"], second["duplicate_of"]) == (1, 0, "test/0/0")
+    assert third["duplicate_of"] == "test/0/0"  # of an earlier block: found in the store
+    assert not broken["connected"]
+    assert not radical["strict_valid"]
+    assert counts["valid (strict)"] == (3, 5)
+    assert counts["connected"] == (4, 5)
 
 
 @pytest.fixture(scope="module")
-def relaxed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Campaign, Path]:
-    """A campaign with the real potential: rock salt, an unknown nitride, a broken cell, water."""
+def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    """A campaign with the real potential: rock salts, an unknown nitride, a broken cell, water."""
     unknown = bulk("ScN", "zincblende", a=5.1)
-    campaign = campaign_of([unknown, SALT, collided(), molecule("H2O")], relaxer="chgnet")
-    campaign.screen(no_report)
-    for crystal in campaign.crystals[:2]:
-        crystal.novel = True  # whatever the shipped table knows of these textbook crystals
-    campaign.relax(no_report)
-    campaign.rank()
-    out = tmp_path_factory.mktemp("results")
-    write_files(campaign, out, {"file": "test"})
-    return campaign, out
+    magnesia = bulk("MgO", "rocksalt", a=4.3)
+    structures = [unknown, magnesia, SALT, collided(), molecule("H2O")]
+    with begin(tmp_path_factory.mktemp("results"), structures, relaxer="chgnet") as campaign:
+        campaign.run()
+        write_files(campaign)
+        yield campaign
 
 
-def test_relaxed_crystals_are_placed_and_ranked(relaxed: tuple[Campaign, Path]) -> None:
-    nitride, salt, broken = relaxed[0].crystals
-    assert salt.formation_energy_per_atom == pytest.approx(-2.1, abs=0.1)  # MP: -2.10 eV/atom
-    assert salt.energy_above_hull == pytest.approx(0.0, abs=0.05)
-    assert salt.hull is not None
-    assert salt.hull.num_subsystems_covered == 1
-    assert nitride.energy_above_hull is not None
-    assert nitride.energy_above_hull > 0.1
-    assert (salt.rank, nitride.rank, broken.rank) == (1, 2, None)
-    assert broken.relaxation is None
-    counts = numbers(crystal_funnel(relaxed[0].crystals))
-    potential = salt.relaxation.potential if salt.relaxation else ""
+def test_relaxed_crystals_are_placed_and_ranked(relaxed: Campaign) -> None:
+    nitride, magnesia, salt, broken, _ = relaxed.store.verdicts()
+    assert magnesia["formation_energy_per_atom"] == pytest.approx(-3.05, abs=0.1)  # MP, corrected
+    assert magnesia["energy_above_hull"] == pytest.approx(0.0, abs=0.05)
+    assert nitride["energy_above_hull"] > 0.1
+    assert not salt["novel"]  # so nobody relaxes it
+    assert "outcome" not in salt and "outcome" not in broken
+    ranked = [relaxed.store.row(i)["number"] for i in
+              relaxed.store.ranked("energy_above_hull", "composition_valid")]  # fmt: skip
+    assert ranked == [1, 0]
+    counts = crystal_counts(relaxed)
+    potential = magnesia["potential"]
     assert potential.startswith("chgnet")
     assert counts[f"relaxed with {potential}"] == (2, 2)
-    assert counts[f"E hull <= 0.1 by {potential}"] == (1, 2)
-    assert counts["E hull <= 0.1, unique, novel"] == (1, 3)
+    assert counts[f"E hull < 0.1 by {potential}"] == (1, 2)
+    assert counts["E hull < 0.1, unique, novel"] == (1, 4)
 
 
-def test_every_file_reads_back(relaxed: tuple[Campaign, Path]) -> None:
-    campaign, out = relaxed
+def test_every_file_reads_back(relaxed: Campaign) -> None:
+    out = relaxed.folder
     frames = ase.io.read(out / "relaxed.extxyz", ":")
-    salt = frames[1]
-    assert salt.info["adit"]["id"] == "test/0/1"
-    assert salt.info["energy_above_hull"] == pytest.approx(campaign.crystals[1].energy_above_hull)
-    assert salt.get_potential_energy() == pytest.approx(campaign.crystals[1].relaxation.energy)
-    assert len(ase.io.read(out / "crystals.extxyz", ":")) == 3
-    assert len(list((out / "cif").glob("*.cif"))) == 2
-    assert "test/0/3" in (out / "molecules.sdf").read_text()
+    _, magnesia, *_ = relaxed.store.verdicts()
+    assert frames[1].info["adit"]["id"] == "test/0/1"
+    assert frames[1].info["energy_above_hull"] == pytest.approx(magnesia["energy_above_hull"])
+    assert frames[1].get_potential_energy() == pytest.approx(relaxed.store.row(2).energy)
+    assert len(ase.io.read(out / "crystals.extxyz", ":")) == 4
+    assert sorted(path.name for path in (out / "cif").iterdir()) == [
+        "0001-MgO.cif", "0002-ScN.cif", "index.csv",
+    ]  # fmt: skip
+    assert [a.info["adit"]["id"] for a in read_structures(out / "cif")] == ["test/0/1", "test/0/0"]
+    assert [a.info["adit"]["id"] for a in read_structures(out / "results.db")] == [
+        f"test/0/{i}" for i in range(5)
+    ]
+    assert "test/0/4" in (out / "molecules.sdf").read_text()
     records = json.loads((out / "candidates.json").read_text())
-    assert [record["rank"] for record in records["crystals"]] == [2, 1, None]
+    assert [record["rank"] for record in records["crystals"]] == [2, 1, None, None]
     assert records["crystals"][1]["relaxation"]["potential"].startswith("chgnet")
-    assert Structure.from_dict(records["crystals"][1]["structure"]).formula == "Na1 Cl1"
+    assert Structure.from_dict(records["crystals"][1]["structure"]).lattice.a == pytest.approx(
+        4.3 / 2**0.5  # as generated
+    )
     assert Molecule.from_dict(records["molecules"][0]["structure"]).formula == "H2 O1"
     assert records["molecules"][0]["smiles"] == "O"
+    ranking = json.loads((out / "ranking.json").read_text())
+    with (out / "ranking.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert (
+        [row["formula"] for row in table] == [row["formula"] for row in ranking] == ["MgO", "ScN"]
+    )
+    assert float(table[0]["energy_above_hull"]) == ranking[0]["energy_above_hull"]
+    assert (table[1]["converged"], table[0]["space_group"]) == ("False", "225")
     summary = json.loads((out / "summary.json").read_text())
-    assert sorted(summary["files"]) == sorted(path.name for path in out.iterdir())
-    assert summary["relaxation"]["max_steps"] == 10
+    visible = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    assert sorted(summary["files"]) == visible
+    assert summary["settings"]["max_steps"] == 10
     assert not summary["interrupted"]
+    with (out / "funnel.csv").open() as file:
+        funnel = {row["stage"]: row["number"] for row in csv.DictReader(file)}
+    assert funnel["structurally valid"] == "3"
 
 
-def test_the_table_names_potential_coverage_and_candidates(
-    relaxed: tuple[Campaign, Path],
-) -> None:
+def test_the_table_names_potential_coverage_and_candidates(relaxed: Campaign) -> None:
     console = Console(width=120, record=True, force_terminal=False)
-    print_tables(relaxed[0], console)
+    print_tables(relaxed.store, console)
     text = console.export_text()
-    for part in ("by chgnet-", "2/3", "NaCl", "1/1", "valid (strict)", "test/0/1", "coverage"):
+    for part in ("by chgnet-", "3/4", "MgO", "1/1", "valid (strict)", "test/0/1", "coverage"):
         assert part in text
 
 
-def test_relaxed_crystals_without_a_place_on_the_hull_stay_in_the_denominator() -> None:
-    campaign = campaign_of([SALT, SALT * (2, 1, 1)])
-    campaign.screen(no_report)
-    for crystal in campaign.crystals:
-        atoms = crystal.sample.to_ase()
-        crystal.relaxation = RelaxResult(atoms, True, "converged", 1, -7.0, -3.5, 0.01, "p")
-    place_on_hull(campaign.crystals[0], Hull.load())
-    campaign.crystals[1].hull_problem = "no reference"
-    assert numbers(crystal_funnel(campaign.crystals))["E hull <= 0.1 by p"][1] == 2
+def test_relaxed_crystals_without_a_place_on_the_hull_stay_in_the_denominator(
+    tmp_path: Path,
+) -> None:
+    argide = bulk("NaAr", "rocksalt", a=6.0)  # the elements have no common reference
+    settings = {"relaxer": "cheap_potential:make", "max_steps": 1}
+    with begin(tmp_path, [bulk("MgO", "rocksalt", a=4.3), argide], **settings) as campaign:
+        campaign.run()
+        counts = crystal_counts(campaign)
+    assert counts["relaxed with cheap"] == (2, 2)
+    assert counts["E hull < 0.1 by cheap"][1] == 2
+
+
+def test_an_element_without_reference_is_a_problem_of_one_structure() -> None:
+    result = RelaxResult(bulk("Po", "sc", a=3.35), True, "converged", 1, -7.0, -7.0, 0.01, "p",
+                         convention="of my own")  # fmt: skip
+    placed = place_result(result)
+    assert placed.hull is None
+    assert "of my own" in placed.hull_problem
+
+
+def test_a_prefilter_keeps_what_is_worth_relaxing(tmp_path: Path) -> None:
+    structures = cheap_potential.crystals(8)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "some").mkdir()
+    settings = {
+        "relaxer": "cheap_potential:make", "prefilter": "cheap_potential:make",
+        "prefilter_steps": 2, "max_steps": 4,
+    }  # fmt: skip
+    with begin(tmp_path / "all", structures, **settings, prefilter_limit=1e9) as campaign:
+        campaign.run()
+        key = "prefilter_energy_above_hull"
+        energies = sorted(row[key] for row in campaign.store.verdicts() if key in row)
+    limit = energies[len(energies) // 2]
+    settings["prefilter_limit"] = limit
+    with begin(tmp_path / "some", structures, **settings) as campaign:
+        seen: dict[str, tuple[int, int]] = {}
+        campaign.run(lambda stage, done, total: seen.update({stage: (done, total)}))
+        rows = [row for row in campaign.store.verdicts() if "prefiltered" in row]
+        counts = crystal_counts(campaign)
+    passed = [row for row in rows if row["prefiltered"]]
+    assert 0 < len(passed) < len(rows)
+    assert all((row[key] < limit) == row["prefiltered"] for row in rows)
+    assert all(("outcome" in row) == row["prefiltered"] for row in rows)
+    assert counts["pre-filtered"] == (len(passed), len(rows))
+    assert seen["crystals pre-filtered"] == (len(rows), len(rows))
+    assert seen["crystals relaxed"] == (len(passed), len(passed))
+
+
+def test_duplicates_are_found_in_the_store_after_the_memory_was_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adit_plugins.campaign.duplicates.MAX_KEPT", 0)
+    structures = cheap_potential.crystals(20)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with begin(tmp_path / "a", structures) as campaign:
+        campaign.run()
+        found = verdicts(campaign)
+    monkeypatch.undo()
+    with begin(tmp_path / "b", structures) as campaign:
+        campaign.run()
+        assert verdicts(campaign) == found
+    assert sum(not row.get("unique", True) for row in found) >= 3
 
 
 def test_a_late_failure_keeps_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RelaxerError("no worker can start")
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Campaign, "relax", fail)
-    ase.io.write("salt.extxyz", SALT)
-    result = CliRunner().invoke(main, ["discover", "salt.extxyz", "--out", "found"])
+    ase.io.write("oxide.extxyz", bulk("MgO", "rocksalt", a=4.3))
+    command = ["discover", "oxide.extxyz", "--out", "found", "--workers", "0",
+               "--relaxer", "cheap_potential:make_broken"]  # fmt: skip
+    result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == "Error: no worker can start"
-    assert "1 finished structures are in found/" in result.stderr
+    assert "no such weights" in result.stderr.splitlines()[-1]
+    assert "1 structures are in found/; adit discover --resume found goes on." in result.stderr
     assert json.loads(Path("found/summary.json").read_text())["interrupted"]
 
 
-def test_limits_are_checked_before_anything_is_made() -> None:
-    with pytest.raises(ValueError, match="fmax=nan"):
-        Settings(fmax=float("nan"))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fmax": float("nan")}, "fmax=nan"),
+        ({"prefilter": "chgnet", "relaxer": None}, "--no-relax"),
+        ({"prefilter_limit": -1.0}, "prefilter_limit=-1.0"),
+    ],
+)
+def test_limits_are_checked_before_anything_is_made(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings(**settings)
 
 
-def test_a_smiles_that_rdkit_cannot_read_again_is_not_known() -> None:
-    campaign = campaign_of([molecule("H2O")])
-    report = MoleculeReport("c1cccn1", rdkit_valid=True, connected=True, strict_valid=True)
-    campaign.molecules[0].report = report
-    mark_duplicate_and_novel_molecules(campaign.molecules)
-    assert campaign.molecules[0].novel
-
-
-def test_an_interruption_keeps_honest_denominators(tmp_path: Path) -> None:
-    campaign = campaign_of([SALT, bulk("MgO", "rocksalt", a=4.2)], relaxer="chgnet")
+def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -> None:
+    structures = cheap_potential.crystals(12)
+    settings = {"relaxer": "cheap_potential:make", "max_steps": 4}
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    with begin(tmp_path / "whole", structures, **settings) as campaign:
+        campaign.run()
+        whole = verdicts(campaign)
 
     def stop(stage: str, done: int, total: int) -> None:
-        if stage == "crystals relaxed" and done == 1:
+        if stage == "crystals relaxed" and done:
             raise KeyboardInterrupt
 
-    campaign.screen(stop)
-    with pytest.raises(KeyboardInterrupt):
-        campaign.relax(stop)
-    campaign.interrupted = True
-    campaign.rank()
-    write_files(campaign, tmp_path, {})
-    counts = numbers(crystal_funnel(campaign.crystals))
-    assert next(value for name, value in counts.items() if "relaxed" in name) == (1, 1)
-    assert counts["E hull <= 0.1, unique, novel"][1] == 1
-    assert len(ase.io.read(tmp_path / "relaxed.extxyz", ":")) == 1
-    assert json.loads((tmp_path / "summary.json").read_text())["interrupted"]
+    with begin(tmp_path / "cut", structures, **settings) as campaign:
+        campaign.run(stop)
+        assert campaign.interrupted
+        assert not campaign.finished
+        assert campaign.store.claims() == []
+        write_files(campaign)
+        counts = crystal_counts(campaign)
+        assert counts["relaxed with cheap"][1] == 3  # a chunk
+        settled = sum(row["stage"] == "done" for row in campaign.store.verdicts())
+        assert counts["E hull < 0.1, unique, novel"][1] == settled
+        source = campaign.source
+    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["interrupted"]
+    with Campaign.open(tmp_path / "cut", source, Resources(executor="serial")) as campaign:
+        campaign.run()
+        assert campaign.finished
+        assert verdicts(campaign) == whole
 
 
-def test_another_run_replaces_our_files_and_keeps_others(tmp_path: Path) -> None:
-    write_files(campaign_of([SALT, molecule("H2O")]), tmp_path, {})
-    (tmp_path / "notes.txt").write_text("mine")
-    assert is_results(tmp_path)
-    write_files(campaign_of([molecule("CH4")]), tmp_path, {})
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {
-        "notes.txt", "molecules.extxyz", "molecules.sdf", "candidates.json", "summary.json",
-    }  # fmt: skip
+def test_another_source_does_not_go_on(tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "salt.extxyz", SALT)
+    (tmp_path / "out").mkdir()
+    with Campaign.create(tmp_path / "out", FileSource(tmp_path / "salt.extxyz"), Settings(None)):
+        pass
+    ase.io.write(tmp_path / "salt.extxyz", SALT * 2)
+    with pytest.raises(ValueError, match="not the file that this campaign began with"):
+        Campaign.open(tmp_path / "out")
+    (tmp_path / "python").mkdir()
+    with begin(tmp_path / "python", [SALT]):
+        pass
+    with pytest.raises(ValueError, match="made in Python"):
+        Campaign.open(tmp_path / "python")
+    with Store(tmp_path / "out") as store:  # and both have let go of their stores
+        assert len(store) == 0
 
 
 @pytest.mark.parametrize("content", [None, "not json", "[]", '{"format": "other"}'])
@@ -232,29 +334,100 @@ def test_a_foreign_folder_is_no_results(tmp_path: Path, content: str | None) -> 
     assert not is_results(tmp_path)
 
 
-def test_fresh_samples_fill_a_campaign(tiny_checkpoint: str) -> None:
-    campaign = Campaign(Settings(relaxer=None))
-    for kind in ("crystal", "molecule"):
-        generator = ADiTGenerator(kind=kind, checkpoint=tiny_checkpoint, num_steps=2, device="cpu")
-        campaign.generate(generator, 3, no_report)
-    assert [c.sample.id for c in campaign.crystals] == [f"tiny/0/{i}" for i in range(3)]
-    assert len(campaign.molecules) == 3
-    assert set(campaign.seconds) == {"crystals generated", "molecules generated"}
+def test_fresh_samples_fill_a_campaign_wherever_it_was_cut(
+    tmp_path: Path, tiny_checkpoint: str
+) -> None:
+    generators = [
+        ADiTGenerator(kind=kind, checkpoint=tiny_checkpoint, num_steps=2, device="cpu")  # type: ignore[arg-type]
+        for kind in ("crystal", "molecule")
+    ]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    with Campaign.create(
+        tmp_path / "whole", GeneratorSource(generators, 5), Settings(relaxer=None), SERIAL
+    ) as campaign:
+        campaign.run()
+        whole = verdicts(campaign)
+    assert [row["sample_id"] for row in whole] == [f"tiny/0/{i % 5}" for i in range(10)]
+    assert {row["kind"] for row in whole[:5]} == {"crystal"}
+    assert whole[3]["checkpoint_hash"].startswith("hash:")
+    assert (whole[7]["seed"], whole[7]["sample_index"]) == (0, 2)
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with Campaign.create(
+        tmp_path / "cut", GeneratorSource(generators, 5), Settings(relaxer=None), SERIAL
+    ) as campaign:
+        campaign.run(stop)
+        assert len(campaign.store) == 4
+    with Campaign.open(tmp_path / "cut") as campaign:  # the source comes from the store
+        campaign.run()
+        assert verdicts(campaign) == whole
 
 
 def test_discover_from_a_file_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ase.io.write("mixed.extxyz", [SALT, molecule("CH4"), collided()])
+    text = Path("mixed.extxyz").read_text()
+    Path("mixed.extxyz").write_text(text + text.replace("5.69", "nan").split("5\n", 1)[0])
     command = ["discover", "mixed.extxyz", "--no-relax", "--out", "found"]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert "structurally valid" in result.stdout
-    assert "3 structures in found/" in result.stdout
     records = json.loads(Path("found/candidates.json").read_text())
-    assert [record["id"] for record in records["crystals"]] == ["mixed.extxyz/0", "mixed.extxyz/2"]
+    ids = [record["id"] for record in records["crystals"]]
+    assert ids[:2] == ["mixed.extxyz/0", "mixed.extxyz/2"]
+    assert f"{len(ids) + 1} structures in found/" in result.stdout
 
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert "--overwrite" in result.stderr
+    assert "--resume found" in result.stderr
+    (tmp_path / "found" / "notes.txt").write_text("mine")
     assert CliRunner().invoke(main, [*command, "--overwrite", "--num", "1"]).exit_code == 0
     assert not Path("found/molecules.sdf").exists()
+    assert Path("found/notes.txt").read_text() == "mine"
+
+
+def test_resume_goes_on_from_the_command_line_with_its_own_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("crystals.extxyz", cheap_potential.crystals(9))
+    first = ["discover", "crystals.extxyz", "--out", "found", "--workers", "0", "--max-steps", "3"]
+    ran = CliRunner().invoke(main, [*first, "--relaxer", "cheap_potential:make_broken"])
+    assert ran.exit_code == 2
+    with Store(Path("found")) as store:  # as if the relaxer had been repaired
+        store._db.metadata = store.metadata | {
+            "settings": store.metadata["settings"] | {"relaxer": "cheap_potential:make"}
+        }
+    result = CliRunner().invoke(main, ["discover", "--resume", "found", "--fmax", "1"])
+    assert (result.exit_code, "not --fmax" in result.stderr) == (2, True)
+    result = CliRunner().invoke(main, ["discover", "--resume", "found", "--executor", "serial"])
+    assert result.exit_code == 0, result.output
+    assert "relaxed with cheap" in result.stdout
+    result = CliRunner().invoke(main, ["discover", "--resume", "nowhere"])
+    assert "nowhere holds no campaign" in result.stderr
+
+
+def test_the_pace_counts_from_where_a_run_took_up(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    pace = Pace(lambda: now[0])
+    assert pace.of("x", 50, 100) == (None, None)
+    now[0] = 10.0
+    assert pace.of("x", 70, 100) == (2.0, 15.0)
+    report = _plain_lines(lambda: now[0])
+    for done in range(101):
+        now[0] = 10.0 + done
+        report("x", done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "x: 0/100"
+    assert lines[1] == "x: 10/100 (1/s, 2 min left)"
+    assert lines[-1] == "x: 100/100"
+    assert len(lines) == 11
+    for done in range(100, 400):  # a stage whose total grows, and which moves slowly
+        now[0] += 1
+        report("x", done, 2 * done)
+    assert len(capsys.readouterr().err.splitlines()) == 10

@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import ase.db
 import ase.io
 import pytest
 from ase.build import bulk
@@ -204,16 +206,21 @@ def test_ctrl_c_in_discover_leaves_valid_results(place: Path, tiny_checkpoint: s
         "discover", "--checkpoint", tiny_checkpoint, "--num", "100000", "--batch-size", "4",
         "--out", "found", *FAST,
     )  # fmt: skip
-    message = interrupt(process, after=1.5).splitlines()[-1]
+    while not ase.db.connect(place / "found" / "results.db", use_lock_file=False).count():
+        assert process.poll() is None
+        time.sleep(0.2)
+    message = interrupt(process, after=0.1).splitlines()[-1]
     num = len(read_structures(place / "found" / "crystals.extxyz"))
-    assert f"the {num} finished structures" in message
-    assert not list(place.glob("**/.*"))
+    assert message == (
+        f"Interrupted: {num} structures are in found/; adit discover --resume found goes on."
+    )
+    assert [path.name for path in place.glob("**/.*")] == [".driver.lock"]
 
 
 def test_ctrl_c_while_workers_start_prints_no_traceback(place: Path) -> None:
-    ase.io.write("salt.extxyz", bulk("NaCl", "rocksalt", 5.6))
+    ase.io.write("oxide.extxyz", bulk("MgO", "rocksalt", 4.3))
     process = subprocess.Popen(
-        [sys.executable, "-m", "adit_plugins.cli", "discover", "salt.extxyz", "--workers", "1"],
+        [sys.executable, "-m", "adit_plugins.cli", "discover", "oxide.extxyz", "--workers", "1"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
@@ -225,7 +232,7 @@ def test_ctrl_c_while_workers_start_prints_no_traceback(place: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to this process and its workers
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.splitlines()) == (
-        130, ["Interrupted: the 1 finished structures are in results/."],
+        130, ["Interrupted: 1 structures are in results/; adit discover --resume results goes on."],
     )  # fmt: skip
 
 

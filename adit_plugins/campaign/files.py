@@ -1,71 +1,79 @@
-"""The files that a campaign leaves."""
+"""The files that a campaign leaves beside its store, each written row by row."""
 
 from __future__ import annotations
 
-import dataclasses
+import csv
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ase import Atoms
+from ase.io.extxyz import write_extxyz
+
 from adit_plugins import __version__
-from adit_plugins.campaign.funnel import crystal_funnel, molecule_funnel
-from adit_plugins.campaign.pipeline import Campaign, Crystal, MoleculeRecord
+from adit_plugins.campaign.funnel import Tally
+from adit_plugins.campaign.records import current_atoms, generated_sample
+from adit_plugins.campaign.store import Store
 from adit_plugins.outputs import replacing, without_nan
 from adit_plugins.relax_files import RELAX
-from adit_plugins.relax_results import outcomes
+from adit_plugins.samples import KEY, Sample
 
 if TYPE_CHECKING:
-    from adit_plugins.samples import Sample
+    from ase.db.row import AtomsRow
+
+    from adit_plugins.campaign.campaign import Campaign
 
 SUMMARY = "summary.json"
 CIFS = "cif"
+MAX_CIFS = 1000  # a folder with more serves nobody; all are in relaxed.extxyz
 FORMAT = "adit discover"  # marks a folder of results as ours
 FILES = (
     "crystals.extxyz", "relaxed.extxyz", "molecules.extxyz", "molecules.sdf", "candidates.json",
-    SUMMARY,
+    "ranking.csv", "ranking.json", "funnel.csv", SUMMARY,
 )  # fmt: skip
 VERSIONS = ("torch", "ase", "pymatgen", "rdkit", "smact", "posebusters", "chgnet")
+RANKING = (
+    "rank", "formula", "id", "formation_energy_per_atom", "energy_above_hull",
+    "metastable_probability", "converged", "num_reference_phases", "num_subsystems_covered",
+    "num_subsystems", "potential", "space_group", "dft_formation_energy_per_atom",
+    "dft_energy_above_hull", "dft_engine", "file",
+)  # fmt: skip
 
 
-def write_files(campaign: Campaign, out: Path, recipe: dict[str, Any]) -> list[Path]:
-    """Write everything into `out`; each file is replaced only by a complete one.
+def write_files(campaign: Campaign) -> list[Path]:
+    """Write everything into the campaign's folder; each file is replaced by a complete one only.
 
     Args:
         campaign: finished or interrupted.
-        out: an existing folder.
-        recipe: what the user asked for; recorded.
 
     Returns:
         The files and folders that were written.
     """
-    crystals = [crystal.sample for crystal in campaign.crystals]
-    molecules = [molecule.sample for molecule in campaign.molecules]
-    relaxed = [c for c in campaign.crystals if c.is_relaxed]
-    header = _header(campaign, recipe)
+    store, out = campaign.store, campaign.folder
+    tally = Tally(store.verdicts())
+    ranked = store.ranked("energy_above_hull", "composition_valid")
     written = [
-        *_write_samples(crystals, out / "crystals.extxyz"),
-        *_write_relaxed(relaxed, out / "relaxed.extxyz"),
-        *_write_cifs(relaxed or [c for c in campaign.crystals if c.structure_valid], out / CIFS),
-        *_write_samples(molecules, out / "molecules.extxyz"),
-        *_write_samples(molecules, out / "molecules.sdf"),
+        *_write_samples(_samples(store, "crystal"), out / "crystals.extxyz"),
+        *_write_relaxed(store, out / "relaxed.extxyz"),
+        *_write_samples(_samples(store, "molecule"), out / "molecules.extxyz"),
+        *_write_samples(_samples(store, "molecule"), out / "molecules.sdf"),
+        _write_candidates(campaign, ranked, out / "candidates.json"),
+        _write_funnel(tally, out / "funnel.csv"),
+        *_write_ranking(store, ranked, out),
     ]
-    records = {
-        "crystals": [_crystal_dict(crystal) for crystal in campaign.crystals],
-        "molecules": [_molecule_dict(molecule) for molecule in campaign.molecules],
-    }
-    written.append(_write_json(header | records, out / "candidates.json"))
     counts = {
-        "crystals": [rate.as_dict() for rate in crystal_funnel(campaign.crystals)],
-        "molecules": [rate.as_dict() for rate in molecule_funnel(campaign.molecules)],
+        "crystals": [rate.as_dict() for rate in tally.crystal_funnel()],
+        "molecules": [rate.as_dict() for rate in tally.molecule_funnel()],
     }
-    results = [c.relaxation for c in campaign.crystals if c.relaxation is not None]
-    if results:
-        header["relaxation_outcomes"] = outcomes(results)
-    files = sorted(path.name for path in [*written, out / SUMMARY])
-    written.append(_write_json(header | {"counts": counts, "files": files}, out / SUMMARY))
+    content = _header(campaign) | {"counts": counts}
+    if tally.outcomes:
+        content["relaxation_outcomes"] = dict(tally.outcomes.most_common())
+    content["files"] = sorted(path.name for path in [*written, out / SUMMARY, store.path])
+    written.append(_write_json(content, out / SUMMARY))
     _remove_stale(out, written)
     return written
 
@@ -79,113 +87,199 @@ def is_results(folder: Path) -> bool:
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _remove_stale(out: Path, written: Sequence[Path]) -> None:
-    """Files of an earlier run that this one did not replace; a user's own files stay."""
+def remove_results(folder: Path) -> None:
+    """Remove the results of an earlier campaign; a user's own files stay."""
+    _remove_stale(folder, [])
+
+
+def _remove_stale(out: Path, written: Iterable[Path]) -> None:
+    """Remove files of ours that were not written anew."""
+    written = list(written)
     for name in set(FILES) - {path.name for path in written}:
         (out / name).unlink(missing_ok=True)
     if out / CIFS not in written and (out / CIFS / "index.csv").is_file():
         shutil.rmtree(out / CIFS)
 
 
-def _write_samples(samples: Sequence[Sample], path: Path) -> list[Path]:
+def _samples(store: Store, kind: str) -> Iterator[Sample]:
+    for row in store.rows():
+        if row["kind"] == kind and (sample := generated_sample(row)) is not None:
+            yield sample
+
+
+def _write_samples(samples: Iterator[Sample], path: Path) -> list[Path]:
     """An SDF leaves out molecules without a bond assignment, and may come out empty."""
     from adit_plugins.writers import write_samples
 
-    return [path] if samples and write_samples(samples, path).written else []
+    return [path] if write_samples(samples, path).written else []
 
 
-def _write_cifs(crystals: Sequence[Crystal], folder: Path) -> list[Path]:
-    """The relaxed geometry where there is one, else the generated one."""
-    from adit_plugins.samples import Sample
-
-    samples = [
-        c.sample if c.relaxation is None else Sample.from_ase(c.relaxation.atoms) for c in crystals
-    ]
-    return _write_samples(samples, folder)
-
-
-def _write_relaxed(crystals: Sequence[Crystal], path: Path) -> list[Path]:
+def _write_relaxed(store: Store, path: Path) -> list[Path]:
     """Relaxed structures with energy, forces and stress, and their place on the hull."""
-    import ase.io
-
-    frames = []
-    for crystal in crystals:
-        assert crystal.relaxation is not None  # the caller has chosen
-        atoms = crystal.relaxation.atoms
-        record = without_nan(crystal.relaxation.as_record())
-        atoms.info |= {
-            "converged": crystal.relaxation.converged,
-            "potential": crystal.relaxation.potential,
-            RELAX: record,  # for `adit hull`
-        }
-        if crystal.hull is not None:
-            atoms.info |= {
-                "formation_energy_per_atom": crystal.formation_energy_per_atom,
-                "energy_above_hull": crystal.energy_above_hull,
-            }
-        frames.append(atoms)
-    if not frames:
+    if not store.count("relaxed", 1.0):
         return []
-    with replacing(path) as temporary:
-        ase.io.write(temporary, frames, format="extxyz")
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in store.rows():
+            if row.get("relaxed"):
+                write_extxyz(file, [_relaxed_frame(row)])
     return [path]
 
 
-def _crystal_dict(crystal: Crystal) -> dict[str, Any]:
-    result, sample = crystal.relaxation, crystal.sample
-    relaxation = None
-    if result is not None:
-        relaxation = result.as_record()
-    verdicts = ("structure_valid", "composition_valid", "min_distance", "unique", "duplicate_of",
-                "novel", "formation_energy_per_atom", "energy_above_hull", "rank")  # fmt: skip
-    return {
-        "id": sample.id,
-        "formula": crystal.structure.composition.reduced_formula,
-        "num_atoms": sample.num_atoms,
-        **{name: getattr(crystal, name) for name in verdicts},
-        "hull": None if crystal.hull is None else dataclasses.asdict(crystal.hull),
-        "hull_problem": crystal.hull_problem,
-        "relaxation": relaxation,
-        "provenance": sample.provenance,
-        "structure": _structure_dict(sample),
+def _relaxed_frame(row: AtomsRow) -> Atoms:
+    atoms = current_atoms(row)
+    atoms.info |= {
+        "converged": bool(row["converged"]),
+        "potential": row["potential"],
+        RELAX: without_nan(row.data["relaxation"]),  # for `adit hull`
     }
+    for name in ("formation_energy_per_atom", "energy_above_hull"):
+        if name in row:
+            atoms.info[name] = float(row[name])
+    return atoms
 
 
-def _molecule_dict(molecule: MoleculeRecord) -> dict[str, Any]:
-    report = {} if molecule.report is None else dataclasses.asdict(molecule.report)
-    return {
-        "id": molecule.sample.id,
-        "formula": molecule.sample.to_ase().get_chemical_formula(),
-        "num_atoms": molecule.sample.num_atoms,
-        **report,
-        "unique": molecule.unique,
-        "duplicate_of": molecule.duplicate_of,
-        "novel": molecule.novel,
-        "provenance": molecule.sample.provenance,
-        "structure": _structure_dict(molecule.sample),
-    }
+def _write_candidates(campaign: Campaign, ranked: list[int], path: Path) -> Path:
+    """Every structure with every verdict, as generated; the relaxed ones are in relaxed.extxyz."""
+    ranks = {row_id: rank for rank, row_id in enumerate(ranked, start=1)}
+    header = json.dumps(without_nan(_header(campaign)), indent=1, allow_nan=False)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(header.rstrip().removesuffix("}").rstrip())
+        for kind in ("crystal", "molecule"):
+            file.write(f',\n "{kind}s": [')
+            between = "\n"
+            for row in campaign.store.rows():
+                if row["kind"] == kind:
+                    record = without_nan(_record(row, ranks.get(row.id)))
+                    file.write(between + json.dumps(record, allow_nan=False))
+                    between = ",\n"
+            file.write("\n ]")
+        file.write("\n}\n")
+    return path
 
 
-def _structure_dict(sample: Sample) -> dict[str, Any]:
-    """As generated, for pymatgen's `from_dict`; the relaxed one is in relaxed.extxyz."""
-    content: dict[str, Any] = sample.to_pymatgen().as_dict()
-    del content["properties"]  # the provenance, which stands beside it
+def _record(row: AtomsRow, rank: int | None) -> dict[str, Any]:
+    sample = generated_sample(row)
+    content: dict[str, Any] = {"id": row.data[KEY]["id"], "formula": None, "num_atoms": 0}
+    if sample is not None:
+        content["formula"] = _formula(sample)
+        content["num_atoms"] = sample.num_atoms
+    columns = dict(row.key_value_pairs)
+    for name in ("sample_id", "smiles", "kind", "number", "composition"):
+        columns.pop(name, None)
+    if row["kind"] == "crystal":
+        content |= dict.fromkeys(("unique", "novel", "energy_above_hull", "relaxation", "hull"))
+        content["rank"] = rank
+    content |= columns
+    for name in ("relaxation", "hull", "prefilter", "dft"):
+        if name in row.data:
+            content[name] = row.data[name]
+    content |= row.data.get("report", {})
+    content["provenance"] = row.data[KEY]
+    if sample is not None:
+        structure: dict[str, Any] = sample.to_pymatgen().as_dict()
+        del structure["properties"]  # the provenance, which stands beside it
+        content["structure"] = structure
     return content
 
 
-def _header(campaign: Campaign, recipe: dict[str, Any]) -> dict[str, Any]:
+def _formula(sample: Sample) -> str:
+    if sample.kind == "molecule":
+        return str(sample.to_ase().get_chemical_formula())
+    return str(sample.to_pymatgen().composition.reduced_formula)
+
+
+def ranking(store: Store, num: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield the candidates, lowest energy above hull first, as rows of the ranked table.
+
+    A candidate is valid in structure and composition, unique, novel, and on the hull's scale.
+    """
+    from pymatgen.core import Composition
+
+    ids = store.ranked("energy_above_hull", "composition_valid")
+    for rank, row_id in enumerate(islice(ids, num), start=1):
+        row = store.row(row_id)
+        values = {name: row.get(name) for name in RANKING}
+        values |= {name: row.data["hull"][name] for name in RANKING if name in row.data["hull"]}
+        values |= {
+            "rank": rank,
+            "formula": Composition(row.formula).reduced_formula,
+            "id": row.data[KEY]["id"],
+            "converged": bool(row["converged"]),
+            "space_group": row.data["relaxation"]["space_group_after"],
+        }
+        values["file"] = f"{rank:04d}-{values['formula']}.cif" if rank <= MAX_CIFS else None
+        yield without_nan(values)
+
+
+def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
+    """The ranked table as CSV and JSON, and CIFs named by rank and formula."""
+    from adit_plugins.writers import check_output
+
+    if not ranked:
+        return []
+    check_output(out / CIFS)  # a folder that is not ours stays
+    folder = out / f".{CIFS}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with (
+        replacing(out / "ranking.csv") as table,
+        replacing(out / "ranking.json") as content,
+        table.open("w", encoding="utf-8", newline="") as rows,
+        content.open("w", encoding="utf-8") as records,
+        (folder / "index.csv").open("w", encoding="utf-8", newline="") as index,
+    ):
+        writer = csv.DictWriter(rows, RANKING)
+        writer.writeheader()
+        files = csv.writer(index)
+        files.writerow(("file", "id", "formula", "num_atoms"))
+        between = "[\n"
+        for values, row_id in zip(ranking(store), ranked, strict=True):
+            writer.writerow(values)
+            records.write(between + json.dumps(values, allow_nan=False))
+            between = ",\n"
+            if values["file"]:
+                atoms = current_atoms(store.row(row_id))
+                _write_cif(atoms, folder / values["file"])
+                files.writerow((values["file"], values["id"], values["formula"], len(atoms)))
+        records.write("\n]\n")
+    shutil.rmtree(out / CIFS, ignore_errors=True)
+    folder.rename(out / CIFS)
+    return [out / "ranking.csv", out / "ranking.json", out / CIFS]
+
+
+def _write_cif(atoms: Atoms, path: Path) -> None:
+    from adit_plugins.formats import cif_text
+
+    path.write_text(cif_text(Sample.from_ase(atoms)), encoding="utf-8")
+
+
+def _write_funnel(tally: Tally, path: Path) -> Path:
+    kinds = {"crystal": tally.crystal_funnel(), "molecule": tally.molecule_funnel()}
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("kind", "stage", "number", "of_number", "of", "percent"))
+        for kind, rates in kinds.items():
+            for rate in rates if rates[0].numerator else ():
+                share = None if rate.share is None else round(rate.share, 2)
+                writer.writerow((kind, rate.name, rate.numerator, rate.denominator, rate.of, share))
+    return path
+
+
+def _header(campaign: Campaign) -> dict[str, Any]:
     versions = {"adit-plugins": __version__}
     for name in VERSIONS:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
+    metadata = campaign.store.metadata
     return {
         "format": FORMAT,
         "interrupted": campaign.interrupted,
-        "recipe": recipe,
-        "relaxation": dataclasses.asdict(campaign.settings),
-        "seconds": campaign.seconds,
+        "recipe": metadata["recipe"],
+        "settings": metadata["settings"],
+        "shard": metadata["shard"],
+        "seconds": round(campaign.seconds, 2),
         "versions": versions,
     }
 

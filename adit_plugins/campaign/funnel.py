@@ -2,74 +2,127 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
 
-from adit_plugins.campaign.pipeline import Crystal, MoleculeRecord
+from adit_plugins.campaign.settings import DONE
 from adit_plugins.metrics.rates import Rate
-from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within
+from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within, limit_text
+
+Verdicts = dict[str, Any]  # the columns of a row
 
 
-def crystal_funnel(crystals: Sequence[Crystal]) -> list[Rate]:
-    """Counts from generated to stable, unique and novel.
+class Tally:
+    """Counts over the rows of a store, taken one after the other."""
 
-    A total counts the records that have this verdict: after an interruption fewer than there are.
-    """
-    num = len(crystals)
-    checked = [c for c in crystals if c.structure_valid is not None]
-    valid = [c for c in checked if c.structure_valid]
-    compared = [c for c in valid if c.unique is not None]
-    unique = [c for c in compared if c.unique]
-    looked_up = [c for c in unique if c.novel is not None]
-    novel = sum(bool(c.novel) for c in looked_up)
-    composition_valid = sum(bool(c.composition_valid) for c in checked)
-    return [
-        Rate("generated", num, num, "generated"),
-        Rate("structurally valid", len(valid), len(checked), "generated"),
-        Rate("composition valid", composition_valid, len(checked), "generated"),
-        Rate("unique", len(unique), len(compared), "structurally valid"),
-        Rate("novel", novel, len(looked_up), "unique"),
-        *_energy_counts(crystals),
-    ]
+    def __init__(self, rows: Iterable[Verdicts]) -> None:
+        self.crystals: Counter[str] = Counter()
+        self.molecules: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
+        self.potential = self.engine = ""
+        for row in rows:
+            if row["kind"] == "molecule":
+                self.molecules.update(_molecule(row))
+                continue
+            self.crystals.update(_crystal(row))
+            if "outcome" in row:
+                self.outcomes[row["outcome"]] += 1
+                self.potential = row["potential"] or self.potential
+            self.engine = row.get("dft_engine", self.engine)
+
+    @property
+    def num_crystals(self) -> int:
+        """Crystals so far, readable or not."""
+        return self.crystals["generated"]
+
+    @property
+    def num_molecules(self) -> int:
+        """Molecules so far."""
+        return self.molecules["generated"]
+
+    def crystal_funnel(self) -> list[Rate]:
+        """Counts from generated to DFT.
+
+        A total counts the rows that have this verdict: in an unfinished campaign fewer than there
+        are.
+        """
+        n = self.crystals
+        rates = [
+            Rate("generated", n["generated"], n["generated"], "generated"),
+            Rate("structurally valid", n["valid"], n["generated"], "generated"),
+            Rate("composition valid", n["composition"], n["generated"], "generated"),
+            Rate("unique", n["unique"], n["valid"], "structurally valid"),
+            Rate("novel", n["novel"], n["unique"], "unique"),
+        ]
+        if n["judged"]:
+            rates.append(Rate("pre-filtered", n["passed"], n["judged"], "novel"))
+        if n["relaxations"]:
+            rates += self._energy_rates(n)
+        if n["dft"]:
+            text = f"DFT formation energy by {self.engine}"
+            rates.append(Rate(text, n["dft_energy"], n["dft"], "sent to DFT"))
+            text = f"E hull {limit_text(METASTABLE)} by {self.engine}"
+            rates.append(Rate(text, n["dft_metastable"], n["dft"], "sent to DFT"))
+        return rates
+
+    def _energy_rates(self, n: Counter[str]) -> list[Rate]:
+        of = "pre-filtered" if n["judged"] else "novel"
+        by = f"by {self.potential}"
+        metastable = f"E hull {limit_text(METASTABLE)}"
+        return [
+            Rate(f"relaxed with {self.potential}", n["relaxed"], n["relaxations"], of),
+            Rate("converged", n["converged"], n["relaxed"], "relaxed"),
+            # Without a reference for an element there is no place on the hull: relaxed, not stable.
+            Rate(f"{metastable} {by}", n["metastable"], n["relaxed"], "relaxed"),
+            Rate(f"E hull {limit_text(STABLE)} {by}", n["stable"], n["relaxed"], "relaxed"),
+            # What is relaxed is unique and novel.
+            Rate(f"{metastable}, unique, novel", n["metastable"], n["settled"], "generated"),
+        ]
+
+    def molecule_funnel(self) -> list[Rate]:
+        """Counts from generated to novel."""
+        n = self.molecules
+        num = n["generated"]
+        return [
+            Rate("generated", num, num, "generated"),
+            Rate("connected", n["connected"], num, "generated"),
+            Rate("valid (RDKit)", n["rdkit_valid"], num, "generated"),
+            Rate("valid (strict)", n["strict_valid"], num, "generated"),
+            Rate("PoseBusters, all checks", n["posebusters"], num, "generated"),
+            Rate("unique", n["unique"], n["compared"], "valid (RDKit)"),
+            Rate("novel", n["novel"], n["unique"], "unique"),
+        ]
 
 
-def _energy_counts(crystals: Sequence[Crystal]) -> list[Rate]:
-    """Counts that need a potential; none if nothing was relaxed."""
-    results = [c.relaxation for c in crystals if c.relaxation is not None]
-    if not results:
-        return []
-    potential = results[0].potential
-    with_energy = sum(not result.failed for result in results)
-    converged = sum(result.converged for result in results)
-    placed = [c for c in crystals if c.energy_above_hull is not None]
-    metastable = [c for c in placed if is_within(c.energy_above_hull, METASTABLE)]
-    stable = sum(is_within(c.energy_above_hull, STABLE) for c in placed)
-    chosen = sum(bool(c.unique and c.novel) for c in metastable)
-    settled = sum(c.structure_valid is False or c.relaxation is not None for c in crystals)
-    return [
-        Rate(f"relaxed with {potential}", with_energy, len(results), "structurally valid"),
-        Rate("converged", converged, with_energy, "relaxed"),
-        # Without a reference for an element there is no place on the hull: relaxed, not stable.
-        Rate(f"E hull <= {METASTABLE:g} by {potential}", len(metastable), with_energy, "relaxed"),
-        Rate(f"E hull <= {STABLE:g} by {potential}", stable, with_energy, "relaxed"),
-        Rate(f"E hull <= {METASTABLE:g}, unique, novel", chosen, settled, "generated"),
-    ]
+def _crystal(row: Verdicts) -> list[str]:
+    energy = row.get("energy_above_hull")
+    dft_energy = row.get("dft_energy_above_hull")
+    flags = {
+        "generated": True,
+        "valid": row.get("structure_valid"),
+        "composition": row.get("composition_valid"),
+        "unique": row.get("unique"),
+        "novel": row.get("novel"),
+        "judged": "prefiltered" in row,
+        "passed": row.get("prefiltered"),
+        "relaxations": "outcome" in row,
+        "relaxed": row.get("relaxed"),
+        "converged": row.get("converged"),
+        "metastable": is_within(energy, METASTABLE),
+        "stable": is_within(energy, STABLE),
+        "settled": row["stage"] == DONE,
+        "unplaced": "hull_problem" in row,
+        "dft": "dft_outcome" in row,
+        "dft_energy": "dft_formation_energy_per_atom" in row,
+        "dft_metastable": is_within(dft_energy, METASTABLE),
+        "quarantined": row.get("quarantined"),
+        "unreadable": "problem" in row,
+    }
+    return [name for name, flag in flags.items() if flag]
 
 
-def molecule_funnel(molecules: Sequence[MoleculeRecord]) -> list[Rate]:
-    """Counts from generated to novel; totals as for crystals."""
-    num = len(molecules)
-    reports = [m.report for m in molecules if m.report is not None]
-    checked = len(reports)
-    compared = [m for m in molecules if m.unique is not None]
-    unique = [m for m in compared if m.unique]
-    looked_up = [m for m in unique if m.novel is not None]
-    busted = sum(bool(r.posebusters) and all((r.posebusters or {}).values()) for r in reports)
-    return [
-        Rate("generated", num, num, "generated"),
-        Rate("connected", sum(r.connected for r in reports), checked, "generated"),
-        Rate("valid (RDKit)", sum(r.rdkit_valid for r in reports), checked, "generated"),
-        Rate("valid (strict)", sum(r.strict_valid for r in reports), checked, "generated"),
-        Rate("PoseBusters, all checks", busted, checked, "generated"),
-        Rate("unique", len(unique), len(compared), "valid (RDKit)"),
-        Rate("novel", sum(bool(m.novel) for m in looked_up), len(looked_up), "unique"),
-    ]
+def _molecule(row: Verdicts) -> list[str]:
+    names = ("connected", "rdkit_valid", "strict_valid", "posebusters", "unique", "novel")
+    found = [name for name in names if row.get(name)]
+    return ["generated", *(["compared"] if "unique" in row else []), *found]

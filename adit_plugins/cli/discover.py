@@ -10,16 +10,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from adit_plugins.cli.options import KINDS, check_device, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
-    from adit_plugins.campaign import Campaign
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.samples import Sample
+    from adit_plugins.campaign import Campaign, GeneratorSource
+    from adit_plugins.campaign.sources import Source
 
 DEFAULT_NUM = 64  # of each kind
+MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N: the part I, from 0, of N parts."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (I, N)."""
+        if isinstance(value, tuple):
+            return value
+        first, slash, second = str(value).partition("/")
+        if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
+            self.fail(f"{value!r} is not I/N with I from 0 to N-1, such as 0/4.", param, ctx)
+        return int(first), int(second)
 
 
 @click.command()
@@ -29,6 +47,7 @@ DEFAULT_NUM = 64  # of each kind
     type=click.IntRange(min=1),
     help="Samples of each kind, or the first structures of FILE. [default: 64, or all of FILE]",
 )
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind. [default: both]")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -37,6 +56,12 @@ DEFAULT_NUM = 64  # of each kind
     metavar="DIR",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in DIR.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the campaign in DIR, with its settings.",
+)
 @click.option("--relaxer", default="chgnet", show_default=True, help="Potential; see adit doctor.")
 @click.option("--no-relax", is_flag=True, help="Only generate and check.")
 @click.option(
@@ -53,107 +78,184 @@ DEFAULT_NUM = 64  # of each kind
     show_default=True,
     help="Relaxation steps a crystal; what has not converged by then is marked.",
 )
+@click.option("--prefilter", metavar="NAME", help="A cheaper potential that relaxes first.")
+@click.option("--prefilter-steps", type=click.IntRange(min=0), default=50, show_default=True)
+@click.option(
+    "--prefilter-limit",
+    type=click.FloatRange(min=0),
+    default=0.5,
+    show_default=True,
+    help="eV/atom above the hull by the pre-filter; what lies higher is not relaxed again.",
+)
+@click.option("--shard", type=Shard(), help="Only part I of N, for one of N machines; adit merge.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
+@click.option(
+    "--executor",
+    default="processes",
+    show_default=True,
+    help="serial, processes, parsl, or parsl:FILE.py with a Parsl config.",
+)
+@click.option(
+    "--chunk-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Crystals sent to a worker at once: what a crash can cost.",
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds a crystal, whatever the potential does.",
+)
 @sampling_options
 @click.pass_context
 def discover(
     ctx: click.Context,
     file: Path | None,
     num: int | None,
+    kind: str | None,
     out: Path,
     overwrite: bool,
+    resume: Path | None,
     relaxer: str,
     no_relax: bool,
     fmax: float,
     max_steps: int,
+    prefilter: str | None,
+    prefilter_steps: int,
+    prefilter_limit: float,
+    shard: tuple[int, int] | None,
     workers: int | None,
+    executor: str,
+    chunk_size: int,
+    time_limit: float,
     **recipe: Any,
 ) -> None:
-    """Generate crystals and molecules, check, relax and rank them; files go to DIR.
+    """Generate crystals and molecules, check, relax and rank them; everything goes to DIR.
 
-    With FILE, any structure file that ASE reads, its structures are taken instead of fresh ones.
-    Ctrl-C keeps what was finished.
+    With FILE, any file or folder of structures, its structures are taken instead of fresh ones.
+    Ctrl-C keeps what was finished, and so does a crash: --resume DIR goes on from there.
     """
-    from adit_plugins.campaign import Campaign, Settings
+    from adit_plugins.campaign import Campaign, Resources, Settings
 
-    check_folder(out, overwrite)
-    campaign = Campaign(Settings(None if no_relax else relaxer, fmax, max_steps, workers))
-    check_relaxer(campaign.settings.relaxer)
-    if file is not None:
-        for sample in read_samples(file)[:num]:
-            campaign.add(sample)
-        recipe = {"file": file.name}
-        generators: list[ADiTGenerator] = []
+    means = Resources(executor, workers, chunk_size, time_limit=time_limit)
+    if resume is not None:
+        _check_resume(ctx)
+        campaign = Campaign.open(resume, resources=means)
     else:
-        generators = make_generators(recipe)
-        recipe["num"] = num or DEFAULT_NUM
-    try:
-        run(campaign, generators, num or DEFAULT_NUM)
-    except Exception:
-        if campaign.crystals or campaign.molecules:  # hours of work may precede a late failure
-            campaign.interrupted = True
-            finish(campaign, out, recipe)
-        raise
-    finish(campaign, out, recipe)
+        settings = Settings(
+            None if no_relax else relaxer, fmax, max_steps,
+            prefilter, prefilter_steps, prefilter_limit,
+        )  # fmt: skip
+        check_relaxer(prefilter)
+        check_relaxer(settings.relaxer)
+        folder = shard_folder(out, shard)
+        check_folder(folder, out, overwrite)
+        source = make_source(file, num, (kind,) if kind else KINDS, recipe)
+        folder.mkdir(parents=True, exist_ok=True)
+        if overwrite:
+            remove_campaign(folder)
+        campaign = Campaign.create(folder, source, settings, means, shard or (0, 1))
+    with campaign:
+        run(campaign)
     if campaign.interrupted:
         ctx.exit(130)
 
 
-def make_generators(recipe: dict[str, Any]) -> list[ADiTGenerator]:
-    """One generator a kind, with its weights loaded.
+def _check_resume(ctx: click.Context) -> None:
+    """Refuse options that a campaign has had from its beginning.
+
+    Raises:
+        UsageError: see above.
+    """
+    given = [
+        name for name in ctx.params
+        if name not in MEANS and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if given:
+        names = ", ".join("FILE" if name == "file" else _option(name) for name in given)
+        allowed = ", ".join(_option(name) for name in MEANS[1:])
+        raise click.UsageError(
+            f"--resume takes the campaign's own settings, not {names}. Allowed: {allowed}."
+        )
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def make_source(
+    file: Path | None, num: int | None, kinds: tuple[str, ...], recipe: dict[str, Any]
+) -> Source:
+    """The structures of a file, or one generator a kind with its weights loaded.
+
+    Raises:
+        ValueError: unreadable file; unknown device, missing or damaged weights, an impossible
+            setting.
+    """
+    from adit_plugins.campaign import FileSource
+
+    if file is not None:
+        return FileSource(file, num)
+    return make_generators(kinds, num or DEFAULT_NUM, recipe)
+
+
+def make_generators(kinds: tuple[str, ...], num: int, recipe: dict[str, Any]) -> GeneratorSource:
+    """One generator a kind; missing or damaged weights are found before anything is touched.
 
     Raises:
         ValueError: unknown device, missing or damaged weights, an impossible setting.
     """
+    from adit_plugins.campaign import GeneratorSource
     from adit_plugins.generator import ADiTGenerator
 
     check_device(recipe["device"])
-    generators = [ADiTGenerator(kind=kind, **recipe) for kind in KINDS]  # type: ignore[arg-type]
-    _ = generators[0].model  # missing or damaged weights are found before anything is touched
-    return generators
+    generators = [ADiTGenerator(kind=kind, **recipe) for kind in kinds]  # type: ignore[arg-type]
+    return GeneratorSource(generators, num)
 
 
-def run(campaign: Campaign, generators: list[ADiTGenerator], num: int) -> None:
-    """Run the stages; Ctrl-C ends them early and leaves the records as far as they came.
+def run(campaign: Campaign) -> None:
+    """Run a campaign, write its files and print its tables.
 
     Raises:
         RelaxerError: the potential cannot be loaded, or no worker can start.
+        StoreError: the store cannot be written any more.
         ValueError: the model cannot follow the recipe.
     """
-    with progress() as report, warnings.catch_warnings():
-        # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
-        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
-        try:
-            for generator in generators:
-                campaign.generate(generator, num, report)
-            campaign.screen(report)
-            campaign.relax(report)
-        except KeyboardInterrupt:
+    try:
+        with progress() as report, warnings.catch_warnings():
+            # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
+            warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+            campaign.run(report)
+    except Exception:
+        if len(campaign.store):  # hours of work may precede a late failure
             campaign.interrupted = True
-        finally:
-            campaign.rank()
+            finish(campaign)
+        raise
+    finish(campaign)
 
 
-def finish(campaign: Campaign, out: Path, recipe: dict[str, Any]) -> None:
+def finish(campaign: Campaign) -> None:
     """Write the files and print the tables."""
     from rich.console import Console
 
     from adit_plugins.campaign.files import write_files
     from adit_plugins.campaign.report import print_tables
 
-    if campaign.interrupted and not (campaign.crystals or campaign.molecules):
-        click.echo("Interrupted: nothing was finished, nothing was written.", err=True)
+    num, folder = len(campaign.store), campaign.folder
+    go_on = f"adit discover --resume {folder} goes on."
+    if campaign.interrupted and not num:
+        click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
         return
     with _no_interruption():
-        out.mkdir(exist_ok=True)
-        write_files(campaign, out, recipe)
-    print_tables(campaign, Console())
-    num = len(campaign.crystals) + len(campaign.molecules)
+        write_files(campaign)
+    print_tables(campaign.store, Console())
     if campaign.interrupted:
-        click.echo(f"Interrupted: the {num} finished structures are in {out}/.", err=True)
+        click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
     else:
-        seconds = sum(campaign.seconds.values())
-        click.echo(f"{num} structures in {out}/ ({seconds:.0f} s).")
+        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
 
 
 @contextmanager
@@ -166,26 +268,55 @@ def _no_interruption() -> Iterator[None]:
         signal.signal(signal.SIGINT, previous)
 
 
-def check_folder(out: Path, overwrite: bool) -> None:
+def shard_folder(out: Path, shard: tuple[int, int] | None) -> Path:
+    """Return the folder of a shard: each has its own store, so that none waits for another."""
+    return out if shard is None else out / f"shard-{shard[0]}-of-{shard[1]}"
+
+
+def check_folder(folder: Path, out: Path, overwrite: bool) -> None:
     """Refuse a folder that cannot be written, or that holds anything but results to replace.
+
+    Args:
+        folder: of the campaign.
+        out: the same, or that of all shards.
+        overwrite: results may be replaced.
 
     Raises:
         ValueError: see above; the message says what to do.
     """
     from adit_plugins.campaign.files import is_results
+    from adit_plugins.campaign.store import LOCK, has_store
     from adit_plugins.writers import check_output
 
-    if out.is_dir() and any(out.iterdir()):
-        if not is_results(out):
+    if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):
+        if not (is_results(folder) or has_store(folder)):
             raise ValueError(
-                f"{out} is not empty and holds no results of adit discover. Choose another --out."
+                f"{folder} is not empty and holds no results of adit discover. Choose another "
+                "--out."
             )
         if not overwrite:
-            raise ValueError(f"{out} holds results. Pass --overwrite, or choose another --out.")
-    elif out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file. Choose another --out.")
+            raise ValueError(
+                f"{folder} holds results. Go on with --resume {folder}, replace them with "
+                "--overwrite, or choose another --out."
+            )
+    for place in (out, folder):
+        if place.exists() and not place.is_dir():
+            raise ValueError(f"{place} is a file. Choose another --out.")
     # As a file name in the folder, or in its parent where the folder has yet to be made.
     check_output((out if out.is_dir() else out.parent) / "crystals.extxyz")
+
+
+def remove_campaign(folder: Path) -> None:
+    """Remove the store and the files of an earlier campaign.
+
+    Raises:
+        StoreError: a driver is at work there.
+    """
+    from adit_plugins.campaign.files import remove_results
+    from adit_plugins.campaign.store import remove_store
+
+    remove_store(folder)
+    remove_results(folder)
 
 
 def check_relaxer(name: str | None) -> None:
@@ -199,23 +330,3 @@ def check_relaxer(name: str | None) -> None:
 
     if name is not None:
         find_relaxer(name)
-
-
-def read_samples(file: Path) -> list[Sample]:
-    """Structures of a file as samples; those without an id get `FILE/number`.
-
-    Raises:
-        ValueError: the file or one of its structures cannot be read.
-    """
-    from adit_plugins.samples import Sample
-    from adit_plugins.writers import read_structures
-
-    samples = []
-    for i, atoms in enumerate(read_structures(file)):
-        try:
-            sample = Sample.from_ase(atoms)
-        except ValueError as error:
-            raise ValueError(f"{file}, structure {i}: {error}") from error
-        sample.provenance.setdefault("id", f"{file.name}/{i}")
-        samples.append(sample)
-    return samples

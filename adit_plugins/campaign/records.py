@@ -1,0 +1,184 @@
+"""Verdicts as rows of the store: columns to select by, data to keep, and the way back."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from adit_plugins.campaign.duplicates import smiles_column
+from adit_plugins.campaign.jobs import Killer
+from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX, Settings
+from adit_plugins.campaign.sources import Entry
+from adit_plugins.campaign.store import Row
+from adit_plugins.campaign.work import Placed, Screened
+from adit_plugins.metrics.stability import is_within
+from adit_plugins.molecules import MoleculeReport
+from adit_plugins.relax_results import RelaxResult, kind_of
+from adit_plugins.samples import KEY, Sample
+
+if TYPE_CHECKING:
+    from ase.db.row import AtomsRow
+
+# The columns that say how far a crystal came; a shard's and an uninterrupted run's are the same.
+_COLUMNS = {"checkpoint": "checkpoint", "seed": "seed", "sample_index": "index"}
+
+
+def _new(entry: Entry) -> Row:
+    provenance = {} if entry.sample is None else dict(entry.sample.provenance)
+    provenance.setdefault("id", entry.name)
+    columns = {column: provenance.get(key) for column, key in _COLUMNS.items()}
+    if "checkpoint_hash" in provenance:
+        columns["checkpoint_hash"] = f"hash:{provenance['checkpoint_hash']}"
+    columns |= {
+        "number": entry.number,
+        "sample_id": str(provenance["id"]),
+        "kind": entry.kind,
+        "stage": DONE,
+    }
+    atoms = Atoms() if entry.sample is None else entry.sample.to_ase()
+    atoms.info.clear()  # the provenance goes into the data
+    generated = {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions,
+        "cell": atoms.cell.array,
+    }
+    data = {KEY: provenance, "generated": generated}
+    return Row(atoms, columns, data)
+
+
+def name_of(entry: Entry) -> str:
+    """Return the id that the row of an entry gets."""
+    return str(_new(entry).data[KEY]["id"])
+
+
+def unreadable_row(entry: Entry) -> Row:
+    """A structure that cannot be read is invalid."""
+    row = _new(entry)
+    row.columns |= {"structure_valid": False, "composition_valid": False}
+    row.columns["problem"] = entry.problem
+    return row
+
+
+def crystal_row(
+    entry: Entry, screened: Screened | Killer, duplicate_of: str | None, settings: Settings
+) -> Row:
+    """A screened crystal; it waits for relaxation if it is valid, unique and novel."""
+    if isinstance(screened, Killer):
+        row = unreadable_row(entry)
+        row.columns |= {"quarantined": True, "problem": f"quarantined: {screened.reason}"}
+        return row
+    row = _new(entry)
+    row.columns |= {
+        "structure_valid": screened.structure_valid,
+        "composition_valid": screened.composition_valid,
+        "min_distance": screened.min_distance,
+        "composition": screened.composition,
+    }
+    row.data["reduced"] = screened.reduced
+    if screened.structure_valid:
+        unique = duplicate_of is None
+        row.columns |= {"unique": unique, "duplicate_of": duplicate_of}
+        if unique:
+            row.columns["novel"] = screened.novel
+        if unique and screened.novel:
+            row.columns["stage"] = settings.first_stage
+    return row
+
+
+def molecule_row(
+    entry: Entry, report: MoleculeReport, duplicate_of: str | None, novel: bool | None
+) -> Row:
+    """A checked molecule."""
+    row = _new(entry)
+    busters = report.posebusters
+    row.columns |= {
+        "rdkit_valid": report.rdkit_valid,
+        "connected": report.connected,
+        "strict_valid": report.strict_valid,
+        "posebusters": bool(busters) and all((busters or {}).values()),
+        "smiles": None if report.smiles is None else smiles_column(report.smiles),
+        "problem": report.reason or None,
+    }
+    if report.smiles:
+        row.columns |= {"unique": duplicate_of is None, "duplicate_of": duplicate_of}
+        if duplicate_of is None:
+            row.columns["novel"] = novel
+    row.data["report"] = dataclasses.asdict(report)
+    return row
+
+
+def relaxed_row(stage: str, atoms: Atoms, answer: Placed | Killer, settings: Settings) -> Row:
+    """What a row becomes after the pre-filter or the relaxation."""
+    if isinstance(answer, Killer):
+        name = (settings.prefilter if stage == PREFILTER else settings.relaxer) or ""
+        reason = f"quarantined: {answer.reason}"
+        answer = Placed(RelaxResult.failure(atoms.copy(), reason, name))
+        quarantined = True
+    else:
+        quarantined = False
+    row = _prefiltered(answer, settings) if stage == PREFILTER else _relaxed(answer)
+    if quarantined:
+        row.columns["quarantined"] = True
+    return row
+
+
+def _prefiltered(answer: Placed, settings: Settings) -> Row:
+    """A structure that the pre-filter cannot judge goes on: it is there to save time."""
+    energy = None if answer.hull is None else answer.hull.energy_above_hull
+    judged = energy is not None
+    passed = not judged or is_within(energy, settings.prefilter_limit)
+    atoms = answer.result.atoms.copy()
+    columns = {
+        "prefiltered": passed,
+        "prefilter_energy_above_hull": energy,
+        "stage": RELAX if passed else DONE,
+    }
+    data = {"prefilter": answer.result.as_record()}
+    if passed:
+        return Row(atoms, columns, data)
+    return Row(answer.result.atoms, columns, data)
+
+
+def _relaxed(answer: Placed) -> Row:
+    result, hull = answer.result, answer.hull
+    columns: dict[str, Any] = {
+        "stage": DONE,
+        "relaxed": not result.failed,
+        "converged": result.converged,
+        "outcome": kind_of(result.reason),
+        "potential": result.potential,
+        "num_steps": result.num_steps,
+        "relax_seconds": result.seconds,
+        "formation_energy_per_atom": answer.formation_energy_per_atom,
+        "hull_problem": answer.hull_problem or None,
+    }
+    if hull is not None:
+        columns |= {
+            "energy_above_hull": hull.energy_above_hull,
+            "metastable_probability": hull.metastable_probability,
+        }
+    data = {
+        "relaxation": result.as_record(),
+        "hull": None if hull is None else dataclasses.asdict(hull),
+    }
+    return Row(result.atoms, columns, data)
+
+
+def generated_sample(row: AtomsRow) -> Sample | None:
+    """Return the structure as it was generated; None if it could not be read."""
+    content, provenance = row.data["generated"], row.data[KEY]
+    if not len(content["numbers"]):
+        return None
+    lattice = np.asarray(content["cell"]) if row["kind"] == "crystal" else None
+    numbers = np.asarray(content["numbers"])
+    return Sample(row["kind"], numbers, np.asarray(content["positions"]), lattice, dict(provenance))
+
+
+def current_atoms(row: AtomsRow) -> Atoms:
+    """Return the structure of a row, relaxed if it was, with its energy and provenance."""
+    atoms: Atoms = row.toatoms()
+    atoms.info = {KEY: dict(row.data[KEY])}
+    return atoms

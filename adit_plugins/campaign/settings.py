@@ -1,0 +1,81 @@
+"""What a campaign does with its structures, and with which means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the verdicts; kept in the store, the same for the whole campaign.
+
+    Attributes:
+        relaxer: name in the entry-point group `adit.relaxers`; None relaxes nothing.
+        fmax: force limit, eV/angstrom.
+        max_steps: optimiser steps a structure.
+        prefilter: a cheaper relaxer that goes first; None for no such stage.
+        prefilter_steps: its optimiser steps.
+        prefilter_limit: eV/atom above the hull by the pre-filter; what lies higher is left there.
+
+    Raises:
+        ValueError: a limit is out of range.
+    """
+
+    relaxer: str | None = "chgnet"
+    fmax: float = 0.05
+    max_steps: int = 100
+    prefilter: str | None = None
+    prefilter_steps: int = 50
+    prefilter_limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        from adit_plugins.relax import check_limits
+
+        check_limits(self.fmax, self.max_steps, None)
+        check_limits(self.fmax, self.prefilter_steps, None)
+        if not self.prefilter_limit >= 0:
+            raise ValueError(f"prefilter_limit={self.prefilter_limit} must be at least 0")
+        if self.prefilter is not None and self.relaxer is None:
+            raise ValueError("a pre-filter needs a relaxer to filter for; drop --no-relax")
+
+    @property
+    def first_stage(self) -> str:
+        """Where a valid, unique and novel crystal goes."""
+        if self.relaxer is None:
+            return DONE
+        return RELAX if self.prefilter is None else PREFILTER
+
+
+# Stages that a row of the store waits for.
+PREFILTER, RELAX, DONE = "prefilter", "relax", "done"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the work is done with; changes no verdict, and may change between two runs.
+
+    Attributes:
+        executor: name in the entry-point group `adit.executors`, with its argument after a colon.
+        workers: processes; None for one a core, 0 for none (everything in this process).
+        chunk_size: structures sent to a worker at once, and written in one transaction.
+        block_size: structures taken from the source at once.
+        time_limit: seconds a structure may keep a worker process.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    executor: str = "processes"
+    workers: int | None = None
+    chunk_size: int = 8
+    block_size: int = 64
+    time_limit: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers={self.workers} must be at least 0")
+        if min(self.chunk_size, self.block_size) < 1 or not self.time_limit > 0:
+            raise ValueError(
+                f"chunk_size={self.chunk_size} and block_size={self.block_size} must be at least "
+                f"1, time_limit={self.time_limit} above 0"
+            )

@@ -1,0 +1,191 @@
+"""Where structures come from, as numbered streams that can be taken up at any number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from adit_plugins.samples import Convertible, Sample, to_sample
+
+if TYPE_CHECKING:
+    from adit_plugins.generator import ADiTGenerator
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A structure with its number, or the reason why there is none.
+
+    Attributes:
+        number: its place in the source, from 0.
+        name: its id where it brings none along.
+        sample: None if it cannot be read.
+        problem: why not.
+    """
+
+    number: int
+    name: str
+    sample: Sample | None
+    problem: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`"crystal"` or `"molecule"`; what cannot be read counts as a crystal."""
+        return "crystal" if self.sample is None else self.sample.kind
+
+
+class Source(Protocol):
+    """A stream of structures.
+
+    Attributes:
+        recipe: plain JSON, from which `source_of` makes it again; kept in the store.
+        parts: ranges of numbers; shards take their share of each.
+    """
+
+    recipe: dict[str, Any]
+    parts: list[range]
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        """Yield the structures `start` to `stop - 1`, within one part."""
+        ...
+
+
+class GeneratorSource:
+    """Fresh samples: `num` of each generator, one after the other."""
+
+    def __init__(self, generators: Sequence[ADiTGenerator], num: int) -> None:
+        self.generators, self.num = list(generators), num
+        self.parts = [range(k * num, (k + 1) * num) for k in range(len(self.generators))]
+        self.recipe = {
+            "generators": [generator.as_dict() for generator in self.generators],
+            "checkpoint_hash": self.generators[0].model.hash,
+            "num": num,
+        }
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        """See `Source`."""
+        part, index = divmod(start, self.num)
+        samples = self.generators[part].stream(stop - start, start=index)
+        for number, sample in enumerate(samples, start):
+            yield Entry(number, sample.id, sample)
+
+
+class FileSource:
+    """The structures of a file or folder of any generator; damaged ones count as invalid.
+
+    Raises:
+        InputError: there is none, or nothing of it can be read.
+    """
+
+    def __init__(self, path: Path, num: int | None = None, digest: str | None = None) -> None:
+        from adit_plugins.readers import InputError, iter_entries
+
+        self.path = path
+        entries = islice(iter_entries(path), num)
+        total, readable, problem = 0, 0, "it holds no structures"
+        for entry in entries:  # once through, so that progress and shards know the end
+            total += 1
+            readable += entry.atoms is not None
+            problem = entry.reason or problem
+        if not readable:
+            raise InputError(f"Cannot read {path}: {problem}.")
+        self.parts = [range(total)]
+        found = _digest(path)
+        if digest is not None and found != digest:
+            raise InputError(
+                f"{path} is not the file that this campaign began with. Put that one back, or "
+                "begin another campaign with another --out."
+            )
+        self.recipe = {"file": str(path.resolve()), "num": num, "sha256": found}
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        """See `Source`."""
+        from adit_plugins.readers import iter_entries
+
+        for number, entry in enumerate(islice(iter_entries(self.path), start, stop), start):
+            name = f"{self.path.name}/{number}"
+            if entry.atoms is None:
+                yield Entry(number, name, None, entry.reason)
+            else:
+                yield _entry(number, name, entry.atoms)
+
+
+class StructuresSource:
+    """Structures from Python: `make(start)` gives those from `start` on.
+
+    A campaign over them is continued with the same source given again.
+    """
+
+    def __init__(self, make: Callable[[int], Iterable[Convertible]], total: int) -> None:
+        self._make = make
+        self.parts = [range(total)]
+        self.recipe: dict[str, Any] = {"structures": total}
+
+    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+        """See `Source`."""
+        for number, structure in enumerate(islice(self._make(start), stop - start), start):
+            yield _entry(number, f"structure/{number}", structure)
+
+
+def _entry(number: int, name: str, structure: Convertible) -> Entry:
+    try:
+        return Entry(number, name, to_sample(structure))
+    except (TypeError, ValueError) as error:
+        return Entry(number, name, None, str(error))
+
+
+def source_of(recipe: dict[str, Any]) -> Source:
+    """Make a source again from its recipe.
+
+    Raises:
+        ValueError: the file or the weights are not those of the recipe any more.
+    """
+    if "file" in recipe:
+        return FileSource(Path(recipe["file"]), recipe["num"], recipe["sha256"])
+    if "generators" not in recipe:
+        raise ValueError("This campaign was made in Python; continue it there, with its source.")
+    from adit_plugins.generator import ADiTGenerator
+
+    generators = [
+        cast(ADiTGenerator, ADiTGenerator.from_dict(each)) for each in recipe["generators"]
+    ]
+    source = GeneratorSource(generators, recipe["num"])
+    if source.recipe["checkpoint_hash"] != recipe["checkpoint_hash"]:
+        raise ValueError(
+            f"The checkpoint {generators[0].model.name!r} has other weights "
+            f"({source.recipe['checkpoint_hash']}) than this campaign began with "
+            f"({recipe['checkpoint_hash']}). Put those back, or begin with another --out."
+        )
+    return source
+
+
+def shard_ranges(parts: Sequence[range], shard: tuple[int, int]) -> list[range]:
+    """Return the contiguous share of each part that belongs to shard `i` of `n`.
+
+    Raises:
+        ValueError: there is no such shard.
+    """
+    i, n = shard
+    if not 0 <= i < n:
+        raise ValueError(f"No shard {i} of {n}: they count from 0 to {n - 1}.")
+    return [part[len(part) * i // n : len(part) * (i + 1) // n] for part in parts]
+
+
+def entries_after(source: Source, ranges: Sequence[range], last: int | None) -> Iterator[Entry]:
+    """Yield what comes after the number `last` (None: everything)."""
+    for part in ranges:
+        start = part.start if last is None else max(part.start, last + 1)
+        if start < part.stop:
+            yield from source.entries(start, part.stop)
+
+
+def _digest(path: Path) -> str:
+    """Hash a file's content, or the names and sizes of a folder's files."""
+    if path.is_dir():
+        names = sorted(f"{each.name}:{each.stat().st_size}" for each in path.iterdir())
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,345 @@
+"""The campaign's memory: an ASE database that one driver process owns.
+
+`ase db results.db` reads it at any time. ASE's own lock file is not used, since a killed writer
+leaves it behind; what keeps a second driver out is a lock that ends with the process. Rows are
+written many a transaction, so a kill at any moment leaves whole chunks or nothing of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase.db
+from ase import Atoms
+from ase.db.core import str_represents
+from ase.db.row import AtomsRow
+from filelock import FileLock, Timeout
+
+from adit_plugins.outputs import without_nan
+
+STORE = "results.db"
+LOCK, OWNER = ".driver.lock", ".driver.json"
+FORMAT, VERSION = "adit campaign", 1
+PAGE = 500  # rows in memory while all are read
+
+# ASE indexes keys but neither values nor rows: a look-up or an update would take time
+# proportional to the number of rows.
+_SETUP = (
+    "CREATE TABLE adit_claims (id INTEGER PRIMARY KEY, owner TEXT, time REAL)",
+    "CREATE INDEX adit_text ON text_key_values(key, value)",
+    "CREATE INDEX adit_number ON number_key_values(key, value)",
+    *(
+        f"CREATE INDEX adit_{table} ON {table}(id)"
+        for table in ("keys", "text_key_values", "number_key_values", "species")
+    ),
+)
+
+
+class StoreError(ValueError):
+    """The store cannot be opened or written; what it holds is whole."""
+
+
+@dataclass
+class Row:
+    """What is written about a structure.
+
+    Attributes:
+        atoms: generated, or relaxed with energy, forces and stress.
+        columns: verdicts that `ase db` can select by; None is left out.
+        data: everything else.
+    """
+
+    atoms: Atoms
+    columns: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class Store:
+    """The rows of a campaign in `FOLDER/results.db`; open it in a `with`.
+
+    Raises:
+        StoreError: the folder holds none, one of another version, or another driver owns it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / STORE
+        if not self.path.is_file():
+            raise StoreError(f"{folder} holds no campaign (there is no {STORE}).")
+        self._lock = _acquire(folder)
+        try:
+            self._db = ase.db.connect(str(self.path), type="db", use_lock_file=False)
+            self.metadata = self._checked_metadata()
+            # Left by a killed `ase db`; the next one would wait for it forever.
+            self.path.with_name(f"{STORE}.lock").unlink(missing_ok=True)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, folder: Path, metadata: Mapping[str, Any]) -> Store:
+        """Make a store that is complete from the moment it has its name.
+
+        Raises:
+            StoreError: there is one already, or the folder cannot be written.
+        """
+        path, temporary = folder / STORE, folder / f".{STORE}"
+        if path.exists():
+            raise StoreError(f"{path} exists. Continue it with --resume {folder}.")
+        with _explained(folder):
+            for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+                left.unlink(missing_ok=True)  # of a driver that was killed here
+            database = ase.db.connect(str(temporary), type="db", use_lock_file=False)
+            header = {"format": FORMAT, "version": VERSION}
+            database.metadata = without_nan({**metadata, **header})
+            with database:
+                for statement in _SETUP:
+                    database.connection.execute(statement)
+            temporary.replace(path)
+        return cls(folder)
+
+    def _checked_metadata(self) -> dict[str, Any]:
+        with _explained(self.folder):
+            metadata = dict(self._db.metadata)
+        if metadata.get("format") != FORMAT:
+            raise StoreError(f"{self.path} is an ASE database, but not of a campaign.")
+        if metadata.get("version") != VERSION:
+            raise StoreError(
+                f"{self.path} has the layout {metadata.get('version')}, this program writes "
+                f"{VERSION}. Nothing was changed; continue it with the version of adit-plugins "
+                f"that made it ({metadata.get('adit_plugins', 'unknown')}), or choose another "
+                "--out."
+            )
+        return metadata
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let another driver in."""
+        if self._lock.is_locked:
+            (self.folder / OWNER).unlink(missing_ok=True)
+            self._lock.release()  # its file stays: another driver may be about to lock it
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing.
+
+        Raises:
+            StoreError: the disk is full, the folder read-only; nothing was changed.
+        """
+        with _explained(self.folder):
+            try:
+                with self._db:
+                    yield self._db.connection
+            finally:
+                if self._db.connection is not None:  # the commit has failed
+                    self._db.connection.close()
+                    self._db.connection = None
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = sqlite3.connect(self.path, timeout=20)
+        try:
+            with _explained(self.folder):
+                yield connection
+        finally:
+            connection.close()
+
+    def add(self, rows: Iterable[Row]) -> list[int]:
+        """Write new rows and return their ids."""
+        with self._transaction():
+            return [
+                self._db.write(row.atoms, key_value_pairs=_columns(row.columns), data=row.data)
+                for row in rows
+            ]
+
+    def update(self, changes: Mapping[int, Row]) -> None:
+        """Exchange the atoms of rows, add to their columns and data, and end their claims."""
+        with self._transaction() as connection:
+            for row_id, row in changes.items():
+                self._db.update(row_id, row.atoms, data=row.data, **_columns(row.columns))
+            connection.executemany(
+                "DELETE FROM adit_claims WHERE id=?", [(row_id,) for row_id in changes]
+            )
+
+    def claim(self, stage: str, limit: int) -> list[tuple[int, Atoms]]:
+        """Take up to `limit` rows that wait for a stage, first come first served.
+
+        A claim carries its owner and time, and ends with the result (`update`).
+        """
+        query = (
+            "SELECT id FROM text_key_values WHERE key='stage' AND value=? "
+            "AND id NOT IN (SELECT id FROM adit_claims) ORDER BY id LIMIT ?"
+        )
+        with self._reading() as connection:
+            ids = [row[0] for row in connection.execute(query, (stage, limit))]
+        if not ids:
+            return []
+        claims = [(row_id, _owner_text(), time.time()) for row_id in ids]
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO adit_claims VALUES (?, ?, ?)", claims)
+        structures = [(row_id, self.row(row_id).toatoms()) for row_id in ids]
+        for _, atoms in structures:
+            atoms.info = {}  # ASE puts the columns there; workers need none of them
+        return structures
+
+    def claims(self) -> list[tuple[int, str, float]]:
+        """Return what is at work: row, owner (host:process) and time (seconds since 1970)."""
+        with self._reading() as connection:
+            return list(connection.execute("SELECT id, owner, time FROM adit_claims ORDER BY id"))
+
+    def release_claims(self) -> int:
+        """Forget the claims of a driver that is gone; return how many there were."""
+        num = len(self.claims())
+        if num:
+            with self._transaction() as connection:
+                connection.execute("DELETE FROM adit_claims")
+        return num
+
+    def count(self, key: str, value: str | float) -> int:
+        """Return the number of rows with a value in a column."""
+        table = "text_key_values" if isinstance(value, str) else "number_key_values"
+        query = f"SELECT COUNT(*) FROM {table} WHERE key=? AND value=?"  # noqa: S608 (two names)
+        with self._reading() as connection:
+            return int(connection.execute(query, (key, value)).fetchone()[0])
+
+    def find(self, key: str, value: str) -> list[int]:
+        """Return the ids of rows with a text in a column, in order."""
+        query = "SELECT id FROM text_key_values WHERE key=? AND value=? ORDER BY id"
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute(query, (key, value))]
+
+    def largest(self, key: str) -> float | None:
+        """Return the largest number in a column."""
+        query = "SELECT MAX(value) FROM number_key_values WHERE key=?"
+        with self._reading() as connection:
+            value = connection.execute(query, (key,)).fetchone()[0]
+        return None if value is None else float(value)
+
+    def ranked(self, key: str, flag: str) -> list[int]:
+        """Return the ids of rows with a true flag, the lowest number in a column first."""
+        query = (
+            "SELECT a.id FROM number_key_values a JOIN number_key_values b ON a.id = b.id "
+            "WHERE a.key=? AND b.key=? AND b.value=1 ORDER BY a.value, a.id"
+        )
+        with self._reading() as connection:
+            return [row[0] for row in connection.execute(query, (key, flag))]
+
+    def row(self, row_id: int) -> AtomsRow:
+        """Return one row."""
+        with _explained(self.folder):
+            return self._db.get(id=row_id)
+
+    def rows(self) -> Iterator[AtomsRow]:
+        """Yield all rows in order, a page in memory at a time."""
+        last = 0
+        while True:
+            with self._reading() as connection:
+                query = (
+                    "SELECT MAX(id) FROM (SELECT id FROM systems WHERE id>? ORDER BY id LIMIT ?)"
+                )
+                end = connection.execute(query, (last, PAGE)).fetchone()[0]
+            if end is None:
+                return
+            yield from list(self._db.select([("id", ">", last), ("id", "<=", end)]))
+            last = end
+
+    def verdicts(self) -> Iterator[dict[str, Any]]:
+        """Yield the columns of every row in order: all that counting needs."""
+        with self._reading() as connection:
+            for (text,) in connection.execute("SELECT key_value_pairs FROM systems ORDER BY id"):
+                yield json.loads(text)
+
+    def __len__(self) -> int:
+        with self._reading() as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM systems").fetchone()[0])
+
+
+def has_store(folder: Path) -> bool:
+    """Whether a folder holds a campaign's store."""
+    return (folder / STORE).is_file()
+
+
+def remove_store(folder: Path) -> None:
+    """Remove a store, of whatever version.
+
+    Raises:
+        StoreError: a driver is at work there.
+    """
+    lock = _acquire(folder)
+    try:
+        for name in (STORE, f"{STORE}-journal", OWNER):
+            (folder / name).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what has no value; ASE refuses texts that look like numbers, so they get a prefix."""
+    kept = {key: value for key, value in without_nan(columns).items() if value is not None}
+    for key, value in kept.items():
+        if isinstance(value, str) and any(str_represents(value, t) for t in (bool, int, float)):
+            kept[key] = f"text:{value}"
+    return kept
+
+
+def _owner_text() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _acquire(folder: Path) -> FileLock:
+    """Take the lock, which the system frees when this process ends however it may end.
+
+    Raises:
+        StoreError: another driver has it, or the folder cannot be written.
+    """
+    lock = FileLock(folder / LOCK)
+    with _explained(folder):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise StoreError(_taken(folder)) from None
+        owner = {"owner": _owner_text(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
+    return lock
+
+
+def _taken(folder: Path) -> str:
+    who = ""
+    with suppress(OSError, ValueError, KeyError):
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        who = f" ({owner['owner']}, since {owner['since']})"
+    return (
+        f"Another driver is at work in {folder}{who}. Wait for it or end it; several machines "
+        "share a campaign by --shard."
+    )
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Say in one line why a store cannot be used.
+
+    Raises:
+        StoreError: in the place of whatever SQLite and the file system raise.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(
+            f"The store in {folder} cannot be used: {error}. What it holds is whole; see to the "
+            f"disk's space and permissions, then continue with --resume {folder}."
+        ) from error

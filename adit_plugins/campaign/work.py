@@ -1,0 +1,164 @@
+"""What workers do with a chunk of structures; every function answers for each of them, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from adit_plugins.relax_results import RelaxResult
+from adit_plugins.samples import Sample
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+    from adit_plugins.fingerprints import Fingerprints
+    from adit_plugins.hull import Hull, HullResult
+    from adit_plugins.relax import Relaxer
+
+
+@dataclass(frozen=True)
+class Screened:
+    """The verdicts on a crystal that need nothing but itself and the training set.
+
+    Attributes:
+        structure_valid: distances and volume are possible.
+        composition_valid: SMACT finds it neutral.
+        min_distance: angstrom.
+        composition: reduced, such as `"Na1 Cl1"`; only equal ones can be duplicates.
+        novel: not in the training set.
+        reduced: the cell that StructureMatcher compares; None where there is none.
+        problem: what kept the checks from their end.
+    """
+
+    structure_valid: bool = False
+    composition_valid: bool = False
+    min_distance: float | None = None
+    composition: str = ""
+    novel: bool = False
+    reduced: dict[str, Any] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A relaxation and the place on the hull of what came of it.
+
+    Attributes:
+        result: of the relaxer.
+        formation_energy_per_atom: eV/atom.
+        hull: None without an energy, or without references.
+        hull_problem: why there is no place on the hull.
+    """
+
+    result: RelaxResult
+    formation_energy_per_atom: float | None = None
+    hull: HullResult | None = None
+    hull_problem: str = ""
+
+
+def screen(samples: Sequence[Sample]) -> list[Screened]:
+    """Check crystals: validity, novelty, and the cell for the search for duplicates."""
+    return [_screen_one(sample) for sample in samples]
+
+
+def _screen_one(sample: Sample) -> Screened:
+    from adit_plugins.matching import reduce_cell
+    from adit_plugins.validity import (
+        is_composition_valid,
+        is_structure_valid,
+        min_interatomic_distance,
+    )
+
+    structure = cast("Structure", sample.to_pymatgen())
+    valid = is_structure_valid(structure)
+    reduced = reduce_cell(structure) if valid else None
+    return Screened(
+        structure_valid=valid,
+        composition_valid=is_composition_valid(structure.composition),
+        min_distance=min_interatomic_distance(structure),
+        composition=structure.composition.reduced_composition.formula,
+        novel=valid and not _known().contains(structure),
+        reduced=None if reduced is None else pack(reduced),
+    )
+
+
+def pack(structure: Structure) -> dict[str, Any]:
+    """Return a crystal as three arrays, a fifth of its pickle."""
+    return {
+        "lattice": structure.lattice.matrix,
+        "numbers": [int(site.specie.Z) for site in structure],
+        "frac_coords": structure.frac_coords,
+    }
+
+
+def unpack(packed: dict[str, Any] | None) -> Structure | None:
+    """Return the crystal of `pack`."""
+    from pymatgen.core import Structure
+
+    if packed is None:
+        return None
+    return Structure(packed["lattice"], packed["numbers"], packed["frac_coords"])
+
+
+def relax_and_place(
+    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+) -> list[Placed]:
+    """Relax crystals in this process and place them on the hull.
+
+    Raises:
+        RelaxerError: the potential cannot be loaded; nobody else will do better.
+        UnknownPluginError: there is none of that name where this worker runs.
+        MissingExtraError: its package is not installed there.
+    """
+    from adit_plugins.relax import find_relaxer, relax
+
+    factory = find_relaxer(relaxer)
+    budget = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
+    made = _relaxer(relaxer)
+    results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
+    return [place_result(result) for result in results]
+
+
+def place_result(result: RelaxResult) -> Placed:
+    """Formation energy and energy above hull of a relaxed crystal, on the potential's energy."""
+    from adit_plugins.hull_energies import place
+
+    if result.failed:
+        return Placed(result)
+    try:
+        return Placed(result, *place(result, _hull()))
+    except (ValueError, ArithmeticError) as error:  # say, no reference for an element
+        return Placed(result, hull_problem=" ".join(str(error).split()))
+
+
+# A worker makes each of these once.
+
+
+@lru_cache(maxsize=2)  # pre-filter and relaxer
+def _relaxer(name: str) -> Relaxer:
+    from adit_plugins.registry import MissingExtraError, missing_package
+    from adit_plugins.relax import RelaxerError, find_relaxer
+
+    try:
+        return find_relaxer(name)()
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(missing_package("Relaxer", error)) from error
+    except Exception as error:
+        raise RelaxerError(f"The relaxer '{name}' cannot be loaded: {error}") from error
+
+
+@lru_cache(maxsize=1)
+def _hull() -> Hull:
+    from adit_plugins.hull import Hull
+
+    return Hull.load()
+
+
+@lru_cache(maxsize=1)
+def _known() -> Fingerprints:
+    from adit_plugins.fingerprints import Fingerprints
+
+    return Fingerprints.load("crystal")

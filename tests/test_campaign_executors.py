@@ -1,0 +1,190 @@
+"""Workers that die, hang or cannot start: what becomes of their structures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cheap_potential
+import pytest
+from ase import Atoms
+from ase.build import bulk
+
+from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
+from adit_plugins.campaign.executors import (
+    ProcessesExecutor,
+    SerialExecutor,
+    WorkerDiedError,
+    make_executor,
+)
+from adit_plugins.campaign.jobs import Job, Jobs, Killer
+from adit_plugins.registry import UnknownPluginError
+from adit_plugins.relax import RelaxerError
+
+FAST = Settings(relaxer="cheap_potential:make", max_steps=3)
+
+
+def campaign_in(
+    folder: Path, structures: list[Atoms], settings: Settings = FAST, **means: object
+) -> Campaign:
+    source = StructuresSource(lambda start: structures[start:], len(structures))
+    resources = Resources(**{"executor": "serial", "chunk_size": 3, **means})  # type: ignore[arg-type]
+    return Campaign.create(folder, source, settings, resources)
+
+
+def verdicts(campaign: Campaign) -> list[dict[str, object]]:
+    """The table, but for the time that each relaxation took."""
+    rows = list(campaign.store.verdicts())
+    for row in rows:
+        row.pop("relax_seconds", None)
+    return rows
+
+
+def odd(items: list[int]) -> list[int]:
+    """Fails like a lost worker at number 5."""
+    if 5 in items:
+        raise OSError("lost")
+    return [2 * item for item in items]
+
+
+def drain(jobs: Jobs) -> dict[int, object]:
+    found: dict[int, object] = {}
+    while len(jobs):
+        for job, results in jobs.finished():
+            found |= dict(zip(job.keys, results, strict=True))
+    return found
+
+
+class Counting(SerialExecutor):
+    """Remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.seen: list[Sequence[int]] = []
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        self.seen.append(args[0])
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_killer_is_found_by_halves_and_everybody_else_gets_a_result() -> None:
+    executor = Counting()
+    jobs = Jobs(executor)
+    for items in ([1, 2, 3], list(range(4, 12))):
+        jobs.submit(Job("x", odd, items, items))
+    found = drain(jobs)
+    assert found.pop(5) == Killer("OSError: lost")
+    assert found == {item: 2 * item for item in range(1, 12) if item != 5}
+    assert sum(5 in items for items in executor.seen) == 5  # 8 twice, 4, 2, 1
+    assert [5] in executor.seen
+
+
+def test_a_structure_alone_has_two_chances() -> None:
+    executor = Counting()
+    jobs = Jobs(executor)
+    jobs.submit(Job("x", odd, [1], [1]))
+    jobs.submit(Job("x", odd, [5], [5]))
+    assert isinstance(drain(jobs)[5], Killer)
+    assert executor.seen.count([5]) == 2
+
+
+def test_workers_that_always_die_end_the_campaign() -> None:
+    jobs = Jobs(SerialExecutor())
+    for start in range(0, 400, 4):
+        jobs.submit(Job("x", int, [*range(start, start + 4)], [*range(start, start + 4)]))
+    with pytest.raises(RelaxerError, match="whatever they get: TypeError"):
+        drain(jobs)
+
+
+def test_processes_survive_a_death_and_keep_exceptions_apart() -> None:
+    with ProcessesExecutor(2, time_limit=60) as executor:
+        first = executor.submit(os.getpid).result()
+        assert first != os.getpid()
+        dead = [executor.submit(os._exit, 3) for _ in range(2)]
+        with pytest.raises(ValueError, match="invalid literal"):
+            executor.submit(int, "x").result()
+        for future in dead:
+            with pytest.raises(WorkerDiedError):
+                future.result()
+        assert executor.submit(sum, [1, 2]).result() == 3
+
+
+def test_a_worker_killed_while_idle_is_replaced() -> None:
+    with ProcessesExecutor(1, time_limit=60) as executor:
+        pid = executor.submit(os.getpid).result()
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        assert executor.submit(os.getpid).result() != pid
+
+
+def test_a_task_that_takes_too_long_loses_its_worker_only() -> None:
+    with ProcessesExecutor(1, time_limit=0.5) as executor:
+        slow = executor.submit(time.sleep, 1000)
+        with pytest.raises(WorkerDiedError, match=r"no answer in 0\.5 s"):
+            slow.result()
+        assert executor.submit(sum, [1]).result() == 1
+
+
+@pytest.mark.parametrize("spec", ["threads", "serial:4", "processes:4"])
+def test_an_unknown_executor_names_the_known_ones(spec: str) -> None:
+    with pytest.raises((UnknownPluginError, ValueError), match=r"processes|takes no argument"):
+        make_executor(spec, 1, 10.0)
+
+
+@pytest.mark.slow
+def test_structures_that_kill_or_hang_are_quarantined(tmp_path: Path) -> None:
+    salts = cheap_potential.crystals(4)
+    deadly = [bulk("HeO", "rocksalt", a=5.0), bulk("NeO", "rocksalt", a=5.0)]
+    settings = Settings(relaxer="cheap_potential:make_deadly", max_steps=3)
+    with campaign_in(
+        tmp_path, [*salts[:2], *deadly, *salts[2:]], settings,
+        executor="processes", workers=2, time_limit=1.0,
+    ) as campaign:  # fmt: skip
+        campaign.start_seconds = 5.0  # not the minutes that a real potential may load
+        campaign.run()
+        rows = verdicts(campaign)
+        quarantined = [row["number"] for row in rows if row.get("quarantined")]
+        assert quarantined == [2, 3]
+        assert all(str(rows[i]["outcome"]) == "quarantined" for i in (2, 3))
+        assert all(row["relaxed"] for row in rows if row["number"] not in (2, 3))
+        assert {row["stage"] for row in rows} == {"done"}
+
+
+def test_a_worker_that_dies_once_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    structures = cheap_potential.crystals(5)
+    monkeypatch.setenv(cheap_potential.FLAG, str(tmp_path / "flag"))
+    with campaign_in(
+        tmp_path / "a", structures,
+        Settings(relaxer="cheap_potential:make_deadly_once", max_steps=3),
+        executor="processes", workers=1,
+    ) as campaign:  # fmt: skip
+        campaign.run()
+        found = verdicts(campaign)
+    assert (tmp_path / "flag").exists()
+    with campaign_in(tmp_path / "b", structures) as campaign:
+        campaign.run()
+        assert verdicts(campaign) == found
+
+
+def test_a_relaxer_that_cannot_be_made_is_said_once(tmp_path: Path) -> None:
+    settings = Settings(relaxer="cheap_potential:make_broken")
+    with campaign_in(
+        tmp_path, cheap_potential.crystals(3), settings, executor="processes", workers=1
+    ) as campaign:
+        with pytest.raises(RelaxerError, match="no such weights"):
+            campaign.run()
+        assert len(campaign.store) == 3  # what was checked stays
+
+
+def test_an_executor_of_the_standard_library_fits(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1) as pool:
+        jobs = Jobs(pool)
+        jobs.submit(Job("x", odd, [1, 2], [1, 2]))
+        assert drain(jobs) == {1: 2, 2: 4}
