@@ -117,7 +117,7 @@ def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     structures = [unknown, magnesia, SALT, collided(), molecule("H2O")]
     with begin(tmp_path_factory.mktemp("results"), structures, relaxer="chgnet") as campaign:
         campaign.run()
-        write_files(campaign)
+        write_files(campaign.store, campaign.interrupted)
         yield campaign
 
 
@@ -297,7 +297,7 @@ def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -
         assert campaign.interrupted
         assert not campaign.finished
         assert campaign.store.claims() == []
-        write_files(campaign)
+        write_files(campaign.store, campaign.interrupted)
         counts = crystal_counts(campaign)
         assert counts["relaxed with cheap"][1] == 3  # a chunk
         settled = sum(row["stage"] == "done" for row in campaign.store.verdicts())

@@ -96,8 +96,9 @@ class Campaign:
             StoreError: the folder holds one already, or cannot be written.
             ValueError: there is no such shard.
         """
-        shard_ranges(source.parts, shard)
+        total = sum(map(len, shard_ranges(source.parts, shard)))
         metadata = {
+            "total": total,
             "recipe": source.recipe,
             "settings": asdict(settings or Settings()),
             "shard": list(shard),

@@ -25,8 +25,6 @@ from adit_plugins.samples import KEY, Sample
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
 
-    from adit_plugins.campaign.campaign import Campaign
-
 SUMMARY = "summary.json"
 CIFS = "cif"
 MAX_CIFS = 1000  # a folder with more serves nobody; all are in relaxed.extxyz
@@ -44,16 +42,18 @@ RANKING = (
 )  # fmt: skip
 
 
-def write_files(campaign: Campaign) -> list[Path]:
+def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -> list[Path]:
     """Write everything into the campaign's folder; each file is replaced by a complete one only.
 
     Args:
-        campaign: finished or interrupted.
+        store: of a campaign, finished or not.
+        interrupted: whether something is left to do.
+        seconds: that the last run took.
 
     Returns:
         The files and folders that were written.
     """
-    store, out = campaign.store, campaign.folder
+    out, header = store.folder, _header(store, interrupted, seconds)
     tally = Tally(store.verdicts())
     ranked = store.ranked("energy_above_hull", "composition_valid")
     written = [
@@ -61,7 +61,7 @@ def write_files(campaign: Campaign) -> list[Path]:
         *_write_relaxed(store, out / "relaxed.extxyz"),
         *_write_samples(_samples(store, "molecule"), out / "molecules.extxyz"),
         *_write_samples(_samples(store, "molecule"), out / "molecules.sdf"),
-        _write_candidates(campaign, ranked, out / "candidates.json"),
+        _write_candidates(store, header, ranked, out / "candidates.json"),
         _write_funnel(tally, out / "funnel.csv"),
         *_write_ranking(store, ranked, out),
     ]
@@ -69,7 +69,7 @@ def write_files(campaign: Campaign) -> list[Path]:
         "crystals": [rate.as_dict() for rate in tally.crystal_funnel()],
         "molecules": [rate.as_dict() for rate in tally.molecule_funnel()],
     }
-    content = _header(campaign) | {"counts": counts}
+    content = header | {"counts": counts}
     if tally.outcomes:
         content["relaxation_outcomes"] = dict(tally.outcomes.most_common())
     content["files"] = sorted(path.name for path in [*written, out / SUMMARY, store.path])
@@ -138,16 +138,16 @@ def _relaxed_frame(row: AtomsRow) -> Atoms:
     return atoms
 
 
-def _write_candidates(campaign: Campaign, ranked: list[int], path: Path) -> Path:
+def _write_candidates(store: Store, header: dict[str, Any], ranked: list[int], path: Path) -> Path:
     """Every structure with every verdict, as generated; the relaxed ones are in relaxed.extxyz."""
     ranks = {row_id: rank for rank, row_id in enumerate(ranked, start=1)}
-    header = json.dumps(without_nan(_header(campaign)), indent=1, allow_nan=False)
+    start = json.dumps(without_nan(header), indent=1, allow_nan=False)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(header.rstrip().removesuffix("}").rstrip())
+        file.write(start.removesuffix("}").rstrip())
         for kind in ("crystal", "molecule"):
             file.write(f',\n "{kind}s": [')
             between = "\n"
-            for row in campaign.store.rows():
+            for row in store.rows():
                 if row["kind"] == kind:
                     record = without_nan(_record(row, ranks.get(row.id)))
                     file.write(between + json.dumps(record, allow_nan=False))
@@ -265,21 +265,20 @@ def _write_funnel(tally: Tally, path: Path) -> Path:
     return path
 
 
-def _header(campaign: Campaign) -> dict[str, Any]:
+def _header(store: Store, interrupted: bool, seconds: float) -> dict[str, Any]:
     versions = {"adit-plugins": __version__}
     for name in VERSIONS:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    metadata = campaign.store.metadata
     return {
         "format": FORMAT,
-        "interrupted": campaign.interrupted,
-        "recipe": metadata["recipe"],
-        "settings": metadata["settings"],
-        "shard": metadata["shard"],
-        "seconds": round(campaign.seconds, 2),
+        "interrupted": interrupted,
+        "recipe": store.metadata["recipe"],
+        "settings": store.metadata["settings"],
+        "shard": store.metadata["shard"],
+        "seconds": round(seconds, 2),
         "versions": versions,
     }
 

@@ -110,6 +110,48 @@ def molecule_row(
     return row
 
 
+_SCREENED = (
+    *_COLUMNS, "checkpoint_hash", "number", "sample_id", "kind", "stage", "structure_valid",
+    "composition_valid", "min_distance", "composition", "unique", "rdkit_valid", "connected",
+    "strict_valid", "posebusters", "smiles", "problem",
+)  # fmt: skip
+
+
+def as_duplicate(row: AtomsRow, duplicate_of: str) -> Row:
+    """Return a row as it were had it been known for a duplicate before it was relaxed."""
+    columns = {key: row[key] for key in _SCREENED if key in row}
+    columns |= {"unique": False, "duplicate_of": duplicate_of, "stage": DONE}
+    data = {key: row.data[key] for key in _SCREENED_DATA if key in row.data}
+    return Row(_generated_atoms(row), columns, data)
+
+
+def as_unique(row: AtomsRow, first_stage: str) -> Row:
+    """Return the row of a former duplicate that is none after all; it may have to be relaxed."""
+    from adit_plugins.fingerprints import Fingerprints
+    from adit_plugins.molecules import is_known
+
+    columns = {key: row[key] for key in _SCREENED if key in row} | {"unique": True}
+    known = Fingerprints.load(row["kind"])
+    if row["kind"] == "molecule":
+        columns["novel"] = not is_known(row.data["report"]["smiles"], known)
+    else:
+        sample = generated_sample(row)
+        columns["novel"] = sample is not None and not known.contains(sample.to_pymatgen())
+        columns["stage"] = first_stage if columns["novel"] else DONE
+    data = {key: row.data[key] for key in _SCREENED_DATA if key in row.data}
+    return Row(_generated_atoms(row), columns, data)
+
+
+_SCREENED_DATA = (KEY, "generated", "reduced", "report")
+
+
+def _generated_atoms(row: AtomsRow) -> Atoms:
+    sample = generated_sample(row)
+    atoms = Atoms() if sample is None else sample.to_ase()
+    atoms.info.clear()
+    return atoms
+
+
 def relaxed_row(stage: str, atoms: Atoms, answer: Placed | Killer, settings: Settings) -> Row:
     """What a row becomes after the pre-filter or the relaxation."""
     if isinstance(answer, Killer):

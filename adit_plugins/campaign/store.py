@@ -120,6 +120,11 @@ class Store:
             )
         return metadata
 
+    @property
+    def total(self) -> int:
+        """Structures that the campaign, or its shard, is about."""
+        return int(self.metadata["total"])
+
     def __enter__(self) -> Store:
         return self
 

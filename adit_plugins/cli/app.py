@@ -20,6 +20,7 @@ from adit_plugins.cli.doctor import doctor
 from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
+from adit_plugins.cli.merge import merge
 from adit_plugins.cli.relax import relax
 from adit_plugins.cli.submit import submit
 from adit_plugins.cli.train import train
@@ -117,6 +118,6 @@ def main() -> None:
 
 
 for command in (
-    discover, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+    discover, merge, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -250,7 +250,7 @@ def finish(campaign: Campaign) -> None:
         click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
         return
     with _no_interruption():
-        write_files(campaign)
+        write_files(campaign.store, campaign.interrupted, campaign.seconds)
     print_tables(campaign.store, Console())
     if campaign.interrupted:
         click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)

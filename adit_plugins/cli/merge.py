@@ -1,0 +1,51 @@
+"""`adit merge`: the shards of a campaign as one campaign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("more", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the whole campaign goes. [default: FOLDER]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier merge.")
+def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: bool) -> None:
+    """Merge the shards in FOLDER, or the shards FOLDER MORE... with --out.
+
+    Shards are what `adit discover --shard I/N --out FOLDER` makes on N machines. Duplicates are
+    looked for again across all of them; the result is that of one machine.
+    """
+    from rich.console import Console
+
+    from adit_plugins.campaign.files import write_files
+    from adit_plugins.campaign.merge import find_shards
+    from adit_plugins.campaign.merge import merge as merge_shards
+    from adit_plugins.campaign.report import print_tables
+    from adit_plugins.campaign.settings import PREFILTER, RELAX
+    from adit_plugins.campaign.store import has_store
+    from adit_plugins.cli.discover import remove_campaign
+
+    if more and out is None:
+        raise click.UsageError("several folders need --out DIR for the whole campaign.")
+    shards = [folder, *more] if more else find_shards(folder)
+    target = out or folder
+    if has_store(target):
+        if target in shards or not overwrite:
+            raise ValueError(f"{target} holds results. Pass --overwrite, or choose another --out.")
+        remove_campaign(target)
+    target.mkdir(exist_ok=True)
+    with merge_shards(shards, target) as store:
+        waiting = sum(store.count("stage", stage) for stage in (PREFILTER, RELAX))
+        write_files(store, interrupted=bool(waiting))
+        print_tables(store, Console())
+        click.echo(f"{len(store)} structures of {len(shards)} shards in {target}/.")
+        if waiting:
+            click.echo(f"{waiting} are left to relax: adit discover --resume {target}", err=True)
