@@ -25,6 +25,7 @@ from typing import Any
 
 from sample_quality import (
     add_sampling_arguments,
+    failures,
     figures,
     make_samples,
     sampling_settings,
@@ -137,6 +138,7 @@ def run(
     samples, made = make_samples(kind, args.num, checkpoint, sampling_settings(args))
     start = time.perf_counter()
     metrics = score(kind, samples, args.reference, args.fast, args.workers)
+    made |= failures(kind, samples, metrics)
     made["seconds_to_score"] = round(time.perf_counter() - start, 1)
     if args.relax and isinstance(metrics, CrystalMetrics):
         metrics = relax_some(metrics, samples, args)
