@@ -115,3 +115,17 @@ def check_file(entry: dict[str, Any], root: Path, family: str, suffix: str) -> N
     assert entry["size"] == len(content)
     assert entry["md5"] == hashlib.md5(content, usedforsecurity=False).hexdigest()
     assert entry["url"].startswith("https://")
+
+
+def check_lemat_csv(path: Path, num: int) -> list[Structure]:
+    """Read a CSV as LeMat-GenBench's runner does: pymatgen's JSON in the column `structure`."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == num
+    found = []
+    for row in rows:
+        text = row["structure"]
+        assert text.strip().startswith("{")  # anything else would be read as CIF
+        found.append(Structure.from_dict(json.loads(text)))
+        assert not {"structural_validity", "smact_validity"} & set(row)  # would drop structures
+    return found

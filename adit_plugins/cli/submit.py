@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.options import check_device, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from adit_plugins.submissions.shards import Job, Settings
 
 NAME = "matbench-discovery"
+LEADERBOARD = 2500  # structures of LeMat-GenBench
 
 
 @click.group()
@@ -139,6 +141,71 @@ def matbench_discovery(
     click.echo(f"  {path}")
     if None in urls.values():
         click.echo("Upload both files, then run again with --discovery-url and --geo-opt-url.")
+
+
+@submit.command("lemat-genbench")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR")
+@click.option(
+    "--num",
+    type=click.IntRange(min=1),
+    default=LEADERBOARD,
+    show_default=True,
+    help="Structures; the leaderboard takes 2500.",
+)
+@click.option("--relax", "relaxer", metavar="NAME", help="Relax them first, e.g. with chgnet.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
+@click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
+@click.option(
+    "--fmax", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True
+)
+@sampling_options
+@click.pass_context
+def lemat_genbench(
+    ctx: click.Context,
+    file: Path | None,
+    out: Path,
+    num: int,
+    relaxer: str | None,
+    workers: int | None,
+    max_steps: int,
+    fmax: float,
+    **recipe: Any,
+) -> None:
+    """Write crystals as LeMat-GenBench reads them, with what its form asks for.
+
+    They are generated, or read from FILE. Nothing is filtered: the leaderboard divides by all.
+    """
+    from adit_plugins.submissions import lemat_genbench as lemat
+    from adit_plugins.submissions.shards import Settings
+
+    if file is None:
+        structures, figures = _generated(num, recipe)
+        relaxation = None
+    else:
+        structures, figures = _initial(file), {}
+        relaxation = lemat.relaxation_of(structures)
+    if relaxer is not None:
+        settings = Settings(relaxer, fmax, max_steps)
+        records = _relaxed(ctx, structures, out, settings, 1, None, workers, 300.0)
+        assert records is not None  # only one shard of several gives none
+        structures = lemat.with_relaxed(structures, records)
+        relaxation = lemat.relaxation_settings(settings, records)
+    for path in lemat.write(structures, out, num, relaxation, figures):
+        click.echo(f"  {path}")
+
+
+def _generated(num: int, recipe: dict[str, Any]) -> tuple[dict[str, Atoms], dict[str, Any]]:
+    from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.submissions.lemat_genbench import generate
+
+    check_device(recipe["device"])
+    with progress() as report:
+        return generate(
+            ADiTGenerator(kind="crystal", **recipe),
+            num,
+            lambda done, total: report("crystals", done, total or num),
+        )
 
 
 def _write_template(relaxer: str, path: Path | None) -> None:
