@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
@@ -240,6 +241,21 @@ def test_a_campaigns_crystals_take_the_same_form(place: Path) -> None:
     found = check_discovery(place / "out" / "2026-11-23-discovery.csv.gz", names)
     assert -2.2 < found["adit-joint/0/7"] < -1.8
     assert len(check_geo_opt(place / "out" / "2026-11-23-geo-opt.jsonl.gz", names)) == 2
+
+
+def test_a_campaigns_store_is_read(place: Path) -> None:
+    odd = bulk("CsF", "zincblende", a=6.7)  # a novel crystal: others are not relaxed
+    ase.io.write(place / "in.extxyz", odd)
+    command = ["discover", "in.extxyz", "--out", "results", "--workers", "0", "--max-steps", "5"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    (place / "results" / "relaxed.extxyz").unlink()
+    result = submit("--from-campaign", "results", "--out", "out", "--date", "2026-11-23")
+    assert result.exit_code == 0, result.output
+    path = place / "out" / "2026-11-23-geo-opt.jsonl.gz"
+    name = json.loads(gzip.decompress(path.read_bytes()))["material_id"]
+    found = check_discovery(place / "out" / "2026-11-23-discovery.csv.gz", {name})
+    assert -3 < found[name] < -2  # CsF: -2.8 eV/atom in the Materials Project
+    assert check_geo_opt(path, {name})[name]["n_steps"] <= 5
 
 
 @pytest.mark.parametrize(
