@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,12 +193,22 @@ class Hull:
         return self.references
 
     def _system(self, symbols: tuple[str, ...]) -> _System:
-        inside = [key for key, phases in self._phases.items() if phases and key.issubset(symbols)]
+        inside = [key for key in _subsets(symbols, self._phases) if self._phases.get(key)]
         phases: list[Phase] = [({symbol: 1.0}, 0.0) for symbol in symbols]
         phases += [phase for key in inside for phase in self._phases[key]]
         columns = np.array([[amounts.get(s, 0.0) for s in symbols] for amounts, _ in phases])
         columns /= columns.sum(axis=1, keepdims=True)
         return _System(columns.T, np.array([energy for _, energy in phases]), len(inside))
+
+
+def _subsets(
+    symbols: tuple[str, ...], known: Mapping[frozenset[str], object]
+) -> Iterable[frozenset[str]]:
+    """Return the sub-systems that may have phases: looked up if few, else looked for."""
+    if 2 ** len(symbols) > len(known):
+        return [key for key in known if key.issubset(symbols)]
+    sizes = range(2, len(symbols) + 1)
+    return [frozenset(each) for size in sizes for each in combinations(symbols, size)]
 
 
 # Qhull's facets grow steeply with the dimension; a linear program a query is then cheaper.

@@ -102,8 +102,8 @@ def _remove_stale(out: Path, written: Iterable[Path]) -> None:
 
 
 def _samples(store: Store, kind: str) -> Iterator[Sample]:
-    for row in store.rows():
-        if row["kind"] == kind and (sample := generated_sample(row)) is not None:
+    for row in store.rows(kind):
+        if (sample := generated_sample(row)) is not None:
             yield sample
 
 
@@ -147,11 +147,10 @@ def _write_candidates(store: Store, header: dict[str, Any], ranked: list[int], p
         for kind in ("crystal", "molecule"):
             file.write(f',\n "{kind}s": [')
             between = "\n"
-            for row in store.rows():
-                if row["kind"] == kind:
-                    record = without_nan(_record(row, ranks.get(row.id)))
-                    file.write(between + json.dumps(record, allow_nan=False))
-                    between = ",\n"
+            for row in store.rows(kind):
+                record = without_nan(_record(row, ranks.get(row.id)))
+                file.write(between + json.dumps(record, allow_nan=False))
+                between = ",\n"
             file.write("\n ]")
         file.write("\n}\n")
     return path

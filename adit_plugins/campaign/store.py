@@ -247,19 +247,19 @@ class Store:
         with _explained(self.folder):
             return self._db.get(id=row_id)
 
-    def rows(self) -> Iterator[AtomsRow]:
-        """Yield all rows in order, a page in memory at a time."""
+    def rows(self, kind: str | None = None) -> Iterator[AtomsRow]:
+        """Yield all rows, or those of a kind, in order, a page in memory at a time."""
         last = 0
         while True:
+            query = "SELECT id, key_value_pairs FROM systems WHERE id>? ORDER BY id LIMIT ?"
             with self._reading() as connection:
-                query = (
-                    "SELECT MAX(id) FROM (SELECT id FROM systems WHERE id>? ORDER BY id LIMIT ?)"
-                )
-                end = connection.execute(query, (last, PAGE)).fetchone()[0]
-            if end is None:
+                page = connection.execute(query, (last, PAGE)).fetchall()
+            if not page:
                 return
-            yield from list(self._db.select([("id", ">", last), ("id", "<=", end)]))
-            last = end
+            for row_id, text in page:
+                if kind is None or json.loads(text)["kind"] == kind:
+                    yield self.row(row_id)
+            last = page[-1][0]
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
         """Yield the columns of every row in order: all that counting needs."""
