@@ -16,7 +16,8 @@ from adit_model.config import KINDS, ADiTConfig
 from adit_model.data import frame_for_denoiser
 from adit_model.denoiser import Denoiser
 from adit_model.pretrained import read
-from adit_model.samplers import Request, sample_latents
+from adit_model.requests import Request
+from adit_model.samplers import sample_latents
 
 ChooseTypes = Callable[[Tensor], Tensor]
 REQUEST_FROM = 0.5  # earlier predictions are too blurred to hold elements
@@ -135,14 +136,14 @@ class ADiT(nn.Module):
         num: int,
         kind: str = "crystal",
         num_steps: int = 50,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.0,
         seed: int = 0,
         num_atoms: int | Sequence[int] | None = None,
         conditions: dict[str, int] | None = None,
         noise: Tensor | Sequence[Tensor] | None = None,
         *,
         indices: Sequence[int] | None = None,
-        sampler: str = "euler",
+        sampler: str = "ancestral",
         batch_size: int | None = None,
         choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -163,7 +164,8 @@ class ADiT(nn.Module):
             noise: the starting noise of each sample, `[num_atoms, latent_dim]`, or padded in one
                 tensor `[num, max_num_atoms, latent_dim]`; used as it is.
             indices: which samples of the sequence; by default the first `num`.
-            sampler: `"euler"`, `"heun"` or `"published"`, see `adit_model.samplers.SAMPLERS`.
+            sampler: `"ancestral"`, `"euler"`, `"heun"` or `"published"`, see
+                `adit_model.samplers.SAMPLERS`.
             batch_size: most structures run at once; batches hold structures of one size.
             choose_types: logits `[batch, atoms, num_types]` -> atomic numbers `[batch, atoms]`,
                 for compositions on request; the most likely ones by default.
@@ -201,11 +203,11 @@ class ADiT(nn.Module):
         batch: AtomBatch,
         strength: float,
         num_steps: int = 50,
-        guidance_scale: float = 2.0,
+        guidance_scale: float = 1.0,
         seed: int = 0,
         *,
         indices: Sequence[int] | None = None,
-        sampler: str = "euler",
+        sampler: str = "ancestral",
         choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AtomBatch:

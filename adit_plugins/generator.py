@@ -54,7 +54,8 @@ class ADiTGenerator(MSONable):
         num_atoms: atoms in every sample; None draws sizes from the training histogram.
         batch_size: samples made at once; it bounds the memory, not the result.
         device: such as `"cpu"` or `"cuda"`; None lets the model choose.
-        sampler: `"euler"`, `"heun"`, or `"published"` for the sampler of arXiv 2503.03965.
+        sampler: `"ancestral"` (fresh noise at each step), `"euler"`, `"heun"`, or `"published"` for
+            the sampler of arXiv 2503.03965.
         elements: samples hold nothing but these, such as `["Li", "P", "O"]`.
         exclude_elements: samples hold none of these.
         chemical_system: exactly these, each at least once, such as `"Li-P-O"`.
@@ -74,12 +75,12 @@ class ADiTGenerator(MSONable):
     kind: Literal["crystal", "molecule"] = "crystal"
     checkpoint: str | None = None
     num_steps: int = 50
-    guidance_scale: float = 2.0
+    guidance_scale: float = 1.0
     seed: int = 0
     num_atoms: int | None = None
     batch_size: int = 256  # drawn together, then grouped by size: fewer groups are slower
     device: str | None = None
-    sampler: str = "euler"
+    sampler: str = "ancestral"
     elements: list[str] | None = None
     exclude_elements: list[str] | None = None
     chemical_system: str | None = None
@@ -98,10 +99,10 @@ class ADiTGenerator(MSONable):
         if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
             raise ValueError(
                 f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
-                "(1 is no guidance, 2 the default)"
+                "(1, the default, is no guidance)"
             )
         self.guidance_scale = float(scale)
-        if self.sampler != "euler":  # the default needs no look at the rules, which import torch
+        if self.sampler != "ancestral":  # a look at the rules imports torch
             check_sampler(self.sampler)
         if self.checkpoint is not None:
             self.checkpoint = str(self.checkpoint)  # a Path would not survive JSON

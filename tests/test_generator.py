@@ -167,7 +167,7 @@ def test_weights_trained_anew_are_loaded_anew(recipe: dict[str, Any], tmp_path: 
         ("guidance_scale", float("nan"), ">= 0"),
         ("guidance_scale", -1.0, ">= 0"),
         ("guidance_scale", "2", ">= 0"),
-        ("sampler", "magic", "Known: euler"),
+        ("sampler", "magic", "Known: ancestral, euler"),
     ],
 )
 def test_impossible_fields_name_value_and_allowed(field: str, value: Any, allowed: str) -> None:

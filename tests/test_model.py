@@ -111,7 +111,7 @@ def test_sample_depends_on_seed_and_index_alone() -> None:
     )
 
 
-@pytest.mark.parametrize("sampler", ["euler", "heun"])
+@pytest.mark.parametrize("sampler", ["ancestral", "euler", "heun"])
 def test_samples_of_both_kinds_have_their_parts(sampler: str) -> None:
     model = tiny()
     crystal = model.sample(3, kind="crystal", num_steps=3, sampler=sampler)
@@ -132,7 +132,7 @@ def test_steps_of_a_perfect_denoiser_end_at_the_data() -> None:
         x = torch.randn(2, 3, 8)
         times = time_points(7)
         for t, after in pairwise(times):
-            x = sampler.step(lambda *_: target, x, t, after - t)
+            x = sampler.step(lambda *_: target, x, t, after - t, lambda: torch.randn(2, 3, 8))
         torch.testing.assert_close(x, target, atol=1e-5, rtol=1e-5)
 
 

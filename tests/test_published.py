@@ -16,7 +16,8 @@ from adit_model.checkpoint import CheckpointError
 from adit_model.config import ADiTConfig, AutoencoderConfig, Condition, DenoiserConfig
 from adit_model.lightning import LightningFile
 from adit_model.pretrained import _announced
-from adit_model.samplers import Request, sample_latents
+from adit_model.requests import Request
+from adit_model.samplers import sample_latents
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.cli import main
 

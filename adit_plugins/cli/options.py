@@ -39,15 +39,15 @@ _SAMPLING = (
     click.option(
         "--guidance-scale",
         type=click.FloatRange(min=0),
-        default=2.0,
+        default=1.0,
         show_default=True,
         help="Classifier-free guidance; 1 is none.",
     ),
     click.option(
         "--sampler",
-        default="euler",
+        default="ancestral",
         show_default=True,
-        help="euler, heun, or published (arXiv 2503.03965).",
+        help="ancestral, euler, heun, or published (arXiv 2503.03965).",
     ),
     click.option(
         "--batch-size",
