@@ -14,7 +14,7 @@ import entrypoints
 
 GROUPS = ("adit.relaxers", "adit.hulls", "adit.datasets", "adit.dft", "adit.exporters",
           "adit.benchmarks",
-          "adit.executors")  # fmt: skip
+          "adit.executors", "adit.trainers")  # fmt: skip
 
 # Third-party module -> extra of adit-plugins that installs it.
 EXTRAS = {

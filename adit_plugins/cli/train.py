@@ -1,4 +1,4 @@
-"""`adit train`: the two training stages of `adit_model.training`."""
+"""`adit train`: the two stages of `adit_model.training`, and what installed packages train."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import click
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
-    """Train a stage: `adit train autoencoder|denoiser --help`."""
+    """Train: `adit train autoencoder|denoiser|labels|prefilter --help`."""
+    from adit_plugins import registry
+
+    if arguments and arguments[0] in registry.names("adit.trainers"):
+        ctx.exit(registry.load("adit.trainers", arguments[0])(list(arguments[1:])))
     from adit_model.training_cli import main
 
     ctx.exit(main(list(arguments)))

@@ -1,0 +1,187 @@
+"""The `mace-adit` relaxer: a small MACE distilled from CHGNet, shipped with its weights.
+
+It costs milliseconds a step and stands before an accurate potential: what it finds far above the
+hull need not be relaxed again, and the rest starts from its geometry. Energies are on the scale of
+the Materials Project with the 2020 corrections, as its teacher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+from numpy.typing import NDArray
+
+from adit_integrations import mace_network as nets
+from adit_plugins.ase_relaxer import AseRelaxer
+from adit_plugins.relax_results import RelaxResult
+
+NAME = "mace-adit"
+WEIGHTS = Path(__file__).parent / "weights" / NAME
+
+# eV/atom: as for CHGNet, outside lies extrapolation.
+ENERGY_BOUNDS = (-18.0, 10.0)
+# eV/atom between the two readouts; beyond, the accurate potential is to judge.
+MAX_DISAGREEMENT = 0.15
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the network says of a crystal.
+
+    Attributes:
+        energy: eV.
+        forces: eV/angstrom, [num_atoms, 3].
+        stress: eV/cubic angstrom, [3, 3].
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+
+
+class SmallMace:
+    """The network on a device, for batches of crystals."""
+
+    def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
+        """Load weights.
+
+        Args:
+            folder: of a training run's `model`; None for the shipped weights.
+            device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
+
+        Raises:
+            PrefilterError: weights are missing or damaged.
+        """
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.config, network = nets.load(WEIGHTS if folder is None else Path(folder))
+        self.network = network.to(self.device)
+
+    def evaluate(self, crystals: Sequence[Atoms], head: int = 0) -> list[Evaluation]:
+        """Return energy, forces and stress of each crystal, in one forward pass.
+
+        Raises:
+            ValueError: an element is unknown.
+        """
+        output = self._forward(crystals, head, True)
+        sizes = [len(atoms) for atoms in crystals]
+        forces = output["forces"].detach().cpu().double().split(sizes)
+        stress = output["stress"].detach().cpu().double()
+        energies = output["energy"].detach().cpu().tolist()
+        return [
+            Evaluation(energy, forces[i].numpy(), stress[i].numpy())
+            for i, energy in enumerate(energies)
+        ]
+
+    def disagreement(self, crystals: Sequence[Atoms]) -> NDArray[np.float64]:
+        """Return by how much the readouts differ, eV/atom, [crystals]; 0 with a single one."""
+        energies = [
+            self._forward(crystals, head, False)["energy"].detach().cpu().double().numpy()
+            for head in range(self.config.num_heads)
+        ]
+        sizes = np.array([len(atoms) for atoms in crystals])
+        spread: NDArray[np.float64] = np.ptp(np.stack(energies), axis=0) / sizes
+        return spread
+
+    def _forward(self, crystals: Sequence[Atoms], head: int, forces: bool) -> dict[str, Any]:
+        graphs = [nets.graph_of(atoms, self.config) for atoms in crystals]
+        num_elements = len(self.config.elements)
+        batch = nets.collate(graphs, num_elements, [head] * len(graphs), self.device)
+        output: dict[str, Any] = self.network(batch, compute_force=forces, compute_stress=forces)
+        return output
+
+
+class MaceAditCalculator(Calculator):
+    """The network as an ASE calculator of crystals: energy, forces, stress in eV and angstrom."""
+
+    implemented_properties = (  # type: ignore[assignment]
+        "energy",
+        "free_energy",
+        "forces",
+        "stress",
+    )
+
+    def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
+        """Load weights; see `SmallMace`."""
+        super().__init__()
+        self.model = SmallMace(folder, device)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] | None = None,
+    ) -> None:
+        """Fill `results`.
+
+        Raises:
+            ValueError: an element is unknown, or the structure is not periodic.
+        """
+        super().calculate(atoms, properties, system_changes or all_changes)
+        if not self.atoms.pbc.all():
+            raise ValueError(f"{NAME} describes crystals; pbc is {self.atoms.pbc.tolist()}")
+        (found,) = self.model.evaluate([self.atoms])
+        self.results = {
+            "energy": found.energy,
+            "free_energy": found.energy,
+            "forces": found.forces,
+            "stress": full_3x3_to_voigt_6_stress(found.stress),
+        }
+
+
+class PrefilterRelaxer(AseRelaxer):
+    """Relaxes as `AseRelaxer` does; what the network does not know is said so, not judged."""
+
+    def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
+        """Relax one after the other; see `adit_plugins.relax.Relaxer`."""
+        assert isinstance(self.calculator, MaceAditCalculator)
+        results = super().relax(batch, fmax, max_steps)
+        return [
+            known(before, result, self.calculator.model)
+            for before, result in zip(batch, results, strict=True)
+        ]
+
+
+def known(before: Atoms, result: RelaxResult, model: SmallMace) -> RelaxResult:
+    """Return a result, or a failure where the readouts disagree about what came out of it.
+
+    A pre-filter's failure sends a structure on as it was, so that nothing is thrown away unjudged.
+    """
+    if result.failed:
+        return result
+    spread = float(model.disagreement([result.atoms])[0])
+    if spread <= MAX_DISAGREEMENT:
+        return result
+    reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
+    return RelaxResult.failure(before.copy(), reason, NAME, result.num_steps, result.seconds)
+
+
+def make_relaxer(
+    folder: str | None = None, max_seconds: float = 30.0, device: str | None = None
+) -> PrefilterRelaxer:
+    """Load the network as a relaxer of crystals; `mace-adit:FOLDER` takes your own weights.
+
+    Args:
+        folder: of the weights; None for the shipped ones.
+        max_seconds: wall-clock limit a structure.
+        device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
+
+    Raises:
+        PrefilterError: weights are missing or damaged.
+    """
+    calculator = MaceAditCalculator(folder, device)
+    return PrefilterRelaxer(
+        name=NAME,
+        calculator=calculator,
+        max_seconds=max_seconds,
+        energy_bounds=ENERGY_BOUNDS,
+        crystals_only=True,
+        elements=frozenset(calculator.model.config.elements),
+    )

@@ -1,0 +1,236 @@
+"""A small MACE of mace-torch's modules: built from a configuration, saved without pickle.
+
+MACE: Batatia et al. 2022, arXiv:2206.07697. Scalar messages of two interactions and two-body
+products cost milliseconds on a CPU; a ZBL repulsion holds atoms apart where no data are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from adit_integrations.mace import contained
+
+# What the Materials Project has: hydrogen to bismuth and actinium to plutonium.
+ELEMENTS = (*range(1, 84), *range(89, 95))
+ATOMIC_ENERGIES = "atomic_energies_fn.atomic_energies"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class PrefilterError(ValueError):
+    """The weights of a small MACE are missing, damaged, or do not fit their configuration."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What the network is made of, and where it comes from.
+
+    Attributes:
+        elements: atomic numbers, ascending.
+        channels: scalar features of an atom.
+        max_ell: highest degree of the spherical harmonics of a bond.
+        cutoff: angstrom.
+        radial_width: of the two hidden layers that weigh bonds by their length.
+        correlation: factors in a product of an atom's features.
+        num_heads: readouts of the same features, taught by different halves of the formulas; where
+            they disagree the network does not know.
+        avg_num_neighbors: what messages are divided by.
+        provenance: labels, budget and hardware of the training.
+    """
+
+    elements: tuple[int, ...] = ELEMENTS
+    channels: int = 32
+    max_ell: int = 2
+    cutoff: float = 5.0
+    radial_width: int = 64
+    correlation: int = 2
+    num_heads: int = 2
+    avg_num_neighbors: float = 40.0
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def build(config: NetworkConfig) -> torch.nn.Module:
+    """Return the network with random weights of torch's current seed, in float32."""
+    each_head: Any = np.ones(config.num_heads, dtype=np.float32)
+    with contained():
+        from e3nn import o3
+        from mace import modules
+
+        block = modules.interaction_classes["RealAgnosticDensityResidualInteractionBlock"]
+        return modules.ScaleShiftMACE(
+            r_max=config.cutoff,
+            num_bessel=8,
+            num_polynomial_cutoff=5,
+            max_ell=config.max_ell,
+            interaction_cls=block,
+            interaction_cls_first=block,
+            num_interactions=2,
+            num_elements=len(config.elements),
+            hidden_irreps=o3.Irreps(f"{config.channels}x0e"),
+            MLP_irreps=o3.Irreps("16x0e"),
+            atomic_energies=np.zeros((config.num_heads, len(config.elements)), dtype=np.float32),
+            avg_num_neighbors=config.avg_num_neighbors,
+            atomic_numbers=list(config.elements),
+            correlation=config.correlation,
+            gate=torch.nn.functional.silu,
+            atomic_inter_scale=each_head,  # forces and repulsion are in eV as they are
+            atomic_inter_shift=0 * each_head,
+            heads=[f"half-{i}" for i in range(config.num_heads)],
+            pair_repulsion=True,
+            radial_MLP=[config.radial_width] * 2,
+        )
+
+
+def tensors_of(network: torch.nn.Module) -> dict[str, Tensor]:
+    """Return what training decides: parameters and atomic energies; code makes the rest."""
+    tensors = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    return tensors | {ATOMIC_ENERGIES: network.get_buffer(ATOMIC_ENERGIES)}
+
+
+def set_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    """Copy tensors of `tensors_of` into a network.
+
+    Raises:
+        PrefilterError: names or shapes differ.
+    """
+    own = tensors_of(network)
+    wrong = sorted(own.keys() ^ tensors.keys())
+    wrong += sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+    if wrong:
+        raise PrefilterError(f"{origin} does not fit its {CONFIG}: {', '.join(wrong[:5])}")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+
+
+def save(folder: Path, config: NetworkConfig, tensors: dict[str, Tensor]) -> None:
+    """Write weights and then their configuration with the checksum; the folder may exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / ".writing"
+    save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary)
+    checksum = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    temporary.chmod(0o644)
+    temporary.replace(folder / WEIGHTS)
+    text = json.dumps({"network": dataclasses.asdict(config), "sha256": checksum}, indent=1)
+    temporary.write_text(text)
+    temporary.replace(folder / CONFIG)
+
+
+def load(folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
+    """Read a network, verified and ready to evaluate.
+
+    Raises:
+        PrefilterError: a file is missing, damaged, or not what it should be.
+    """
+    config, checksum = read_config(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise PrefilterError(f"{path} is missing. Install or copy the weights again.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+        raise PrefilterError(
+            f"{path} is damaged: its checksum is not the one in {CONFIG}. "
+            "Install or copy the weights again."
+        )
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise PrefilterError(f"{path} is no safetensors file: {error}") from error
+    network = build(config)
+    set_tensors(network, tensors, str(path))
+    return config, network.requires_grad_(False).eval()
+
+
+def read_config(folder: Path) -> tuple[NetworkConfig, str]:
+    """Read the configuration and the checksum of the weights.
+
+    Raises:
+        PrefilterError: it is missing or damaged.
+    """
+    path = folder / CONFIG
+    try:
+        content = json.loads(path.read_text())
+        network = content["network"]
+        network["elements"] = tuple(network["elements"])
+        return NetworkConfig(**network), str(content["sha256"])
+    except FileNotFoundError as error:
+        raise PrefilterError(
+            f"No small MACE in {folder}: it has no {CONFIG}. Train one: adit train prefilter --help"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PrefilterError(f"{path} is damaged: {error}. Install or copy it again.") from error
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A crystal and its bonds within the cutoff, small in memory.
+
+    `elements` [atoms] places in the configuration's list, `positions` [atoms, 3] and `cell`
+    [3, 3] in angstrom, `edges` [2, bonds], `images` [bonds, 3] in cells.
+    """
+
+    elements: NDArray[np.int64]
+    positions: NDArray[np.float32]
+    cell: NDArray[np.float32]
+    edges: NDArray[np.int32]
+    images: NDArray[np.int16]
+
+
+def graph_of(atoms: Atoms, config: NetworkConfig) -> Graph:
+    """Find the bonds of a crystal.
+
+    Raises:
+        ValueError: an element is not among the configuration's.
+    """
+    from matscipy.neighbours import neighbour_list
+
+    unknown = {*atoms.numbers.tolist()} - {*config.elements}
+    if unknown:
+        raise ValueError(f"The network does not know the elements of Z = {sorted(unknown)}")
+    first, second, images = neighbour_list("ijS", atoms, config.cutoff)
+    return Graph(
+        elements=np.searchsorted(config.elements, atoms.numbers),
+        positions=atoms.positions.astype(np.float32),
+        cell=atoms.cell.array.astype(np.float32),
+        edges=np.stack([first, second]).astype(np.int32),
+        images=images.astype(np.int16),
+    )
+
+
+def collate(
+    graphs: Sequence[Graph],
+    num_elements: int,
+    heads: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Return the graphs of a batch, each with its readout, as the dictionary that MACE reads."""
+    sizes = [len(graph.elements) for graph in graphs]
+    starts = np.cumsum([0, *sizes])
+    edges = np.concatenate([g.edges + s for g, s in zip(graphs, starts[:-1], strict=True)], axis=1)
+    images = np.concatenate([g.images for g in graphs]).astype(np.float32)
+    shifts = np.concatenate([g.images.astype(np.float32) @ g.cell for g in graphs])
+    elements = torch.from_numpy(np.concatenate([g.elements for g in graphs]))
+    data = {
+        "positions": torch.from_numpy(np.concatenate([g.positions for g in graphs])),
+        "cell": torch.from_numpy(np.concatenate([g.cell for g in graphs])),
+        "edge_index": torch.from_numpy(edges).long(),
+        "unit_shifts": torch.from_numpy(images),
+        "shifts": torch.from_numpy(shifts),
+        "batch": torch.from_numpy(np.repeat(np.arange(len(graphs)), sizes)),
+        "ptr": torch.from_numpy(starts),
+        "head": torch.tensor(heads),
+        "node_attrs": torch.nn.functional.one_hot(elements, num_elements).float(),
+    }
+    return {name: tensor.to(device) for name, tensor in data.items()}
