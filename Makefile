@@ -2,6 +2,7 @@
 # make test       install with the test tools, then the tests (no network)
 # make test-all   the same with the slow tests
 # make lint       ruff and mypy
+# make docs       the documentation into build/site (no network)
 #
 # PYTHON=python3.12          another interpreter (3.11 or newer)
 # TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -16,7 +17,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 HAS_TORCH = -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
 
-.PHONY: discover test test-all lint clean
+.PHONY: discover test test-all lint docs clean
 
 discover: $(VENV)/.installed
 	$(BIN)/adit discover --out results --overwrite $(ARGS)
@@ -31,6 +32,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+docs: $(VENV)/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

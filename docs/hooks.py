@@ -1,0 +1,67 @@
+"""What the pages take from the code: every command with its options, and the notebooks' cells.
+
+`mkdocs` calls `on_page_markdown` for each page (https://www.mkdocs.org/user-guide/configuration).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+HERE = Path(__file__).parent
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the generated parts in the places of their marks."""
+    if "<!-- commands -->" in markdown:
+        markdown = markdown.replace("<!-- commands -->", "\n".join(commands()))
+    return re.sub(r"<!-- notebook (\S+) -->", lambda found: notebook(found[1]), markdown)
+
+
+def commands() -> Iterator[str]:
+    """Yield the page of all commands, as the code declares them."""
+    from adit_plugins.cli import main
+
+    context = click.Context(main, info_name="adit")
+    yield from _group(main, context, "adit")
+
+
+def _group(group: click.Group, parent: click.Context, path: str) -> Iterator[str]:
+    for name in sorted(group.commands):
+        command, where = group.commands[name], f"{path} {name}"
+        context = click.Context(command, parent=parent, info_name=name)
+        yield f"## {where}\n"
+        yield f"{_paragraphs(command.help or '')}\n"
+        if isinstance(command, click.Group):
+            yield from _group(command, context, where)
+            continue
+        usage = command.get_usage(context).removeprefix("Usage: ")
+        yield f"```\n{usage}\n```\n"
+        rows = [found for each in command.params if (found := each.get_help_record(context))]
+        if rows:
+            yield "| option | |\n| --- | --- |"
+            yield from (f"| `{_cell(option)}` | {_cell(text)} |" for option, text in rows)
+            yield ""
+
+
+def _paragraphs(text: str) -> str:
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", text.replace("\b", "")).strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def notebook(name: str) -> str:
+    """Return a notebook's cells as a page; its outputs are not in the repository."""
+    content = json.loads((HERE / "notebooks" / name).read_text(encoding="utf-8"))
+    parts = [f"[Download this notebook]({name}){{ download }}. The tests run it."]
+    for cell in content["cells"]:
+        source = "".join(cell["source"])
+        parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+    return "\n\n".join(parts)

@@ -1,0 +1,183 @@
+"""The documentation is true: it builds without a network, and what it shows runs.
+
+Examples run as they stand, but for numbers of samples and steps, which become small.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from adit_plugins.cli import main
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+NOTEBOOKS = sorted(DOCS.glob("notebooks/*.ipynb"))
+FEW = 4
+COUNTS = {"num", "num_steps", "max_steps"}  # keywords
+COUNTED = {"generate", "sample", "samples", "stream", "slice"}  # what takes a number as it is
+
+
+def fenced(path: Path, language: str) -> Iterator[str]:
+    """Yield the code blocks of a language that are not marked as not to be run."""
+    pattern = rf"(<!-- not run: [^>]+ -->\n)?^```{language}\n(.*?)^```"
+    for marked, code in re.findall(pattern, path.read_text(), flags=re.MULTILINE | re.DOTALL):
+        if not marked:
+            yield code
+
+
+class Smaller(ast.NodeTransformer):
+    """Makes numbers of samples and steps small; nothing else changes."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        for keyword in node.keywords:
+            if keyword.arg in COUNTS:
+                keyword.value = self.small(keyword.value)
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in COUNTED:
+            node.args = [self.small(each) for each in node.args]
+        return node
+
+    def small(self, node: ast.expr) -> ast.expr:
+        if isinstance(node, ast.Constant) and type(node.value) is int and node.value > FEW:
+            return ast.copy_location(ast.Constant(FEW), node)
+        return node
+
+
+def test_smaller_changes_counts_alone() -> None:
+    code = "ADiTGenerator(num_steps=50, seed=99).generate(100); f(100); slice(0, 1000); g(num=1)"
+    assert ast.unparse(Smaller().visit(ast.parse(code))) == (
+        "ADiTGenerator(num_steps=4, seed=99).generate(4)\nf(100)\nslice(0, 4)\ng(num=1)"
+    )
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default of 50 steps is small too, where an example does not mention it."""
+    from adit_plugins import ADiTGenerator
+
+    usual = ADiTGenerator.__init__
+
+    def few_steps(self: Any, *arguments: Any, **fields: Any) -> None:
+        usual(self, *arguments, **{"num_steps": FEW, **fields})
+
+    monkeypatch.setattr(ADiTGenerator, "__init__", few_steps)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(fenced(page, "python"))], ids=lambda page: page.stem
+)
+def test_the_examples_of_a_page_run_in_order(
+    page: Path, quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for code in fenced(page, "python"):
+        tree = ast.fix_missing_locations(Smaller().visit(ast.parse(code)))
+        exec(compile(tree, page.name, "exec"), names)
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    for code in fenced(page, r"(?:bash)?"):
+        whole = code.replace("\\\n", " ")
+        for line in re.findall(r"^ *(adit .+)$", whole, flags=re.MULTILINE):
+            yield shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_line_is_one_that_adit_takes(page: Path) -> None:
+    for arguments in commands_of(page):
+        if arguments[0] == "train":
+            from adit_model import training_cli
+
+            training_cli.parser().parse_args(arguments[1:])
+            continue
+        context = main.make_context("adit", list(arguments), resilient_parsing=True)
+        command: click.Command = main
+        rest = arguments
+        while isinstance(command, click.Group):
+            found = command.get_command(context, rest[0])
+            assert found is not None, f"{page.name}: {' '.join(arguments)}"
+            command, rest = found, rest[1:]
+        shards = [each.replace("$SLURM_ARRAY_TASK_ID", "1") for each in rest]
+        command.make_context(command.name, shards)  # raises where an option is wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_script_that_is_named_is_there(page: Path) -> None:
+    for path in re.findall(r"(?:python |`)((?:benchmarks|examples)/[\w./-]+)", page.read_text()):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as CI does it; a warning is an error."""
+    pytest.importorskip("material")
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_the_built_page_has_every_command_and_option(site: Path) -> None:
+    page = (site / "commands" / "index.html").read_text()
+    for name, command in leaves(main):
+        assert re.search(rf"<h2[^>]*>adit {name}", page), name
+        start = re.search(rf"<h2[^>]*>adit {name}", page).start()  # type: ignore[union-attr]
+        section = page[start : page.find("<h2", start + 4)]
+        for option in command.params:
+            for spelling in option.opts if isinstance(option, click.Option) else ():
+                assert spelling in section, f"adit {name} {spelling}"
+
+
+def test_a_page_asks_nobody_when_it_is_opened(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]+src=\"(https?:[^\"]+)", text)
+        loaded += re.findall(
+            r"<link[^>]+rel=\"(?:stylesheet|preconnect)\"[^>]+href=\"(http[^\"]+)", text
+        )
+        assert not loaded and not linked, page
+    assert "<svg" in (site / "architecture.svg").read_text()
+    for notebook in NOTEBOOKS:
+        shown = (site / "notebooks" / notebook.stem / "index.html").read_text()
+        assert "adit_plugins" in shown and (site / "notebooks" / notebook.name).exists()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)  # none in the repository
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
+    shown = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(shown) > 3
