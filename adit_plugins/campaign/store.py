@@ -179,6 +179,13 @@ class Store:
                 "DELETE FROM adit_claims WHERE id=?", [(row_id,) for row_id in changes]
             )
 
+    def annotate(self, row_id: int, columns: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Add to the columns and data of a row; columns of the same names go even without value."""
+        with self._transaction():
+            gone = [key for key, value in columns.items() if value is None]
+            plain = without_nan(dict(data))
+            self._db.update(row_id, data=plain, delete_keys=gone, **_columns(columns))
+
     def claim(self, stage: str, limit: int) -> list[tuple[int, Atoms]]:
         """Take up to `limit` rows that wait for a stage, first come first served.
 

@@ -15,6 +15,7 @@ import click
 from adit_plugins import __version__
 from adit_plugins.cli.convert import convert
 from adit_plugins.cli.data import data
+from adit_plugins.cli.dft import dft
 from adit_plugins.cli.discover import discover
 from adit_plugins.cli.doctor import doctor
 from adit_plugins.cli.evaluate import evaluate
@@ -118,6 +119,6 @@ def main() -> None:
 
 
 for command in (
-    discover, merge, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+    discover, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
 ):  # fmt: skip
     main.add_command(command)
