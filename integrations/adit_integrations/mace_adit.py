@@ -90,6 +90,19 @@ class SmallMace:
         spread: NDArray[np.float64] = np.ptp(np.stack(energies), axis=0) / sizes
         return spread
 
+    def review(self, before: Atoms, result: RelaxResult) -> RelaxResult:
+        """Return a result, or a failure where the readouts disagree about what came out of it.
+
+        A pre-filter's failure sends a structure on as it was: nothing is thrown away unjudged.
+        """
+        if result.failed:
+            return result
+        spread = float(self.disagreement([result.atoms])[0])
+        if spread <= MAX_DISAGREEMENT:
+            return result
+        reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
+        return RelaxResult.failure(before.copy(), reason, NAME, result.num_steps, result.seconds)
+
     def _forward(self, crystals: Sequence[Atoms], head: int, forces: bool) -> dict[str, Any]:
         graphs = [nets.graph_of(atoms, self.config) for atoms in crystals]
         num_elements = len(self.config.elements)
@@ -143,24 +156,8 @@ class PrefilterRelaxer(AseRelaxer):
         """Relax one after the other; see `adit_plugins.relax.Relaxer`."""
         assert isinstance(self.calculator, MaceAditCalculator)
         results = super().relax(batch, fmax, max_steps)
-        return [
-            known(before, result, self.calculator.model)
-            for before, result in zip(batch, results, strict=True)
-        ]
-
-
-def known(before: Atoms, result: RelaxResult, model: SmallMace) -> RelaxResult:
-    """Return a result, or a failure where the readouts disagree about what came out of it.
-
-    A pre-filter's failure sends a structure on as it was, so that nothing is thrown away unjudged.
-    """
-    if result.failed:
-        return result
-    spread = float(model.disagreement([result.atoms])[0])
-    if spread <= MAX_DISAGREEMENT:
-        return result
-    reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
-    return RelaxResult.failure(before.copy(), reason, NAME, result.num_steps, result.seconds)
+        review = self.calculator.model.review
+        return [review(*pair) for pair in zip(batch, results, strict=True)]
 
 
 def make_relaxer(

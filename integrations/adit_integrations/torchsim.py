@@ -1,8 +1,9 @@
 """The `torch-sim` relaxer: batches of structures on one device (torch-sim, arXiv:2508.06628).
 
-`torch-sim:chgnet` is CHGNet, `torch-sim:MODEL` a MACE model by name or path. Chunks are cut before
-they get here, so one call is one batch with its whole step budget; batching in flight counts the
-steps of all together in torch-sim 0.3 and gives structures back unrelaxed.
+`torch-sim:chgnet` is CHGNet, `torch-sim:mace-adit` the shipped small MACE, `torch-sim:MODEL` a MACE
+model by name or path. Chunks are cut before they get here, so one call is one batch with its whole
+step budget; batching in flight counts the steps of all together in torch-sim 0.3 and gives
+structures back unrelaxed.
 """
 
 from __future__ import annotations
@@ -57,18 +58,27 @@ class TorchSimRelaxer:
         """Load a potential.
 
         Args:
-            model: `chgnet`, or a MACE model as for the `mace` relaxer, name or path.
+            model: `chgnet`, `mace-adit`, or a MACE model as for the `mace` relaxer, name or path.
             max_seconds: wall-clock limit a structure, looked at between steps; of a batch, times
                 its structures.
             device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
         """
         self.max_seconds = max_seconds
-        self.crystals_only = model == "chgnet"
-        if self.crystals_only:
+        self.review: Callable[[Atoms, RelaxResult], RelaxResult] = lambda _, result: result
+        self.crystals_only = model in ("chgnet", "mace-adit")
+        if model == "mace-adit":
+            from adit_integrations.mace_adit_torchsim import MaceAditModel
+
+            self.model: Any = MaceAditModel(device=device)
+            self.name, self.convention = model, MP2020
+            self.elements = frozenset(self.model.small.config.elements)
+            self.review = self.model.small.review
+            return
+        if model == "chgnet":
             from adit_integrations import chgnet
             from adit_integrations.chgnet_torchsim import ChgnetModel
 
-            self.model: Any = ChgnetModel(device)
+            self.model = ChgnetModel(device)
             self.name = f"chgnet-{self.model.version}"
             self.convention, self.elements = MP2020, chgnet.ELEMENTS
             return
@@ -97,7 +107,7 @@ class TorchSimRelaxer:
                 structures = [batch[i] for i in members]
                 found = self._relax_alike(structures, crystals, fmax, max_steps)
                 results.update(zip(members, found, strict=True))
-        return [results[i] for i in range(len(batch))]
+        return [self.review(atoms, results[i]) for i, atoms in enumerate(batch)]
 
     def _relax_alike(
         self, structures: list[Atoms], crystals: bool, fmax: float, max_steps: int

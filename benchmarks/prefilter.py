@@ -1,0 +1,279 @@
+"""The pre-filter `mace-adit` against its teacher: errors, relaxed geometries, and the cascade.
+
+Only structures whose reduced formula the training held out: thresholds are chosen on the validation
+formulas and reported on the test formulas. Every structure is relaxed three times in one process
+with one thread: by CHGNet, by the pre-filter, and by CHGNet from where the pre-filter ended. Times
+are processor seconds. The log is continued by a second run.
+
+    python benchmarks/prefilter.py samples.extxyz peer.npz --labels labels-a labels-b \\
+        --num 100 --log prefilter.jsonl --json benchmarks/results/prefilter.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from pymatgen.core import Composition
+from pymatgen.io.ase import AseAtomsAdaptor
+from relaxed_rows import write_json
+
+from adit_integrations import chgnet, mace_adit, mace_training
+from adit_integrations.mace_labels import Labels, read_source, split_of
+from adit_plugins.ase_relaxer import AseRelaxer
+from adit_plugins.hull import Hull
+from adit_plugins.hull_energies import place
+from adit_plugins.relax_results import RelaxResult, displacement, outcomes
+from adit_plugins.validity import is_structure_valid
+
+FMAX, STEPS, PREFILTER_STEPS = 0.05, 100, 50  # those of `adit discover`
+METASTABLE = 0.1  # eV/atom above the hull
+KEEP = 0.99  # of the metastable structures
+
+
+def held_out(sources: Iterable[Path], num: int, split: str) -> list[tuple[str, Atoms]]:
+    """Return the first valid structures of a split, from the sources in turn, with names."""
+    queues = [
+        [
+            (f"{path.name}/{i}", atoms)
+            for i, atoms in enumerate(read_source(path, 20))
+            if split_of(Composition(atoms.get_chemical_formula()).reduced_formula) == split
+            and is_structure_valid(AseAtomsAdaptor.get_structure(atoms))
+        ]
+        for path in sources
+    ]
+    mixed = [queue[i] for i in range(max(map(len, queues))) for queue in queues if i < len(queue)]
+    return mixed[:num]
+
+
+def timed(relax: Callable[[], list[RelaxResult]]) -> tuple[RelaxResult, float]:
+    """Return the result of one structure and the processor seconds that it took."""
+    start = time.process_time()
+    (result,) = relax()
+    return result, time.process_time() - start
+
+
+def record(result: RelaxResult, seconds: float, hull: Hull) -> dict[str, Any]:
+    """Return what the comparison needs of a relaxation."""
+    energy_above_hull = None
+    if not result.failed:
+        try:
+            energy_above_hull = place(result, hull)[1].energy_above_hull
+        except (ValueError, ArithmeticError):
+            energy_above_hull = None
+    return {
+        "reason": result.reason,
+        "steps": result.num_steps,
+        "seconds": round(seconds, 3),
+        "energy_per_atom": result.energy_per_atom,
+        "energy_above_hull": energy_above_hull,
+        "volume": result.atoms.cell.volume / len(result.atoms),
+        "numbers": result.atoms.numbers.tolist(),
+        "positions": result.atoms.positions.tolist(),
+        "cell": result.atoms.cell.array.tolist(),
+    }
+
+
+class Log:
+    """JSON lines by structure and stage; what is there is not computed again."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier run left."""
+        self.path = path
+        self.rows: dict[tuple[str, str], dict[str, Any]] = {}
+        if path.exists():
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                self.rows[row["name"], row["stage"]] = row
+
+    def get(self, name: str, stage: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return a row, computing and writing it if it is not there."""
+        if (name, stage) not in self.rows:
+            row = {"name": name, "stage": stage, **make()}
+            self.rows[name, stage] = row
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        return self.rows[name, stage]
+
+
+def geometry(row: dict[str, Any]) -> Atoms:
+    """Return the structure of a row."""
+    return Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=True)
+
+
+def compare(
+    name: str,
+    atoms: Atoms,
+    log: Log,
+    teacher: AseRelaxer,
+    student: mace_adit.PrefilterRelaxer | None,
+    hull: Hull,
+) -> dict[str, Any] | None:
+    """Relax a structure the three ways; without a student only the first."""
+
+    def relaxed(relaxer: AseRelaxer, start: Atoms, steps: int) -> dict[str, Any]:
+        return record(*timed(lambda: relaxer.relax([start], FMAX, steps)), hull)
+
+    direct = log.get(name, "teacher", lambda: relaxed(teacher, atoms, STEPS))
+    if student is None:
+        return None
+    judge = student.calculator
+    assert isinstance(judge, mace_adit.MaceAditCalculator)
+
+    def prefiltered() -> dict[str, Any]:
+        row = relaxed(student, atoms, PREFILTER_STEPS)
+        row["disagreement"] = float(judge.model.disagreement([geometry(row)])[0])
+        return row
+
+    student_row = log.get(name, "student", prefiltered)
+    refined = log.get(name, "refined", lambda: relaxed(teacher, geometry(student_row), STEPS))
+    moved = None
+    if direct["energy_per_atom"] is not None and student_row["energy_per_atom"] is not None:
+        moved = displacement(geometry(student_row), geometry(direct))
+    return {"direct": direct, "student": student_row, "refined": refined, "rmsd": moved}
+
+
+def is_metastable(row: dict[str, Any]) -> bool:
+    """Whether a relaxed structure lies below `METASTABLE`."""
+    energy = row["energy_above_hull"]
+    return energy is not None and energy < METASTABLE
+
+
+def threshold(rows: Sequence[dict[str, Any]]) -> float:
+    """The student's energy above hull (eV/atom) that keeps `KEEP` of the metastable ones."""
+    energies = [
+        row["student"]["energy_above_hull"]
+        for row in rows
+        if is_metastable(row["direct"]) and row["student"]["energy_above_hull"] is not None
+    ]
+    return float(np.quantile(energies, KEEP, method="higher")) if energies else float("inf")
+
+
+def cascade(rows: Sequence[dict[str, Any]], limit: float) -> dict[str, Any]:
+    """What the cascade costs and keeps at a limit; what the student cannot judge goes on."""
+
+    def passes(row: dict[str, Any]) -> bool:
+        energy = row["student"]["energy_above_hull"]
+        return energy is None or energy < limit
+
+    passed = [row for row in rows if passes(row)]
+    metastable = [row for row in rows if is_metastable(row["direct"])]
+    others = [row for row in rows if not is_metastable(row["direct"])]
+    alone = sum(row["direct"]["seconds"] for row in rows)
+    student = sum(row["student"]["seconds"] for row in rows)
+    after = sum(row["refined"]["seconds"] for row in passed)
+    return {
+        "structures": len(rows),
+        "limit": round(limit, 3),
+        "metastable_by_teacher": len(metastable),
+        "metastable_kept": sum(map(passes, metastable)),
+        "others": len(others),
+        "others_removed": sum(not passes(row) for row in others),
+        "not_judged": sum(row["student"]["energy_above_hull"] is None for row in rows),
+        "metastable_found_by_cascade": sum(is_metastable(row["refined"]) for row in passed),
+        "teacher_seconds": round(alone, 1),
+        "student_seconds": round(student, 1),
+        "teacher_seconds_after_student": round(after, 1),
+        "speedup": round(alone / (student + after), 2),
+    }
+
+
+def geometries(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How near the student's geometry and energy come to the teacher's, and what fails."""
+    moved = [row["rmsd"] for row in rows if row["rmsd"] is not None]
+    both = [row for row in rows if row["rmsd"] is not None]
+    energy = [
+        abs(row["student"]["energy_above_hull"] - row["direct"]["energy_above_hull"])
+        for row in both
+        if row["direct"]["energy_above_hull"] is not None
+        and row["student"]["energy_above_hull"] is not None
+    ]
+    volume = [abs(row["student"]["volume"] / row["direct"]["volume"] - 1) for row in both]
+    return {
+        "structures": len(rows),
+        "median_rmsd_angstrom": round(float(np.median(moved)), 3),
+        "rmsd_90_percent": round(float(np.quantile(moved, 0.9)), 3),
+        "median_volume_error_percent": round(100 * float(np.median(volume)), 2),
+        "mean_energy_error_mev_atom": round(1000 * float(np.mean(energy)), 1),
+        "median_energy_error_mev_atom": round(1000 * float(np.median(energy)), 1),
+        "student_milliseconds_a_step": _step_time(rows, "student"),
+        "teacher_milliseconds_a_step": _step_time(rows, "direct"),
+        "student_ends": outcomes_of(rows, "student"),
+        "teacher_ends": outcomes_of(rows, "direct"),
+    }
+
+
+def outcomes_of(rows: Sequence[dict[str, Any]], stage: str) -> dict[str, int]:
+    """Count how a stage ended."""
+    empty = Atoms()
+    return outcomes(RelaxResult.failure(empty, row[stage]["reason"], "") for row in rows)
+
+
+def _step_time(rows: Sequence[dict[str, Any]], stage: str) -> float:
+    steps = sum(row[stage]["steps"] + 1 for row in rows)
+    return round(1000 * sum(row[stage]["seconds"] for row in rows) / steps, 1)
+
+
+def label_errors(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, Any]:
+    """Mean absolute errors on the test formulas' labels."""
+    labels = Labels.load(folders)
+    data = mace_training.prepare(labels, model.config, labels.split("test"))
+    return mace_training.evaluate(model.network, data, model.device)
+
+
+def main() -> None:
+    """Measure and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sources", nargs="+", type=Path, help="generators' samples")
+    parser.add_argument("--labels", nargs="*", type=Path, default=[], help="of adit train labels")
+    parser.add_argument("--weights", type=Path, help="default: the shipped ones")
+    parser.add_argument("--num", type=int, default=100, help="structures of each of the two splits")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop relaxing after this time")
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--teacher-only", action="store_true", help="fill the log in advance")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    hull, log, start = Hull.load(), Log(args.log), time.monotonic()
+    teacher = chgnet.make_relaxer(max_seconds=300, device="cpu")
+    student = None if args.teacher_only else mace_adit.make_relaxer(args.weights, 300, "cpu")
+    queues = {split: held_out(args.sources, args.num, split) for split in ("val", "test")}
+    rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
+    for i in range(args.num):
+        for split, queue in queues.items():
+            if i < len(queue) and time.monotonic() - start < 60 * args.minutes:
+                row = compare(*queue[i], log, teacher, student, hull)
+                if row is not None:
+                    rows[split].append(row)
+    if student is None:
+        return
+    assert isinstance(student.calculator, mace_adit.MaceAditCalculator)
+    limit = threshold(rows["val"])
+    found = {
+        "hardware": f"{platform.machine()}, one thread",
+        "settings": {"fmax": FMAX, "max_steps": STEPS, "prefilter_steps": PREFILTER_STEPS},
+        "errors_on_test_formulas": label_errors(args.labels, student.calculator.model)
+        if args.labels
+        else None,
+        "relaxed": {split: geometries(each) for split, each in rows.items() if each},
+        "cascade_val": cascade(rows["val"], limit),
+        "cascade_test": cascade(rows["test"], limit),
+        "cascade_test_by_limit": {
+            str(each): cascade(rows["test"], each) for each in (0.2, 0.3, 0.4, 0.5, 0.7)
+        },
+    }
+    print(json.dumps(found, indent=1))
+    if args.json:
+        write_json(args.json, found)
+
+
+if __name__ == "__main__":
+    main()
