@@ -154,7 +154,7 @@ def continued_model(
     config: TrainingConfig,
     init: str,
     name: str | None,
-    pair_bias: bool = False,
+    pair_bias: bool | None = None,
     latents: Literal["sample", "mean"] | None = None,
 ) -> ADiT:
     """A model with the weights and the architecture of a checkpoint, to train on.
@@ -164,7 +164,7 @@ def continued_model(
         init: a checkpoint's name, folder or `.ckpt` file.
         name: the new model's name; by default the checkpoint's.
         pair_bias: give the denoiser pair features where the checkpoint has none; they change
-            nothing until they are trained.
+            nothing until they are trained. They cannot be taken away; None leaves it as it is.
         latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
 
     Raises:
@@ -177,8 +177,10 @@ def continued_model(
     histogram = {
         data.kind: data.size_histogram() for data in map(PreparedData.load, map(Path, config.data))
     }
+    if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
+        raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
     denoiser = old.denoiser if config.stage == "denoiser" else None
-    added = pair_bias and denoiser is not None and not denoiser.pair_bias
+    added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
     if added and denoiser is not None:
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
     torch.manual_seed(config.seed)

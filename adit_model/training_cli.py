@@ -69,13 +69,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--modulation", choices=("block", "shared"), help="default: block")
     p.add_argument(
         "--pair-bias",
-        action="store_true",
-        help="attention of the denoiser also sees distances between atoms",
+        action=argparse.BooleanOptionalAction,
+        help="attention of the denoiser also sees distances between atoms; default: on",
     )
     p.add_argument(
         "--latents",
         choices=("sample", "mean"),
-        help="the denoiser's targets: drawn by the encoder (default) or its means",
+        help="the denoiser's targets: the encoder's means (default) or drawn by it",
     )
     for name in (
         "tokens",
@@ -138,9 +138,9 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
         activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
-        pair_bias=args.pair_bias,
+        pair_bias=args.pair_bias is not False,
     )
-    flow = FlowConfig(latents=args.latents or "sample")
+    flow = FlowConfig(latents=args.latents or "mean")
     return ADiTConfig(
         name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser, flow=flow
     )

@@ -80,8 +80,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     common = ["--data", *data, "--steps", "30", *TINY]
     assert main(["autoencoder", "--out", str(folder / "one"), *common]) == 0
     extra = ["--autoencoder", str(folder / "one" / "model")]
-    assert main(["denoiser", "--out", str(folder / "plain"), *common, *extra]) == 0
-    extra += ["--pair-bias", "--latents", "mean"]
+    assert (
+        main(["denoiser", "--out", str(folder / "plain"), *common, *extra, "--no-pair-bias"]) == 0
+    )
     assert main(["denoiser", "--out", str(folder / "pairs"), *common, *extra]) == 0
     return folder, data
 
