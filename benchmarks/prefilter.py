@@ -2,8 +2,8 @@
 
 Only structures whose reduced formula the training held out: thresholds are chosen on the validation
 formulas and reported on the test formulas. Every structure is relaxed three times in one process
-with one thread: by CHGNet, by the pre-filter, and by CHGNet from where the pre-filter ended. Times
-are processor seconds. The log is continued by a second run.
+with one thread: by CHGNet, by the pre-filter (in its batches), and by CHGNet from where that ended.
+Times are processor seconds. The log is continued by a second run.
 
     python benchmarks/prefilter.py samples.extxyz peer.npz --labels labels-a labels-b \\
         --num 100 --log prefilter.jsonl --json benchmarks/results/prefilter.json
@@ -31,6 +31,7 @@ from adit_integrations.mace_labels import Labels, read_source, split_of
 from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.hull import Hull
 from adit_plugins.hull_energies import place
+from adit_plugins.relax import relax
 from adit_plugins.relax_results import RelaxResult, displacement, outcomes
 from adit_plugins.validity import is_structure_valid
 
@@ -109,36 +110,45 @@ def geometry(row: dict[str, Any]) -> Atoms:
     return Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=True)
 
 
-def compare(
-    name: str,
-    atoms: Atoms,
-    log: Log,
-    teacher: AseRelaxer,
-    student: mace_adit.PrefilterRelaxer | None,
-    hull: Hull,
-) -> dict[str, Any] | None:
-    """Relax a structure the three ways; without a student only the first."""
+def compare(name: str, atoms: Atoms, log: Log, teacher: AseRelaxer, hull: Hull) -> dict[str, Any]:
+    """Relax a structure by the teacher, from the start and from where the student ended."""
 
-    def relaxed(relaxer: AseRelaxer, start: Atoms, steps: int) -> dict[str, Any]:
-        return record(*timed(lambda: relaxer.relax([start], FMAX, steps)), hull)
+    def relaxed(start: Atoms) -> dict[str, Any]:
+        return record(*timed(lambda: teacher.relax([start], FMAX, STEPS)), hull)
 
-    direct = log.get(name, "teacher", lambda: relaxed(teacher, atoms, STEPS))
-    if student is None:
-        return None
-    judge = student.calculator
-    assert isinstance(judge, mace_adit.MaceAditCalculator)
-
-    def prefiltered() -> dict[str, Any]:
-        row = relaxed(student, atoms, PREFILTER_STEPS)
-        row["disagreement"] = float(judge.model.disagreement([geometry(row)])[0])
-        return row
-
-    student_row = log.get(name, "student", prefiltered)
-    refined = log.get(name, "refined", lambda: relaxed(teacher, geometry(student_row), STEPS))
+    direct = log.get(name, "teacher", lambda: relaxed(atoms))
+    student = log.rows[name, "student"]
+    refined = log.get(name, "refined", lambda: relaxed(geometry(student)))
     moved = None
-    if direct["energy_per_atom"] is not None and student_row["energy_per_atom"] is not None:
-        moved = displacement(geometry(student_row), geometry(direct))
-    return {"direct": direct, "student": student_row, "refined": refined, "rmsd": moved}
+    if direct["energy_per_atom"] is not None and student["energy_per_atom"] is not None:
+        moved = displacement(geometry(student), geometry(direct))
+    return {"direct": direct, "student": student, "refined": refined, "rmsd": moved}
+
+
+def prefilter(
+    structures: Sequence[tuple[str, Atoms]],
+    log: Log,
+    student: mace_adit.MaceAditRelaxer,
+    hull: Hull,
+) -> None:
+    """Relax all that the log does not hold by the student, in its batches."""
+    missing = [(name, atoms) for name, atoms in structures if (name, "student") not in log.rows]
+    if not missing:
+        return
+    start = time.process_time()
+    results = relax(
+        [atoms for _, atoms in missing],
+        lambda: student,
+        FMAX,
+        PREFILTER_STEPS,
+        workers=0,
+        chunk_atoms=student.chunk_atoms,
+    )
+    seconds = (time.process_time() - start) / len(missing)
+    for (name, _), result in zip(missing, results, strict=True):
+        row = record(result, seconds, hull)
+        row["disagreement"] = float(student.model.disagreement([result.atoms])[0])
+        log.get(name, "student", lambda row=row: row)  # type: ignore[misc]
 
 
 def is_metastable(row: dict[str, Any]) -> bool:
@@ -238,29 +248,24 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100, help="structures of each of the two splits")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop relaxing after this time")
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--teacher-only", action="store_true", help="fill the log in advance")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     hull, log, start = Hull.load(), Log(args.log), time.monotonic()
     teacher = chgnet.make_relaxer(max_seconds=300, device="cpu")
-    student = None if args.teacher_only else mace_adit.make_relaxer(args.weights, 300, "cpu")
+    student = mace_adit.MaceAditRelaxer(args.weights, 300, "cpu")
     queues = {split: held_out(args.sources, args.num, split) for split in ("val", "test")}
-    rows: dict[str, list[dict[str, Any]]] = {"val": [], "test": []}
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in queues}
+    prefilter([each for queue in queues.values() for each in queue], log, student, hull)
     for i in range(args.num):
         for split, queue in queues.items():
             if i < len(queue) and time.monotonic() - start < 60 * args.minutes:
-                row = compare(*queue[i], log, teacher, student, hull)
-                if row is not None:
-                    rows[split].append(row)
-    if student is None:
-        return
-    assert isinstance(student.calculator, mace_adit.MaceAditCalculator)
+                rows[split].append(compare(*queue[i], log, teacher, hull))
     limit = threshold(rows["val"])
     found = {
         "hardware": f"{platform.machine()}, one thread",
         "settings": {"fmax": FMAX, "max_steps": STEPS, "prefilter_steps": PREFILTER_STEPS},
-        "errors_on_test_formulas": label_errors(args.labels, student.calculator.model)
+        "errors_on_test_formulas": label_errors(args.labels, student.model)
         if args.labels
         else None,
         "relaxed": {split: geometries(each) for split, each in rows.items() if each},

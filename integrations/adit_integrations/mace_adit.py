@@ -8,9 +8,8 @@ the Materials Project with the 2020 corrections, as its teacher's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from adit_integrations import mace_network as nets
-from adit_plugins.ase_relaxer import AseRelaxer
+from adit_integrations.mace_relaxer import Evaluation, relax_together
 from adit_plugins.relax_results import RelaxResult
 
 NAME = "mace-adit"
@@ -30,21 +29,6 @@ WEIGHTS = Path(__file__).parent / "weights" / NAME
 ENERGY_BOUNDS = (-18.0, 10.0)
 # eV/atom between the two readouts; beyond, the accurate potential is to judge.
 MAX_DISAGREEMENT = 0.15
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the network says of a crystal.
-
-    Attributes:
-        energy: eV.
-        forces: eV/angstrom, [num_atoms, 3].
-        stress: eV/cubic angstrom, [3, 3].
-    """
-
-    energy: float
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
 
 
 class SmallMace:
@@ -149,36 +133,46 @@ class MaceAditCalculator(Calculator):
         }
 
 
-class PrefilterRelaxer(AseRelaxer):
-    """Relaxes as `AseRelaxer` does; what the network does not know is said so, not judged."""
+class MaceAditRelaxer:
+    """Relaxes crystals in batches; what the network does not know is said so, not judged.
+
+    Attributes:
+        name: `mace-adit`.
+        chunk_atoms: atoms in a batch.
+    """
+
+    name = NAME
+    chunk_atoms: ClassVar[int] = 1024 if torch.cuda.is_available() else 128
+
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        max_seconds: float = 30.0,
+        device: str | None = None,
+    ) -> None:
+        """Load the network.
+
+        Args:
+            folder: of weights of your own, as in `mace-adit:FOLDER`; None for the shipped ones.
+            max_seconds: wall-clock limit a structure.
+            device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
+
+        Raises:
+            PrefilterError: weights are missing or damaged.
+        """
+        self.model = SmallMace(folder, device)
+        self.max_seconds = max_seconds
 
     def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
-        """Relax one after the other; see `adit_plugins.relax.Relaxer`."""
-        assert isinstance(self.calculator, MaceAditCalculator)
-        results = super().relax(batch, fmax, max_steps)
-        review = self.calculator.model.review
-        return [review(*pair) for pair in zip(batch, results, strict=True)]
-
-
-def make_relaxer(
-    folder: str | None = None, max_seconds: float = 30.0, device: str | None = None
-) -> PrefilterRelaxer:
-    """Load the network as a relaxer of crystals; `mace-adit:FOLDER` takes your own weights.
-
-    Args:
-        folder: of the weights; None for the shipped ones.
-        max_seconds: wall-clock limit a structure.
-        device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
-
-    Raises:
-        PrefilterError: weights are missing or damaged.
-    """
-    calculator = MaceAditCalculator(folder, device)
-    return PrefilterRelaxer(
-        name=NAME,
-        calculator=calculator,
-        max_seconds=max_seconds,
-        energy_bounds=ENERGY_BOUNDS,
-        crystals_only=True,
-        elements=frozenset(calculator.model.config.elements),
-    )
+        """Relax crystals together; see `adit_plugins.relax.Relaxer`."""
+        results = relax_together(
+            batch,
+            self.model.evaluate,
+            name=NAME,
+            fmax=fmax,
+            max_steps=max_steps,
+            max_seconds=self.max_seconds,
+            energy_bounds=ENERGY_BOUNDS,
+            elements=frozenset(self.model.config.elements),
+        )
+        return [self.model.review(*pair) for pair in zip(batch, results, strict=True)]
