@@ -98,7 +98,9 @@ def test_training_moves_the_pairs_and_the_checkpoint_keeps_them(
     assert model.sample(2, kind="molecule", num_steps=2).num_atoms.tolist() == [3, 3]
 
 
-def test_a_plain_checkpoint_goes_on_with_pairs(run: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_a_plain_checkpoint_goes_on_with_pairs(
+    run: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder, data = run
     init = str(folder / "plain" / "model")
     options = ["--data", *data, "--init", init, "--steps", "1", "--learning-rate", "1e-9"]
@@ -108,3 +110,7 @@ def test_a_plain_checkpoint_goes_on_with_pairs(run: tuple[Path, list[str]], tmp_
     new = ADiT.from_pretrained(tmp_path / "run" / "model", device="cpu")
     a, b = (m.sample(2, kind="crystal", num_steps=3, seed=1).positions for m in (old, new))
     torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
+    options[options.index(init)] = str(folder / "pairs" / "model")
+    quiet[quiet.index("--pair-bias")] = "--no-pair-bias"
+    assert main(["denoiser", "--out", str(tmp_path / "no"), *options, *quiet]) == 2
+    assert "--no-pair-bias" in capsys.readouterr().err
