@@ -136,7 +136,7 @@ def test_twenty_structures_end_to_end(place: Path) -> None:
     write_initial(place / "wbm.extxyz", structures)
     table = write_summary(place / "summary.csv", structures)
     options = ("wbm.extxyz", "--out", "out", "--workers", "0", "--date", "2026-11-23")
-    assert submit(*options, "--shards", "2", "--shard", "2").exit_code == 0
+    assert submit(*options, "--shard", "1/2").exit_code == 0
     result = submit(
         *options, "--shards", "2", "--summary", "summary.csv", "--model", "model.yml",
         "--discovery-url", "https://figshare.com/files/1",
@@ -297,7 +297,7 @@ def test_bad_input_is_one_line(place: Path) -> None:
         ((*one, "--model", "new.yml"), "still to be filled in"),
         ((*one, "--relaxer", "chgnut"), "'chgnut'"),
         ((*one, "--shards", "2"), "num_shards=2 must be from 1 to the 1"),
-        ((*one, "--shard", "2"), "at most 1"),
+        ((*one, "--shard", "2/2"), "is not I/N"),
         ((*one, "--date", "today"), "yyyy-mm-dd"),
         (("two.extxyz", "--out", "out"), "two structures of the material id 'a'"),
         (("none.extxyz", "--out", "out"), "no such file"),

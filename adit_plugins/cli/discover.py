@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.cli.options import KINDS, check_device, sampling_options
+from adit_plugins.cli.options import KINDS, Shard, check_device, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -21,23 +21,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 64  # of each kind
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
-
-
-class Shard(click.ParamType[tuple[int, int]]):
-    """I/N: the part I, from 0, of N parts."""
-
-    name = "I/N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        """Return (I, N)."""
-        if isinstance(value, tuple):
-            return value
-        first, slash, second = str(value).partition("/")
-        if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
-            self.fail(f"{value!r} is not I/N with I from 0 to N-1, such as 0/4.", param, ctx)
-        return int(first), int(second)
 
 
 @click.command()

@@ -60,6 +60,23 @@ _SAMPLING = (
 )
 
 
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N: the part I, from 0, of N parts."""
+
+    name = "I/N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        """Return (I, N)."""
+        if isinstance(value, tuple):
+            return value
+        first, slash, second = str(value).partition("/")
+        if not (slash and first.isdigit() and second.isdigit() and int(first) < int(second)):
+            self.fail(f"{value!r} is not I/N with I from 0 to N-1, such as 0/4.", param, ctx)
+        return int(first), int(second)
+
+
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how samples are made."""
     for option in reversed(_SAMPLING):

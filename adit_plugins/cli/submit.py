@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import check_device, sampling_options
+from adit_plugins.cli.options import Shard, check_device, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -49,10 +49,14 @@ def submit() -> None:
     show_default=True,
     help="Energies of the elements: those shipped here, or the benchmark's (a download).",
 )
-@click.option("--shards", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option(
-    "--shard", type=click.IntRange(min=1), help="Relax this one only, and write no files."
+    "--shards",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many there are, to finish all and write the files.",
 )
+@click.option("--shard", type=Shard(), help="Relax only part I of N, for one of N machines.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option(
     "--time-limit",
@@ -245,7 +249,7 @@ def _relaxed(
     out: Path,
     settings: Settings,
     shards: int,
-    shard: int | None,
+    shard: tuple[int, int] | None,
     workers: int | None,
     time_limit: float,
     **_: Any,
@@ -255,11 +259,10 @@ def _relaxed(
     from adit_plugins.submissions.shards import make_jobs, read_jobs, run_jobs
 
     find_relaxer(settings.relaxer)
-    if shard is not None and shard > shards:
-        raise ValueError(f"--shard {shard} of --shards {shards}: it must be at most {shards}.")
     limits = {"workers": workers, "time_limit": time_limit}
-    jobs = make_jobs(structures, out / "shards", settings, shards, **limits)
-    chosen = jobs if shard is None else [jobs[shard - 1]]
+    count = shards if shard is None else shard[1]
+    jobs = make_jobs(structures, out / "shards", settings, count, **limits)
+    chosen = jobs if shard is None else [jobs[shard[0]]]
     try:
         with progress() as report:
             run_jobs(chosen, on_result=_Counter(chosen, report))
@@ -267,7 +270,7 @@ def _relaxed(
         click.echo("Interrupted. Run the same command again: it goes on from there.", err=True)
         ctx.exit(130)
     if shard is not None:
-        click.echo(f"{chosen[0].path} is finished. When all are: run again without --shard.")
+        click.echo(f"{chosen[0].path} is finished. When all are: run again with --shards {count}.")
         return None
     return read_jobs(jobs)
 

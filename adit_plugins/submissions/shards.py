@@ -82,7 +82,7 @@ def make_jobs(
     folder.mkdir(parents=True, exist_ok=True)
     return [
         Job(
-            folder / f"shard-{i + 1:04d}-of-{num_shards:04d}.jsonl",
+            folder / f"shard-{i}-of-{num_shards}.jsonl",
             {name: structures[name] for name in by_size[i::num_shards]},
             settings,
             **more,
