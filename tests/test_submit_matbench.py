@@ -5,6 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import subprocess
+import sys
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -226,6 +230,40 @@ def test_without_a_stable_material_there_are_no_metrics_but_all_files(place: Pat
     assert len(check_geo_opt(folder / "2026-11-23-geo-opt.jsonl.gz", set(structures))) == 2
     summary = json.loads((place / "out" / "summary.json").read_text())
     assert summary["without prediction"] == 1 and summary["materials"] == 2
+
+
+def test_the_benchmarks_own_cache_and_its_absence(place: Path) -> None:
+    """Its data module reads the place of its cache when it is imported: each in a process."""
+    pytest.importorskip("matbench_discovery")
+    structures = {"wbm-1-1": bulk("Cu", a=3.7), "wbm-1-2": bulk("Au", a=4.2)}
+    (place / "cache" / "wbm").mkdir(parents=True)
+    rows = ["material_id,e_form_per_atom_mp2020_corrected,e_above_hull_mp2020_corrected_ppd_mp"]
+    rows += [f"{name},-0.1,{above}" for name, above in zip(structures, (-0.1, 0.1), strict=True)]
+    table = gzip.compress("\n".join([*rows, ""]).encode())
+    (place / "cache" / "wbm" / "2023-12-13-wbm-summary.csv.gz").write_bytes(table)
+    initial = place / "cache" / "wbm" / "2024-08-04-wbm-initial-atoms.extxyz.zip"
+    with zipfile.ZipFile(initial, "w") as archive:
+        for name, atoms in structures.items():
+            write_initial(place / "one.extxyz", {name: atoms})
+            archive.write(place / "one.extxyz", f"{name}.extxyz")
+    command = [sys.executable, "-m", "adit_plugins.cli", "submit", "matbench-discovery",
+               "--relaxer", EMT, "--workers", "0", "--date", "2026-11-23", "--out"]  # fmt: skip
+    nobody = "http://127.0.0.1:9"
+    for cache, out in (("cache", "out"), ("empty", "none")):
+        environment = os.environ | {
+            "MATBENCH_DISCOVERY_CACHE_DIR": str(place / cache),
+            "https_proxy": nobody,
+            "HTTPS_PROXY": nobody,
+        }
+        done = subprocess.run([*command, out], env=environment, capture_output=True, text=True)
+        if cache == "cache":
+            assert done.returncode == 0, done.stderr
+            (path,) = (place / "out").rglob("*-discovery.csv.gz")
+            check_discovery(path, set(structures))
+            continue
+        assert done.returncode == 2
+        assert "cannot get the WBM initial structures" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_campaigns_crystals_take_the_same_form(place: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -96,9 +97,14 @@ def _data_files() -> Any:
 
 @contextlib.contextmanager
 def _reachable(what: str, option: str) -> Iterator[None]:
-    """Turn its many ways to miss a download into one message."""
+    """Turn its many ways to miss a download into one message.
+
+    On a terminal it would ask whether to download; who calls this has asked for the file.
+    """
+    terminal, sys.stdin = sys.stdin, io.StringIO()
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     except ModuleNotFoundError:
         raise
     except Exception as error:
@@ -107,6 +113,8 @@ def _reachable(what: str, option: str) -> Iterator[None]:
             f"matbench-discovery cannot get {what}: {type(error).__name__}: {reason}. Fetch the "
             f"file from figshare.com/articles/dataset/22715158 and pass {option}."
         ) from error
+    finally:
+        sys.stdin = terminal
 
 
 @contextlib.contextmanager
