@@ -54,6 +54,15 @@ def test_the_releases_card_says_how_it_was_trained() -> None:
     assert card_figures("hf:no/where") == {}
 
 
+def test_samples_of_ours_in_a_file_bring_their_card(place: Path) -> None:
+    salt = bulk("NaCl", "rocksalt", a=5.6)
+    salt.info["adit"] = {"id": "adit-joint/0/0", "checkpoint": "adit-joint"}
+    ase.io.write("ours.extxyz", salt)
+    assert submit("ours.extxyz", "--out", "out", "--num", "1").exit_code == 0
+    form = json.loads((place / "out" / "submission.json").read_text())
+    assert form["checkpoint"] == "adit-joint" and "min" in form["card_training"]
+
+
 def test_relaxing_first_is_said_and_a_failure_stays_in_the_set(place: Path) -> None:
     crystals = [bulk("Cu", a=a) for a in (3.5, 3.8)] + [bulk("Fe")]  # EMT has no iron
     ase.io.write("in.extxyz", crystals)

@@ -187,7 +187,8 @@ def lemat_genbench(
         structures, figures = _generated(num, recipe)
         relaxation = None
     else:
-        structures, figures = _initial(file), {}
+        structures = _initial(file)
+        figures = dict(lemat.figures_of(structures))
         relaxation = lemat.relaxation_of(structures)
     if relaxer is not None:
         settings = Settings(relaxer, fmax, max_steps)

@@ -79,6 +79,13 @@ def card_figures(checkpoint: str | None) -> dict[str, str]:
     return {f"card_{name}": rows[name] for name in CARD_ROWS if name in rows}
 
 
+def figures_of(structures: Mapping[str, Atoms]) -> dict[str, str]:
+    """Return the model card's figures for samples of ours, if one checkpoint made them all."""
+    made_by = {atoms.info.get("adit", {}).get("checkpoint") for atoms in structures.values()}
+    (name, *others) = made_by or {None}
+    return {} if name is None or others else {"checkpoint": name, **card_figures(name)}
+
+
 def relaxation_of(structures: Mapping[str, Atoms]) -> dict[str, Any] | None:
     """Return the settings of `adit relax` that all structures carry; None if any has none."""
     found = [atoms.info.get("relax", {}).get("settings") for atoms in structures.values()]

@@ -199,18 +199,22 @@ def template(potential: str) -> dict[str, Any]:
         "checkpoint_url": f"https://{FILL_IN}",
         "dates": {"benchmark_added": today, "paper_published": FILL_IN},
         "doi": f"https://doi.org/{FILL_IN}",
-        "license": {"code": FILL_IN, "checkpoint": FILL_IN},
+        "license": {"code": _one_of(LICENCES), "checkpoint": _one_of(LICENCES)},
         "lifecycle": "active",
         "model_params": FILL_IN,
-        "openness": FILL_IN,
+        "openness": _one_of(OPENNESS),
         "paper": f"https://{FILL_IN}",
         "pr_url": f"https://github.com/janosh/matbench-discovery/pull/{FILL_IN}",
         "repo": f"https://{FILL_IN}",
-        "targets": FILL_IN,
+        "targets": _one_of(TARGETS),
         "test_task": "IS2RE-SR",
-        "train_task": FILL_IN,
+        "train_task": _one_of(TRAIN_TASKS),
         "training_sets": [FILL_IN],
     }
+
+
+def _one_of(known: Sequence[str]) -> str:
+    return f"{FILL_IN}: {' | '.join(known)}"
 
 
 def key_of(potential: str) -> str:
