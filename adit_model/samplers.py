@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -55,10 +56,10 @@ def heun_step(predict: Predict, x: Tensor, t: float, dt: float, draw: Draw) -> T
     return x + 0.5 * (velocity + second) * dt
 
 
-def time_points(num_steps: int) -> list[float]:
+def time_points(num_steps: int, power: float = 1.5) -> list[float]:
     """Times from 0 to 1; steps shrink towards the end, where bond lengths settle."""
     u = np.linspace(0.0, 1.0, num_steps + 1)
-    return [float(t) for t in 1.0 - (1.0 - u) ** 1.5]
+    return [float(t) for t in 1.0 - (1.0 - u) ** power]
 
 
 def published_time_points(num_steps: int) -> list[float]:
@@ -84,7 +85,7 @@ class Sampler:
 
 
 SAMPLERS = {
-    "ancestral": Sampler(ancestral_step),
+    "ancestral": Sampler(ancestral_step, partial(time_points, power=1.75)),
     "euler": Sampler(euler_step),
     "heun": Sampler(heun_step),
     "published": Sampler(euler_step, published_time_points, predicts_last=True, fewest_steps=2),
