@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,9 @@ def _group(group: click.Group, parent: click.Context, path: str) -> Iterator[str
         if isinstance(command, click.Group):
             yield from _group(command, context, where)
             continue
+        if where == "adit train":  # its options are those of argparse, without click
+            yield from (f"```\n{each.format_help()}```\n" for each in training_parsers().values())
+            continue
         usage = command.get_usage(context).removeprefix("Usage: ")
         yield f"```\n{usage}\n```\n"
         rows = [found for each in command.params if (found := each.get_help_record(context))]
@@ -47,6 +52,18 @@ def _group(group: click.Group, parent: click.Context, path: str) -> Iterator[str
             yield "| option | |\n| --- | --- |"
             yield from (f"| `{_cell(option)}` | {_cell(text)} |" for option, text in rows)
             yield ""
+
+
+def training_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of `adit train` by stage."""
+    from adit_model import training_cli
+    from adit_plugins import registry
+
+    parsers = {"autoencoder": training_cli.parser()}  # the denoiser's is the same
+    for name in registry.names("adit.trainers"):
+        module = sys.modules[registry.load("adit.trainers", name).__module__]
+        parsers[name] = module.parser()
+    return parsers
 
 
 def _paragraphs(text: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -100,9 +101,9 @@ def commands_of(page: Path) -> Iterator[list[str]]:
 def test_every_command_line_is_one_that_adit_takes(page: Path) -> None:
     for arguments in commands_of(page):
         if arguments[0] == "train":
-            from adit_model import training_cli
-
-            training_cli.parser().parse_args(arguments[1:])
+            parsers = training_parsers()
+            stage = arguments[1] if arguments[1] in parsers else "autoencoder"
+            parsers[stage].parse_args(arguments[1 if stage == "autoencoder" else 2 :])
             continue
         context = main.make_context("adit", list(arguments), resilient_parsing=True)
         command: click.Command = main
@@ -137,6 +138,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def training_parsers() -> dict[str, Any]:
+    found: dict[str, Any] = runpy.run_path(str(DOCS / "hooks.py"))["training_parsers"]()
+    return found
+
+
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -154,6 +160,9 @@ def test_the_built_page_has_every_command_and_option(site: Path) -> None:
         for option in command.params:
             for spelling in option.opts if isinstance(option, click.Option) else ():
                 assert spelling in section, f"adit {name} {spelling}"
+    for stage, parser in training_parsers().items():
+        for action in parser._actions:
+            assert all(each in page for each in action.option_strings), f"adit train {stage}"
 
 
 def test_a_page_asks_nobody_when_it_is_opened(site: Path) -> None:
