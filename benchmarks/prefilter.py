@@ -35,7 +35,8 @@ from adit_plugins.relax import relax
 from adit_plugins.relax_results import RelaxResult, displacement, outcomes
 from adit_plugins.validity import is_structure_valid
 
-FMAX, STEPS, PREFILTER_STEPS = 0.05, 100, 50  # those of `adit discover`
+FMAX, STEPS = 0.05, 100  # those of `adit discover`
+PREFILTER_STEPS = 150
 METASTABLE = 0.1  # eV/atom above the hull
 KEEP = 0.99  # of the metastable structures
 
@@ -272,7 +273,7 @@ def main() -> None:
         "cascade_val": cascade(rows["val"], limit),
         "cascade_test": cascade(rows["test"], limit),
         "cascade_test_by_limit": {
-            str(each): cascade(rows["test"], each) for each in (0.2, 0.3, 0.4, 0.5, 0.7)
+            str(each): cascade(rows["test"], each) for each in (0.1, 0.2, 0.3, 0.4, 0.5)
         },
     }
     print(json.dumps(found, indent=1))

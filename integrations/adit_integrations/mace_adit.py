@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parent / "weights" / NAME
 # eV/atom: as for CHGNet, outside lies extrapolation.
 ENERGY_BOUNDS = (-18.0, 10.0)
 # eV/atom between the two readouts; beyond, the accurate potential is to judge.
-MAX_DISAGREEMENT = 0.15
+MAX_DISAGREEMENT = 0.1
 
 
 class SmallMace:
