@@ -299,7 +299,8 @@ def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -
         assert campaign.store.claims() == []
         write_files(campaign.store, campaign.interrupted)
         counts = crystal_counts(campaign)
-        assert counts["relaxed with cheap"][1] == 3  # a chunk
+        finished = sum("outcome" in row for row in whole)
+        assert 0 < counts["relaxed with cheap"][1] < finished
         settled = sum(row["stage"] == "done" for row in campaign.store.verdicts())
         assert counts["E hull < 0.1, unique, novel"][1] == settled
         source = campaign.source
@@ -334,32 +335,33 @@ def test_a_foreign_folder_is_no_results(tmp_path: Path, content: str | None) -> 
     assert not is_results(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [("crystal",), pytest.param(("crystal", "molecule"), marks=pytest.mark.slow)],  # PoseBusters
+)
 def test_fresh_samples_fill_a_campaign_wherever_it_was_cut(
-    tmp_path: Path, tiny_checkpoint: str
+    tmp_path: Path, tiny_checkpoint: str, kinds: tuple[str, ...]
 ) -> None:
     generators = [
         ADiTGenerator(kind=kind, checkpoint=tiny_checkpoint, num_steps=2, device="cpu")  # type: ignore[arg-type]
-        for kind in ("crystal", "molecule")
+        for kind in kinds
     ]
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
-    with Campaign.create(
-        tmp_path / "whole", GeneratorSource(generators, 5), Settings(relaxer=None), SERIAL
-    ) as campaign:
+    source = GeneratorSource(generators, 5)
+    with Campaign.create(tmp_path / "whole", source, Settings(relaxer=None), SERIAL) as campaign:
         campaign.run()
         whole = verdicts(campaign)
-    assert [row["sample_id"] for row in whole] == [f"tiny/0/{i % 5}" for i in range(10)]
-    assert {row["kind"] for row in whole[:5]} == {"crystal"}
+    assert [row["sample_id"] for row in whole] == [f"tiny/0/{i}" for _ in kinds for i in range(5)]
+    assert [row["kind"] for row in whole] == [kind for kind in kinds for _ in range(5)]
     assert whole[3]["checkpoint_hash"].startswith("hash:")
-    assert (whole[7]["seed"], whole[7]["sample_index"]) == (0, 2)
+    assert (whole[-3]["seed"], whole[-3]["sample_index"]) == (0, 2)
 
     def stop(stage: str, done: int, total: int) -> None:
         if done == 4:
             raise KeyboardInterrupt
 
-    with Campaign.create(
-        tmp_path / "cut", GeneratorSource(generators, 5), Settings(relaxer=None), SERIAL
-    ) as campaign:
+    with Campaign.create(tmp_path / "cut", source, Settings(relaxer=None), SERIAL) as campaign:
         campaign.run(stop)
         assert len(campaign.store) == 4
     with Campaign.open(tmp_path / "cut") as campaign:  # the source comes from the store
