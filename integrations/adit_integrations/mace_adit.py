@@ -173,6 +173,6 @@ class MaceAditRelaxer:
             max_steps=max_steps,
             max_seconds=self.max_seconds,
             energy_bounds=ENERGY_BOUNDS,
-            elements=frozenset(self.model.config.elements),
+            elements=frozenset(self.model.config.known),
         )
         return [self.model.review(*pair) for pair in zip(batch, results, strict=True)]

@@ -40,6 +40,7 @@ class NetworkConfig:
 
     Attributes:
         elements: atomic numbers, ascending.
+        known: those that the labels taught; of the others (noble gases) nothing it says counts.
         channels: scalar features of an atom.
         max_ell: highest degree of the spherical harmonics of a bond.
         cutoff: angstrom.
@@ -52,6 +53,7 @@ class NetworkConfig:
     """
 
     elements: tuple[int, ...] = ELEMENTS
+    known: tuple[int, ...] = ()
     channels: int = 32
     max_ell: int = 2
     cutoff: float = 5.0
@@ -163,7 +165,8 @@ def read_config(folder: Path) -> tuple[NetworkConfig, str]:
     try:
         content = json.loads(path.read_text())
         network = content["network"]
-        network["elements"] = tuple(network["elements"])
+        for name in ("elements", "known"):
+            network[name] = tuple(network[name])
         return NetworkConfig(**network), str(content["sha256"])
     except FileNotFoundError as error:
         raise PrefilterError(

@@ -42,6 +42,7 @@ HUBER_DELTA = 3.0
 SOFT_FORCE, SOFT_STRESS = 2.0, 20.0
 EQUILIBRIUM_FORCE = 3.0  # eV/angstrom; labels up to here decide the atomic energies
 LEARNING_RATE, WARMUP_STEPS, EMA_DECAY, CLIP = 0.015, 100, 0.999, 20.0
+MIN_STRUCTURES = 20  # with an element, to know it
 FINAL_RATE = 0.01  # of the learning rate
 
 
@@ -101,6 +102,14 @@ def atomic_energies(data: Labelled, num_elements: int) -> NDArray[np.float64]:
     matrix = fractions.T @ fractions + 0.01 * np.eye(num_elements)
     found: NDArray[np.float64] = np.linalg.solve(matrix, fractions.T @ (energies / sizes - mean))
     return found + mean
+
+
+def known_elements(data: Labelled, elements: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the elements that at least `MIN_STRUCTURES` structures hold."""
+    counts = np.zeros(len(elements), int)
+    for graph in data.graphs:
+        counts[np.unique(graph.elements)] += 1
+    return tuple(z for z, count in zip(elements, counts, strict=True) if count >= MIN_STRUCTURES)
 
 
 def errors(
@@ -210,7 +219,11 @@ class Trainer:
             raise TrainingError(f"Too few labels ({len(labels)}) to hold formulas out.")
         bonds = sum(g.edges.shape[1] for g in self.train.graphs)
         atoms = sum(len(g.elements) for g in self.train.graphs)
-        self.config = dataclasses.replace(config, avg_num_neighbors=round(bonds / atoms, 1))
+        self.config = dataclasses.replace(
+            config,
+            avg_num_neighbors=round(bonds / atoms, 1),
+            known=known_elements(self.train, config.elements),
+        )
         torch.manual_seed(args.seed)
         self.network = nets.build(self.config).to(self.device)
         energies = torch.tensor(atomic_energies(self.train, len(config.elements)))  # of all heads

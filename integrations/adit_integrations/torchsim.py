@@ -71,7 +71,7 @@ class TorchSimRelaxer:
 
             self.model: Any = MaceAditModel(device=device)
             self.name, self.convention = model, MP2020
-            self.elements = frozenset(self.model.small.config.elements)
+            self.elements = frozenset(self.model.small.config.known)
             self.review = self.model.small.review
             return
         if model == "chgnet":
