@@ -35,8 +35,7 @@ from adit_plugins.relax import relax
 from adit_plugins.relax_results import RelaxResult, displacement, outcomes
 from adit_plugins.validity import is_structure_valid
 
-FMAX, STEPS = 0.05, 100  # those of `adit discover`
-PREFILTER_STEPS = 150
+FMAX, STEPS, PREFILTER_STEPS = 0.05, 100, 50  # those of `adit discover`
 METASTABLE = 0.1  # eV/atom above the hull
 KEEP = 0.99  # of the metastable structures
 
@@ -173,7 +172,7 @@ def cascade(rows: Sequence[dict[str, Any]], limit: float) -> dict[str, Any]:
 
     def passes(row: dict[str, Any]) -> bool:
         energy = row["student"]["energy_above_hull"]
-        return energy is None or energy < limit
+        return energy is None or energy <= limit
 
     passed = [row for row in rows if passes(row)]
     metastable = [row for row in rows if is_metastable(row["direct"])]
@@ -276,9 +275,7 @@ def main() -> None:
             str(each): cascade(rows["test"], each) for each in (0.1, 0.2, 0.3, 0.4, 0.5)
         },
     }
-    print(json.dumps(found, indent=1))
-    if args.json:
-        write_json(args.json, found)
+    write_json(found, args.json)
 
 
 if __name__ == "__main__":
