@@ -15,6 +15,7 @@ import argparse
 import json
 import platform
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
+from ase.units import GPa
 from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
 from relaxed_rows import write_json
@@ -239,6 +242,41 @@ def label_errors(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, A
     return mace_training.evaluate(model.network, data, model.device)
 
 
+def where_it_fails(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, Any]:
+    """Energy errors (meV/atom) on all held-out labels by element, pressure and disagreement."""
+    labels = Labels.load(folders)
+    chosen = np.concatenate([labels.split("val"), labels.split("test")])
+    data = mace_training.prepare(labels, model.config, chosen)
+    both: list[list[float]] = [[], []]
+    for start in range(0, len(data.graphs), 32):
+        rows = list(range(start, min(start + 32, len(data.graphs))))
+        for head, found in enumerate(both):
+            errors = mace_training.errors(model.network, data, rows, model.device, head)
+            found += errors["energy"].tolist()
+    error, spread = np.abs(both[0]), np.abs(np.subtract(*both))
+    pressure = [-float(np.trace(each)) / 3 / GPa for each in data.stress.numpy()]
+    by_element: dict[str, list[float]] = defaultdict(list)
+    for graph, each in zip(data.graphs, error, strict=True):
+        for number in np.array(model.config.elements)[np.unique(graph.elements)]:
+            by_element[chemical_symbols[number]].append(each)
+
+    def bins(values: Any, edges: list[float]) -> dict[str, list[float]]:
+        places = np.digitize(values, edges)
+        names = ["below", *map(str, edges)]
+        return {
+            name: [int((places == i).sum()), round(1000 * float(error[places == i].mean()), 1)]
+            for i, name in enumerate(names)
+            if (places == i).any()
+        }
+
+    worst = {k: [len(v), round(1000 * float(np.mean(v)), 1)] for k, v in by_element.items()}
+    return {
+        "by_element": dict(sorted(worst.items(), key=lambda item: -item[1][1])),
+        "by_pressure_gpa_from": bins(pressure, [-2, 2, 10, 30]),
+        "by_disagreement_ev_atom_from": bins(spread, [0.02, 0.05, 0.1]),
+    }
+
+
 def main() -> None:
     """Measure and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -268,6 +306,7 @@ def main() -> None:
         "errors_on_test_formulas": label_errors(args.labels, student.model)
         if args.labels
         else None,
+        "where_it_fails": where_it_fails(args.labels, student.model) if args.labels else None,
         "relaxed": {split: geometries(each) for split, each in rows.items() if each},
         "cascade_val": cascade(rows["val"], limit),
         "cascade_test": cascade(rows["test"], limit),
