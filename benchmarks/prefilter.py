@@ -253,7 +253,7 @@ def where_it_fails(folders: list[Path], model: mace_adit.SmallMace) -> dict[str,
         for head, found in enumerate(both):
             errors = mace_training.errors(model.network, data, rows, model.device, head)
             found += errors["energy"].tolist()
-    error, spread = np.abs(both[0]), np.abs(np.subtract(*both))
+    error, spread = np.abs(both[0]), np.abs(np.subtract(both[0], both[1]))
     pressure = [-float(np.trace(each)) / 3 / GPa for each in data.stress.numpy()]
     by_element: dict[str, list[float]] = defaultdict(list)
     for graph, each in zip(data.graphs, error, strict=True):
