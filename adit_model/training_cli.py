@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
@@ -31,11 +31,16 @@ from adit_model.training import continued_model, initial_model, run
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 
 
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"Error: {message}. See: {self.prog} --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All options; defaults are those of the shipped release."""
-    p = argparse.ArgumentParser(
-        prog="adit train", description="Train a stage of ADiT on prepared data."
-    )
+    p = Parser(prog="adit train", description="Train a stage of ADiT on prepared data.")
     p.add_argument("stage", choices=STAGES)
     p.add_argument(
         "--data",

@@ -24,6 +24,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from adit_model.training_cli import Parser
 from adit_plugins.relax_results import broken_energy, broken_geometry
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def write_shard(
 
 def parser() -> argparse.ArgumentParser:
     """All options of the command."""
-    p = argparse.ArgumentParser(prog="adit train labels", description=__doc__.splitlines()[0])
+    p = Parser(prog="adit train labels", description=__doc__.splitlines()[0])
     p.add_argument(
         "sources", nargs="+", type=Path, metavar="FILE", help="tables (.parquet) and structures"
     )

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from adit_integrations import mace_network as nets
 from adit_integrations.mace_labels import INTERRUPTED, Labels
+from adit_model.training_cli import Parser
 
 STATE = "state.safetensors"
 # Errors are counted in these units: eV/atom, eV/angstrom, eV/cubic angstrom. Up to three of them
@@ -360,7 +361,7 @@ class Trainer:
 
 def parser() -> argparse.ArgumentParser:
     """All options; defaults are those of the shipped weights."""
-    p = argparse.ArgumentParser(prog="adit train prefilter", description=__doc__.splitlines()[0])
+    p = Parser(prog="adit train prefilter", description=__doc__.splitlines()[0])
     p.add_argument(
         "--labels", nargs="+", type=Path, required=True, metavar="DIR", help="adit train labels"
     )
