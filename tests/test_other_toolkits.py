@@ -170,7 +170,7 @@ def test_pymatgen_reads_varies_and_filters(
 
 
 def test_rdkit_and_posebusters_take_the_molecules(installed: Path, place: Path) -> None:
-    adit_generate(installed, place, "--kind", "molecule", "--num", "32", "--num-steps", "20",
+    adit_generate(installed, place, "--kind", "molecule", "--num", "8", "--num-steps", "20",
                   "--out", "molecules.sdf")  # fmt: skip
     run(installed / "python", "-c", RDKIT, cwd=place)
     bust = "import sys; sys.argv[0] = 'bust'; from posebusters.cli import main; main()"
