@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.options import fmax_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -44,13 +45,7 @@ INPUTS = ("vasp", "espresso")
     show_default=True,
     help="Of a relaxation by DFT; 0 for single points.",
 )
-@click.option(
-    "--fmax",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.05,
-    show_default=True,
-    help="Force limit, eV/angstrom.",
-)
+@fmax_option
 @click.option(
     "--references",
     type=click.Path(path_type=Path),

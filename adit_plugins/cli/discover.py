@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.cli.options import KINDS, Shard, check_device, sampling_options
+from adit_plugins.cli.options import KINDS, Shard, check_device, fmax_option, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -47,13 +47,7 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
 )
 @click.option("--relaxer", default="chgnet", show_default=True, help="Potential; see adit doctor.")
 @click.option("--no-relax", is_flag=True, help="Only generate and check.")
-@click.option(
-    "--fmax",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.05,
-    show_default=True,
-    help="Force limit, eV/angstrom.",
-)
+@fmax_option
 @click.option(
     "--max-steps",
     type=click.IntRange(min=0),

@@ -77,6 +77,15 @@ class Shard(click.ParamType[tuple[int, int]]):
         return int(first), int(second)
 
 
+fmax_option = click.option(
+    "--fmax",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Force limit, eV/angstrom.",
+)
+
+
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how samples are made."""
     for option in reversed(_SAMPLING):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.options import fmax_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -36,13 +37,7 @@ ROWS = 20  # of the table
     help="chgnet, mace-mpa-0, mace:NAME or mace:PATH, torch-sim:NAME or PATH, or module:function "
     "that returns an ASE calculator.",
 )
-@click.option(
-    "--fmax",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.05,
-    show_default=True,
-    help="Force limit, eV/angstrom.",
-)
+@fmax_option
 @click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
 @click.option(
     "--time-limit",

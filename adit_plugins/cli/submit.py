@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import Shard, check_device, sampling_options
+from adit_plugins.cli.options import Shard, check_device, fmax_option, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ def submit() -> None:
     help="Seconds a structure, whatever the potential does.",
 )
 @click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
-@click.option(
-    "--fmax", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True
-)
+@fmax_option
 @click.option(
     "--model",
     "model_file",
@@ -160,9 +158,7 @@ def matbench_discovery(
 @click.option("--relax", "relaxer", metavar="NAME", help="Relax them first, e.g. with chgnet.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
-@click.option(
-    "--fmax", type=click.FloatRange(min=0, min_open=True), default=0.05, show_default=True
-)
+@fmax_option
 @sampling_options
 @click.pass_context
 def lemat_genbench(
