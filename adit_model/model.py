@@ -156,7 +156,7 @@ class ADiT(nn.Module):
             num: how many structures.
             kind: "crystal" or "molecule".
             num_steps: steps from noise to data; the published sampler counts its time points.
-            guidance_scale: classifier-free guidance towards the conditions; 1 is none.
+            guidance_scale: away from the weaker network (`adit_model.samplers.Guided`); 1 is none.
             seed: names the sequence of samples.
             num_atoms: atoms a structure, one number or one a sample; by default drawn from the
                 training set's sizes.

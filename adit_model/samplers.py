@@ -93,7 +93,12 @@ SAMPLERS = {
 
 
 class Guided:
-    """Guided predictions with self-conditioning: x1 = null + scale (labelled - null)."""
+    """Guided predictions with self-conditioning: x1 = weak + scale (x1 - weak).
+
+    The weak prediction is that of the network without its pair features where it was trained to
+    do without them (autoguidance, arXiv 2406.02507), else that for no label (classifier-free
+    guidance, arXiv 2207.12598).
+    """
 
     def __init__(
         self,
@@ -107,32 +112,27 @@ class Guided:
         self.denoiser = denoiser
         self.scale = scale
         self.correct = correct
-        repeats = 1 if scale == 1.0 else 2
-        self.repeats = repeats
         self.labels = {
-            name: torch.cat(
-                [
-                    torch.full((num,), label, device=device, dtype=torch.long),
-                    torch.zeros(num * (repeats - 1), device=device, dtype=torch.long),
-                ]
-            )
-            for name, label in labels.items()
+            name: torch.full((num,), label, device=device) for name, label in labels.items()
         }
         self.previous: Tensor | None = None
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """Predicted clean latent for `[batch, atoms, latent_dim]` at one time."""
-        both = x.repeat(self.repeats, 1, 1)
-        times = torch.full((len(both),), t, device=x.device)
-        previous = None if self.previous is None else self.previous.repeat(self.repeats, 1, 1)
-        x1 = self.denoiser(both, times, self.labels, previous)
-        if self.repeats == 2:
-            labelled, null = x1.chunk(2)
-            x1 = null + self.scale * (labelled - null)
+        times = torch.full((len(x),), t, device=x.device)
+        x1 = self.denoiser(x, times, self.labels, self.previous)
+        if self.scale != 1.0:
+            weak = self._weak(x, times)
+            x1 = weak + self.scale * (x1 - weak)
         if self.correct is not None:
             x1 = self.correct(x1, t)
         self.previous = x1
         return x1
+
+    def _weak(self, x: Tensor, times: Tensor) -> Tensor:
+        if self.denoiser.config.pair_dropout:
+            return self.denoiser(x, times, self.labels, self.previous, with_pairs=False)
+        return self.denoiser(x, times, {}, self.previous)
 
 
 def noise_source(request: Request, rows: list[int], like: Tensor) -> Draw:

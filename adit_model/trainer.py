@@ -26,6 +26,7 @@ from adit_model.data import (
 )
 from adit_model.flow import flow_loss
 from adit_model.model import ADiT
+from adit_model.optimizers import OPTIMIZERS, make_optimizers
 
 STAGES = ("autoencoder", "denoiser")
 
@@ -43,6 +44,7 @@ class TrainingConfig:
     out: str  # run folder
     shares: tuple[float, ...] = ()  # of each step's atoms, by data set; equal by default
     tokens: int = 2048  # atoms a step
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 200
@@ -67,6 +69,10 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} must be positive; got {value}")
+        if self.optimizer not in OPTIMIZERS:
+            raise TrainingError(
+                f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
+            )
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise TrainingError(
                 f"precision must be auto, float32 or bfloat16; got {self.precision!r}"
@@ -103,11 +109,8 @@ class Trainer:
         self.module: nn.Module = trained
         self.parameters = list(self.module.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
-        self.optimizer = torch.optim.AdamW(
-            _decay_groups(self.module, config.weight_decay),
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
+        self.optimizers = make_optimizers(
+            self.module, config.optimizer, config.learning_rate, config.weight_decay
         )
         self.precision = config.precision
         if self.precision == "auto":
@@ -140,8 +143,9 @@ class Trainer:
         """
         mixed = random.Random(f"{self.config.seed}/{self.step}")  # noqa: S311
         self.generator.manual_seed(mixed.getrandbits(60))
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate()
         values: dict[str, Tensor] = {}
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
@@ -154,8 +158,9 @@ class Trainer:
             values |= {f"{groups.kind}_{k}": v.detach() for k, v in parts.items()}
             values[f"{groups.kind}_loss"] = loss.detach()
         values["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.config.ema_decay, self.step / (10 + self.step))
         with torch.no_grad():
@@ -194,13 +199,15 @@ class Trainer:
         tensors = {f"ema.{i}": t for i, t in enumerate(self.ema)}
         tensors |= {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, parameter in enumerate(self.parameters):
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{i}.{key}"] = value
+            for optimizer in self.optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer.{i}.{key}"] = value
         progress = {
             "step": self.step,
             "seconds": self.seconds,
             "precision": self.precision,
             "stage": self.config.stage,
+            "optimizer": self.config.optimizer,
         }
         temporary = out / "state.tmp"
         # The counters ride inside the same file: one rename is atomic, two are not.
@@ -232,6 +239,10 @@ class Trainer:
                 f"{path} is of stage {progress['stage']!r} or of another architecture; "
                 "use another --out, or the options that the run began with"
             )
+        began_with = progress.get("optimizer", "adamw")
+        if began_with != self.config.optimizer:
+            raise TrainingError(f"{path} was trained with --optimizer {began_with}; pass the same")
+        owners = {p: o for o in self.optimizers for g in o.param_groups for p in g["params"]}
         with torch.no_grad():
             for i, parameter in enumerate(self.parameters):
                 parameter.copy_(tensors[f"weight.{i}"])
@@ -242,16 +253,9 @@ class Trainer:
                     if k.startswith(f"optimizer.{i}.")
                 }
                 if state:
-                    self.optimizer.state[parameter] = state
+                    owners[parameter].state[parameter] = state
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.precision = progress["precision"]
-
-
-def _decay_groups(module: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices only."""
-    matrices = [p for p in module.parameters() if p.dim() > 1]
-    vectors = [p for p in module.parameters() if p.dim() <= 1]
-    return [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def draw_latent(model: ADiT, batch: AtomBatch, generator: torch.Generator) -> Tensor:

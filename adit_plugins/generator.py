@@ -49,7 +49,7 @@ class ADiTGenerator(MSONable):
         checkpoint: name, folder, published `.ckpt` file or `hf:OWNER/REPOSITORY` (see
             `ADiT.from_pretrained`); None is the release that ships with the package.
         num_steps: integration steps; more is slower and closer to the model's distribution.
-        guidance_scale: classifier-free guidance; 1 is none.
+        guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none.
         seed: of the noise and of the sizes.
         num_atoms: atoms in every sample; None draws sizes from the training histogram.
         batch_size: samples made at once; it bounds the memory, not the result.

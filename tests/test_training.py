@@ -16,6 +16,9 @@ import torch
 
 from adit_model import ADiT
 from adit_model.data import PreparedData, SizeGroups, augment_for_autoencoder
+from adit_model.layers import Transformer
+from adit_model.optimizers import OPTIMIZERS, make_optimizers
+from adit_model.trainer import TrainingError
 from adit_model.training_cli import main
 
 TINY = [
@@ -159,7 +162,8 @@ def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[st
     torch.testing.assert_close(mixed.std(0), torch.ones(8), atol=0.1, rtol=0)
 
 
-def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, optimizer: str) -> None:
     from adit_model.config import ADiTConfig, AutoencoderConfig
     from adit_model.trainer import Trainer, TrainingConfig
     from adit_model.training import initial_model, run
@@ -167,13 +171,14 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
     data = make_data(tmp_path)
     small = AutoencoderConfig(32, 2, 1, 1, 64, lattice_input=True, input_frame="standard")
 
-    def trainer(out: str) -> Trainer:
+    def trainer(out: str, optimizer: str = optimizer) -> Trainer:
         (tmp_path / out).mkdir(exist_ok=True)
         config = TrainingConfig(
             "autoencoder",
             tuple(data),
             str(tmp_path / out),
             tokens=64,
+            optimizer=optimizer,
             steps=12,
             log_steps=1,
             warmup_steps=4,
@@ -197,6 +202,28 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path) -> None:
     for a, b in zip(whole.ema, second.ema, strict=True):
         assert torch.equal(a, b)
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    other = next(name for name in OPTIMIZERS if name != optimizer)
+    with pytest.raises(TrainingError, match=f"--optimizer {optimizer}"):
+        trainer("parts", other).resume()
+
+
+def test_muon_makes_the_updates_of_hidden_matrices_orthogonal() -> None:
+    torch.manual_seed(0)
+    module = Transformer(width=32, depth=1, num_heads=2, mlp_width=64)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizers = make_optimizers(module, "muon", learning_rate=0.1, weight_decay=0.0)
+    owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
+    assert sorted(map(id, owned)) == sorted(map(id, module.parameters()))
+    (module(torch.randn(64, 9, 32), None) - torch.randn(64, 9, 32)).square().mean().backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 2:
+            update = (parameter.detach() - before[name]) / (0.1 * 0.2 * max(parameter.shape) ** 0.5)
+            values, raw = map(torch.linalg.svdvals, (update, parameter.grad))
+            assert values.max() < 1.4, name
+            assert values.median() > 0.5, name
+            assert raw.median() < 0.5 * raw.max(), name
 
 
 def test_ctrl_c_keeps_a_valid_checkpoint_and_resume_ends_the_run(tmp_path: Path) -> None:
@@ -237,6 +264,7 @@ def test_ctrl_c_keeps_a_valid_checkpoint_and_resume_ends_the_run(tmp_path: Path)
         (["--data", "nowhere.safetensors"], ["nowhere.safetensors", "adit data prepare"]),
         (["--tokens", "0"], ["tokens", "0"]),
         (["--precision", "int4"], ["int4", "bfloat16"]),
+        (["--optimizer", "sgd"], ["sgd", "muon"]),
         (["--width", "33"], ["33"]),
         (["--size", "S"], ["--size S", "--width"]),
         (["--resume"], ["no run to resume"]),

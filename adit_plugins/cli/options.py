@@ -41,7 +41,7 @@ _SAMPLING = (
         type=click.FloatRange(min=0),
         default=1.0,
         show_default=True,
-        help="Classifier-free guidance; 1 is none.",
+        help="Guidance away from a weaker network; 1 is none.",
     ),
     click.option(
         "--sampler",
