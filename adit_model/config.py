@@ -103,9 +103,6 @@ class DenoiserConfig(_Checked):
     prediction: Literal["x1", "preconditioned"] = "x1"
     # Attention also sees distances between atoms, read from their latents (`adit_model.pairs`).
     pair_bias: bool = False
-    # Share of training batches without pair features. Where there are any, guidance leads away
-    # from the network without them (autoguidance, arXiv 2406.02507), else from "no label".
-    pair_dropout: float = 0.0
     conditions: tuple[Condition, ...] = field(default_factory=_default_conditions)
 
     def __post_init__(self) -> None:
@@ -114,10 +111,6 @@ class DenoiserConfig(_Checked):
             c if isinstance(c, Condition) else Condition(**c) for c in self.conditions
         )
         object.__setattr__(self, "conditions", conditions)
-        if not 0 <= self.pair_dropout < 1:
-            raise ValueError(f"pair_dropout must be from 0 to below 1; got {self.pair_dropout!r}")
-        if self.pair_dropout and not self.pair_bias:
-            raise ValueError("pair_dropout needs pair_bias")
         if not conditions or conditions[0].size != len(KINDS):
             raise ValueError(
                 f"the first condition must be the kind, with {len(KINDS)} classes {KINDS}; "

@@ -117,7 +117,7 @@ class Denoiser(nn.Module):
         labels: dict[str, Tensor],
         previous: Tensor | None = None,
         mask: Tensor | None = None,
-        with_pairs: bool = True,
+        pair_bias: bool = True,
     ) -> Tensor:
         """Predicted clean latent.
 
@@ -127,7 +127,7 @@ class Denoiser(nn.Module):
             labels: class labels `[batch]` by condition name; a missing one counts as 0, "none".
             previous: last prediction (self-conditioning), or None for zeros.
             mask: `[batch, atoms]`, None where nothing is padded.
-            with_pairs: whether the pair features are used, where the network has them.
+            pair_bias: False keeps what the pairs say to the atoms, but not to the attention.
 
         Returns:
             `[batch, atoms, latent_dim]`, zero at padding.
@@ -142,9 +142,10 @@ class Denoiser(nn.Module):
         h = self.x_embedder(tokens) + index_embedding(x.shape[1], self.config.width, x.device)
         shared = self.adaLN_modulation(condition) if self.config.modulation == "shared" else None
         biases: Sequence[Tensor | None] = [None] * self.config.depth
-        if self.config.pair_bias and with_pairs:
-            biases, addition = self.pairs(tokens, condition, mask)
+        if self.config.pair_bias:
+            found, addition = self.pairs(tokens, condition, mask)
             h = h + addition
+            biases = found if pair_bias else biases
         for block, bias in zip(self.blocks, biases, strict=True):
             h = block(h, condition, shared, mask, bias)
         x1 = self.final_layer(h, condition).float()

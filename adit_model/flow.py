@@ -39,26 +39,20 @@ def flow_loss(
     """Mean flow-matching loss of clean latents `[batch, atoms, latent_dim]` without padding.
 
     Half of the batches are self-conditioned on the network's own first guess
-    (arXiv 2208.04202); labels are dropped to "none" at each condition's rate, pair features from
-    whole batches at theirs.
+    (arXiv 2208.04202); labels are dropped to "none" at each condition's rate.
     """
     device = x1.device
     t = sample_times(len(x1), config, generator, device)
     x0 = center(torch.randn(x1.shape, generator=generator, device=device), config)
     x_t = torch.lerp(x0, x1, t[:, None, None])
     labels = drop_labels(denoiser, labels, generator)
-    with_pairs = True
-    if denoiser.config.pair_dropout:
-        coin = torch.rand((), generator=generator, device=device)
-        with_pairs = float(coin) >= denoiser.config.pair_dropout
     previous = None
     if denoiser.config.self_conditioning:
         coin = torch.rand((), generator=generator, device=device)
         if float(coin) < 0.5:
-            # With pairs in any case: guidance shows the weaker network the better one's guess.
             with torch.no_grad():
                 previous = denoiser(x_t, t, labels).detach()
-    error = denoiser(x_t, t, labels, previous, with_pairs=with_pairs) - x1
+    error = denoiser(x_t, t, labels, previous) - x1
     if denoiser.config.prediction == "preconditioned":
         scale = 1.0 / preconditioning(t)[1]  # back to the network's unit-variance target
     else:

@@ -95,9 +95,9 @@ SAMPLERS = {
 class Guided:
     """Guided predictions with self-conditioning: x1 = weak + scale (x1 - weak).
 
-    The weak prediction is that of the network without its pair features where it was trained to
-    do without them (autoguidance, arXiv 2406.02507), else that for no label (classifier-free
-    guidance, arXiv 2207.12598).
+    Where the attention is biased by distances, the weak prediction is that of the same network
+    without these biases, as in perturbed-attention guidance (arXiv 2403.17377); else it is the one
+    for no label (classifier-free guidance, arXiv 2207.12598).
     """
 
     def __init__(
@@ -130,8 +130,8 @@ class Guided:
         return x1
 
     def _weak(self, x: Tensor, times: Tensor) -> Tensor:
-        if self.denoiser.config.pair_dropout:
-            return self.denoiser(x, times, self.labels, self.previous, with_pairs=False)
+        if self.denoiser.config.pair_bias:
+            return self.denoiser(x, times, self.labels, self.previous, pair_bias=False)
         return self.denoiser(x, times, {}, self.previous)
 
 

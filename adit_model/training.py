@@ -156,7 +156,6 @@ def continued_model(
     name: str | None,
     pair_bias: bool | None = None,
     latents: Literal["sample", "mean"] | None = None,
-    pair_dropout: float | None = None,
 ) -> ADiT:
     """A model with the weights and the architecture of a checkpoint, to train on.
 
@@ -167,7 +166,6 @@ def continued_model(
         pair_bias: give the denoiser pair features where the checkpoint has none; they change
             nothing until they are trained. They cannot be taken away; None leaves it as it is.
         latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
-        pair_dropout: see `DenoiserConfig`; by default the checkpoint's.
 
     Raises:
         TrainingError: the checkpoint lacks the stage that is to be trained.
@@ -185,8 +183,6 @@ def continued_model(
     added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
     if added and denoiser is not None:
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
-    if pair_dropout is not None and denoiser is not None:
-        denoiser = dataclasses.replace(denoiser, pair_dropout=pair_dropout)
     torch.manual_seed(config.seed)
     model = ADiT(
         dataclasses.replace(

@@ -78,12 +78,6 @@ def parser() -> argparse.ArgumentParser:
         help="attention of the denoiser also sees distances between atoms; default: on",
     )
     p.add_argument(
-        "--pair-dropout",
-        type=float,
-        metavar="SHARE",
-        help="of batches that train the denoiser without them, for guidance; default: 0.1",
-    )
-    p.add_argument(
         "--latents",
         choices=("sample", "mean"),
         help="the denoiser's targets: the encoder's means (default) or drawn by it",
@@ -131,7 +125,6 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
                 f"--size {args.size} names a denoiser; size an autoencoder by --width and --depth"
             )
         width, depth, heads = (128, 3, 4)
-    pair_bias = args.pair_bias is not False
     width, depth = args.width or width, args.depth or depth
     heads = args.num_heads or heads
     autoencoder = AutoencoderConfig(
@@ -152,17 +145,12 @@ def architecture(args: argparse.Namespace) -> ADiTConfig:
         activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
-        pair_bias=pair_bias,
-        pair_dropout=_pair_dropout(args.pair_dropout, pair_bias),
+        pair_bias=args.pair_bias is not False,
     )
     flow = FlowConfig(latents=args.latents or "mean")
     return ADiTConfig(
         name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser, flow=flow
     )
-
-
-def _pair_dropout(given: float | None, pair_bias: bool) -> float:
-    return given if given is not None else 0.1 if pair_bias else 0.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -217,9 +205,7 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
         raise TrainingError(
             f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
         )
-    return continued_model(
-        config, args.init, args.name, args.pair_bias, args.latents, args.pair_dropout
-    )
+    return continued_model(config, args.init, args.name, args.pair_bias, args.latents)
 
 
 def _record(trainer: Trainer, out: Path) -> None:

@@ -1,0 +1,92 @@
+"""What steps and guidance buy and cost: validity and seconds at each setting, from equal noise.
+
+    python benchmarks/sampling_settings.py --num 200 --seed 77 \
+        --num-steps 50 --guidance-scale 1 1.25 1.5 1.75 2 \
+        --json benchmarks/results/sampling_settings.json
+
+Every pair of a number of steps and a guidance scale is a row for each kind; the defaults of
+`ADiTGenerator` are chosen from it. Use a seed that no reported figure uses. The limit in the same
+run is the first row: the cheapest setting without guidance.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pymatgen.core import Structure
+from relaxed_rows import write_json
+from sample_quality import make_samples
+
+from adit_model.config import KINDS
+from adit_plugins import ADiTGenerator, Sample
+from adit_plugins.molecules import examine, openbabel_smiles
+from adit_plugins.validity import is_composition_valid, is_structure_valid
+
+
+def crystal_counts(samples: list[Sample]) -> dict[str, int]:
+    """How many are valid by the published rules, and how many formulas there are."""
+    structures = [cast(Structure, sample.to_pymatgen()) for sample in samples]
+    structural = [is_structure_valid(structure) for structure in structures]
+    composition = [is_composition_valid(structure.composition) for structure in structures]
+    return {
+        "struct_valid": sum(structural),
+        "comp_valid": sum(composition),
+        "valid": sum(a and b for a, b in zip(structural, composition, strict=True)),
+        "formulas": len({structure.composition.reduced_formula for structure in structures}),
+    }
+
+
+def molecule_counts(samples: list[Sample]) -> dict[str, int]:
+    """How many are valid by the published and by the strict rule, and how many differ."""
+    reports = [examine(sample.to_ase())[0] for sample in samples]
+    smiles = [openbabel_smiles(sample.to_ase()) for sample in samples]
+    return {
+        "valid_openbabel": sum(each is not None for each in smiles),
+        "unique_openbabel": len(set(smiles) - {None}),
+        "connected": sum(report.connected for report in reports),
+        "valid_strict": sum(report.strict_valid for report in reports),
+    }
+
+
+def main() -> int:
+    """Print the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--num", type=int, default=200, help="samples a row")
+    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--num-steps", type=int, nargs="+", default=[50])
+    parser.add_argument("--guidance-scale", type=float, nargs="+", default=[1.0, 1.5, 2.0])
+    parser.add_argument("--sampler", default=ADiTGenerator.sampler)
+    parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
+    parser.add_argument("--checkpoint")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows: list[dict[str, Any]] = []
+    made: dict[str, Any] = {}
+    for kind, steps, scale in product(args.kind, args.num_steps, args.guidance_scale):
+        settings = {"num_steps": steps, "guidance_scale": scale, "sampler": args.sampler}
+        samples, made = make_samples(
+            kind, args.num, args.checkpoint, settings | {"seed": args.seed}
+        )
+        counts = crystal_counts(samples) if kind == "crystal" else molecule_counts(samples)
+        seconds = made["seconds_to_sample"]
+        rows.append({"kind": kind, **settings, "samples": args.num, **counts, "seconds": seconds})
+    result = {
+        "checkpoint": made["checkpoint"],
+        "hash": made["hash"],
+        "seed": args.seed,
+        "threads": torch.get_num_threads(),
+        "rows": rows,
+    }
+    write_json(result, args.json)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
