@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ase.db
 import pytest
@@ -182,6 +183,39 @@ def test_updates_do_not_get_slower_with_the_rows(tmp_path: Path) -> None:
             plan = connection.execute(f"EXPLAIN QUERY PLAN DELETE FROM {table} WHERE id in (7)")
             assert "USING INDEX" in plan.fetchall()[0][3]
         connection.close()
+
+
+def test_ranking_takes_work_in_proportion_to_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = 0
+    connect = sqlite3.connect
+
+    def counting(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        def count() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        connection = connect(*args, **kwargs)
+        connection.set_progress_handler(count, 100)  # every 100 instructions of SQLite
+        return connection
+
+    work = []
+    with Store.create(tmp_path, METADATA) as store:
+        for start, stop in ((0, 200), (200, 800)):
+            store.add(
+                Row(Atoms("H"), {"height": float(-i), "good": i % 2 == 0}, {})
+                for i in range(start, stop)
+            )
+            with monkeypatch.context() as patch:
+                patch.setattr("adit_plugins.campaign.store.sqlite3.connect", counting)
+                steps = 0
+                ranked = store.ranked("height", "good")
+                work.append(steps)
+            assert ranked == list(range(stop - 1, 0, -2))
+    assert work[0] > 0
+    assert work[1] < 6 * work[0]
 
 
 def test_structures_without_atoms_have_a_row(tmp_path: Path) -> None:
