@@ -148,6 +148,8 @@ class ADiTConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     # Structures of 0, 1, 2, ... atoms in the training set, by kind; sizes are drawn from it.
     size_histogram: dict[str, list[int]] = field(default_factory=dict)
+    # The measured best guidance by kind; samplers take it unless told otherwise. None is 1.
+    guidance_scales: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # data, steps, hardware, licence
 
     def __post_init__(self) -> None:
@@ -159,6 +161,7 @@ class ADiTConfig:
         if not isinstance(self.provenance, dict):
             raise ValueError(f"provenance must be an object; got {self.provenance!r}")
         _check_histogram(self.size_histogram)
+        _check_scales(self.guidance_scales)
         if self.denoiser is None:
             return
         if self.autoencoder.latent_dim != self.denoiser.latent_dim:
@@ -187,6 +190,15 @@ class ADiTConfig:
             return _build(cls, json.loads(text))
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"config.json does not describe an ADiT model: {error}") from error
+
+
+def _check_scales(scales: Any) -> None:
+    """Guidance by kind."""
+    known = isinstance(scales, dict) and set(scales) <= set(KINDS)
+    if not known or any(_problem(each, float) or each < 0 for each in scales.values()):
+        raise ValueError(
+            f"guidance_scales must hold numbers of at least 0 by kind {KINDS}; got {scales!r:.80}"
+        )
 
 
 def _check_histogram(histogram: Any) -> None:

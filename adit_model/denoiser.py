@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,8 @@ from torch.nn import functional
 from adit_model.config import DenoiserConfig
 from adit_model.layers import Attention, LabelEmbedding, TimeEmbedding, index_embedding
 from adit_model.pairs import PairBias
+
+Part = Literal["block", "distances"]
 
 
 class Mlp(nn.Module):
@@ -117,7 +120,7 @@ class Denoiser(nn.Module):
         labels: dict[str, Tensor],
         previous: Tensor | None = None,
         mask: Tensor | None = None,
-        pair_bias: bool = True,
+        without: Part | None = None,
     ) -> Tensor:
         """Predicted clean latent.
 
@@ -127,7 +130,8 @@ class Denoiser(nn.Module):
             labels: class labels `[batch]` by condition name; a missing one counts as 0, "none".
             previous: last prediction (self-conditioning), or None for zeros.
             mask: `[batch, atoms]`, None where nothing is padded.
-            pair_bias: False keeps what the pairs say to the atoms, but not to the attention.
+            without: leave out a part, for guidance: the distances' biases of the attention, or the
+                middle block.
 
         Returns:
             `[batch, atoms, latent_dim]`, zero at padding.
@@ -145,9 +149,10 @@ class Denoiser(nn.Module):
         if self.config.pair_bias:
             found, addition = self.pairs(tokens, condition, mask)
             h = h + addition
-            biases = found if pair_bias else biases
-        for block, bias in zip(self.blocks, biases, strict=True):
-            h = block(h, condition, shared, mask, bias)
+            biases = biases if without == "distances" else found
+        for place, (block, bias) in enumerate(zip(self.blocks, biases, strict=True)):
+            if not (without == "block" and place == self.config.depth // 2):
+                h = block(h, condition, shared, mask, bias)
         x1 = self.final_layer(h, condition).float()
         if self.config.prediction == "preconditioned":
             skip, out = preconditioning(t)

@@ -136,7 +136,7 @@ class ADiT(nn.Module):
         num: int,
         kind: str = "crystal",
         num_steps: int = 50,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seed: int = 0,
         num_atoms: int | Sequence[int] | None = None,
         conditions: dict[str, int] | None = None,
@@ -156,7 +156,8 @@ class ADiT(nn.Module):
             num: how many structures.
             kind: "crystal" or "molecule".
             num_steps: steps from noise to data; the published sampler counts its time points.
-            guidance_scale: away from the weaker network (`adit_model.samplers.Guided`); 1 is none.
+            guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none,
+                and the default is the checkpoint's own (`ADiTConfig.guidance_scales`).
             seed: names the sequence of samples.
             num_atoms: atoms a structure, one number or one a sample; by default drawn from the
                 training set's sizes.
@@ -203,7 +204,7 @@ class ADiT(nn.Module):
         batch: AtomBatch,
         strength: float,
         num_steps: int = 50,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         seed: int = 0,
         *,
         indices: Sequence[int] | None = None,

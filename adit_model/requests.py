@@ -37,7 +37,7 @@ class Request:
         num: int,
         kind: str,
         num_steps: int,
-        guidance_scale: float,
+        guidance_scale: float | None,
         seed: int,
         num_atoms: int | Sequence[int] | None,
         conditions: dict[str, int] | None,
@@ -65,6 +65,8 @@ class Request:
             raise ValueError(
                 f"the sampler {sampler!r} needs num_steps of at least {fewest}; got {num_steps}"
             )
+        if guidance_scale is None:
+            guidance_scale = config.guidance_scales.get(kind, 1.0)
         if not isinstance(guidance_scale, int | float | np.number) or not (
             np.isfinite(guidance_scale) and guidance_scale >= 0
         ):

@@ -49,7 +49,8 @@ class ADiTGenerator(MSONable):
         checkpoint: name, folder, published `.ckpt` file or `hf:OWNER/REPOSITORY` (see
             `ADiT.from_pretrained`); None is the release that ships with the package.
         num_steps: integration steps; more is slower and closer to the model's distribution.
-        guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none.
+        guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none, None
+            the checkpoint's own.
         seed: of the noise and of the sizes.
         num_atoms: atoms in every sample; None draws sizes from the training histogram.
         batch_size: samples made at once; it bounds the memory, not the result.
@@ -75,7 +76,7 @@ class ADiTGenerator(MSONable):
     kind: Literal["crystal", "molecule"] = "crystal"
     checkpoint: str | None = None
     num_steps: int = 50
-    guidance_scale: float = 1.0
+    guidance_scale: float | None = None
     seed: int = 0
     num_atoms: int | None = None
     batch_size: int = 256  # drawn together, then grouped by size: fewer groups are slower
@@ -96,12 +97,13 @@ class ADiTGenerator(MSONable):
         if self.num_atoms is not None:
             self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
         scale = self.guidance_scale
-        if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
-            raise ValueError(
-                f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
-                "(1, the default, is no guidance)"
-            )
-        self.guidance_scale = float(scale)
+        if scale is not None:
+            if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
+                raise ValueError(
+                    f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
+                    "(1 is no guidance), or None for the checkpoint's own"
+                )
+            self.guidance_scale = float(scale)
         if self.sampler != "ancestral":  # a look at the rules imports torch
             check_sampler(self.sampler)
         if self.checkpoint is not None:
@@ -320,7 +322,7 @@ class ADiTGenerator(MSONable):
             made += len(chunk)
             if not bool(batch.positions.isfinite().all() and batch.lattice.isfinite().all()):
                 raise ValueError(
-                    f"the network's output is not finite at guidance_scale={self.guidance_scale:g} "
+                    f"the network's output is not finite at guidance_scale={self.guidance():g} "
                     f"(samples {chunk[0]}..{chunk[-1]} of seed {seed}); take a smaller one, "
                     "or the weights are damaged: see adit doctor"
                 )
@@ -329,6 +331,12 @@ class ADiTGenerator(MSONable):
     def _requested_sizes(self, seed: int, indices: list[int]) -> list[int] | None:
         histogram = self.model.config.size_histogram.get(self.kind, [])
         return self.composition.sizes(histogram, self.kind, seed, indices)
+
+    def guidance(self, kind: str | None = None) -> float:
+        """The guidance scale that samples of a kind (by default this one's) are made with."""
+        if self.guidance_scale is not None:
+            return self.guidance_scale
+        return self.model.config.guidance_scales.get(kind or self.kind, 1.0)
 
     def provenance(self, seed: int, index: int) -> dict[str, Any]:
         """What is recorded with sample `index` of a seed."""
@@ -341,7 +349,7 @@ class ADiTGenerator(MSONable):
             "seed": seed,
             "index": index,
             "num_steps": self.num_steps,
-            "guidance_scale": self.guidance_scale,
+            "guidance_scale": self.guidance(),
             "num_atoms": self.num_atoms,
             "sampler": self.sampler,
             "licence": model.config.provenance.get("licence", "not stated"),

@@ -37,6 +37,7 @@ def make_variations(
     )
     origin = {
         "kind": sample.kind,
+        "guidance_scale": generator.guidance(sample.kind),
         "variation_of": original.provenance or repr(original),
         "strength": float(strength),
     }

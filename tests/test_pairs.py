@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -99,23 +100,41 @@ def test_training_moves_the_pairs_and_the_checkpoint_keeps_them(
     assert model.sample(2, kind="molecule", num_steps=2).num_atoms.tolist() == [3, 3]
 
 
-def test_guidance_leads_away_from_attention_that_sees_no_distances() -> None:
-    plain, paired = denoisers()
-    times, labels = torch.full((3,), 0.4), {"kind": torch.full((3,), 2)}
-    x = torch.randn(3, 5, 8)
-    blind = shaken(denoisers()[1])
-    blind.load_state_dict(shaken(paired).state_dict())
+@pytest.mark.parametrize(("kind", "time", "other"), [(1, 0.5, 0.7), (2, 0.7, 0.3)])
+def test_guidance_leads_away_from_the_network_without_a_part(
+    kind: int, time: float, other: float
+) -> None:
+    paired = shaken(denoisers()[1])
+    weak = deepcopy(paired)
     with torch.no_grad():
-        for parameter in blind.pairs.bias.parameters():
-            parameter.zero_()
-    pairs = [(paired, blind(x, times, labels)), (plain, plain(x, times, {}))]
-    for strong, weak in pairs:
-        good = strong(x, times, labels)
-        assert not torch.allclose(good, weak, atol=1e-3)
-        guided = Guided(strong, {"kind": 2}, 1.5, 3, x.device)(x, 0.4)
-        torch.testing.assert_close(guided, weak + 1.5 * (good - weak), atol=1e-5, rtol=1e-5)
-        unguided = Guided(strong, {"kind": 2}, 1.0, 3, x.device)(x, 0.4)
-        torch.testing.assert_close(unguided, good)
+        if kind == 1:  # crystals: a block whose gates are closed changes nothing
+            gates = weak.blocks[1].adaLN_modulation[1]
+            for i in (2, 5):
+                gates.weight[32 * i : 32 * i + 32] = 0
+                gates.bias[32 * i : 32 * i + 32] = 0
+        else:  # molecules: attention sees no distances
+            weak.pairs.bias.weight.zero_()
+            weak.pairs.bias.bias.zero_()
+    x, labels = torch.randn(3, 5, 8), {"kind": torch.full((3,), kind)}
+    good, poor = (net(x, torch.full((3,), time), labels) for net in (paired, weak))
+    assert not torch.allclose(good, poor, atol=1e-3)
+    guided = Guided(paired, {"kind": kind}, 1.5, 3, x.device)
+    torch.testing.assert_close(guided(x, time), poor + 1.5 * (good - poor), atol=1e-5, rtol=1e-5)
+    guided.previous = None
+    unguided = paired(x, torch.full((3,), other), labels)
+    torch.testing.assert_close(guided(x, other), unguided)
+    torch.testing.assert_close(Guided(paired, {"kind": kind}, 1.0, 3, x.device)(x, time), good)
+
+
+def test_a_network_without_pairs_is_guided_by_its_label() -> None:
+    plain = denoisers()[0]
+    with torch.no_grad():
+        plain.condition_embedders["kind"].embedding_table.weight.mul_(50)
+    x, times = torch.randn(3, 5, 8), torch.full((3,), 0.7)
+    good, null = (plain(x, times, labels) for labels in ({"kind": torch.full((3,), 2)}, {}))
+    assert not torch.allclose(good, null, atol=1e-3)
+    guided = Guided(plain, {"kind": 2}, 1.5, 3, x.device)(x, 0.7)
+    torch.testing.assert_close(guided, null + 1.5 * (good - null), atol=1e-5, rtol=1e-5)
 
 
 def test_a_plain_checkpoint_goes_on_with_pairs(

@@ -39,9 +39,7 @@ _SAMPLING = (
     click.option(
         "--guidance-scale",
         type=click.FloatRange(min=0),
-        default=1.0,
-        show_default=True,
-        help="Guidance away from a weaker network; 1 is none.",
+        help="Guidance away from a weaker network; 1 is none. [default: the checkpoint's own]",
     ),
     click.option(
         "--sampler",
