@@ -20,6 +20,7 @@ from pymatgen.core import Molecule, Structure
 
 import adit_plugins
 from adit_model import ADiT
+from adit_model.checkpoint import CheckpointError
 from adit_plugins import ADiTGenerator, Sample
 
 
@@ -137,6 +138,31 @@ def test_recipe_survives_json(recipe: dict[str, Any]) -> None:
     assert decoded == generator
     assert isinstance(decoded, ADiTGenerator)
     assert_equal(decoded.samples(2), generator.samples(2))
+
+
+def test_guidance_is_the_checkpoints_own_unless_given(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(recipe["checkpoint"], tmp_path / "guided")
+    config = json.loads((folder / "config.json").read_text())
+    config["guidance_scales"] = {"molecule": 1.5}
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe |= {"checkpoint": str(folder)}
+    own, given, none = (
+        ADiTGenerator(kind="molecule", **recipe | extra).samples(2)
+        for extra in ({}, {"guidance_scale": 1.5}, {"guidance_scale": 1.0})
+    )
+    assert_equal(own, given)
+    assert [sample.provenance["guidance_scale"] for sample in own] == [1.5, 1.5]
+    assert not np.allclose(own[0].positions, none[0].positions)
+    crystals = ADiTGenerator(**recipe)  # the checkpoint says nothing of them
+    assert crystals.samples(1)[0].provenance["guidance_scale"] == 1.0
+    varied = crystals.variations(own[0], 1, 0.5)[0]
+    assert varied.provenance["guidance_scale"] == 1.5
+    config["guidance_scales"] = {"molecules": 1.5}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"guidance_scales.*crystal.*molecules"):
+        ADiT.from_pretrained(folder)
 
 
 def test_generators_share_one_network(recipe: dict[str, Any]) -> None:
