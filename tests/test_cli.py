@@ -301,3 +301,17 @@ def test_discover_refuses_bad_input(place: Path, tiny_checkpoint: str) -> None:
     assert_error(adit(*base, "none.cif"), "none.cif")
     assert_error(adit(*base, "text.xyz"), "text.xyz")
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_the_cores_to_others(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    else:
+        monkeypatch.setattr(os, "environ", os.environ.copy())  # what the command sets goes with it
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == expected

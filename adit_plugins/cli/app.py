@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -45,6 +46,9 @@ class OneLineErrors(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command and leave with its exit status."""
+        # Before torch is loaded: threads that spin while they wait for each other make sampling
+        # several times slower beside other programs.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
         try:
