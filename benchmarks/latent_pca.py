@@ -68,7 +68,7 @@ def told_by_neighbour(points: NDArray[Any], labels: NDArray[Any]) -> dict[str, f
 def draw(points: NDArray[Any], periodic: NDArray[Any], numbers: NDArray[Any], path: Path) -> None:
     """Two panels: crystals against molecules, and the most frequent elements of each."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), sharex=True, sharey=True)
-    right.set_prop_cycle(color=mpl.colormaps["tab20"].colors)
+    right.set_prop_cycle(color=mpl.colormaps["tab20"](range(20)))
     for flag, name in ((True, "crystals"), (False, "molecules")):
         mine = points[periodic == flag]
         left.scatter(mine[:, 0], mine[:, 1], s=2, alpha=0.4, label=name)
