@@ -46,8 +46,8 @@ class OneLineErrors(click.Group):
         **extra: Any,
     ) -> Any:
         """Run a command and leave with its exit status."""
-        # Before torch is loaded: its threads spin 300,000 times while they wait for each other, which
-        # makes sampling several times slower beside other programs; no spin at all is slower alone.
+        # Before torch is loaded: its threads spin 300,000 times while they wait for each other,
+        # which makes sampling several times slower beside other programs; none at all costs alone.
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, **extra)
