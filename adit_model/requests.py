@@ -30,6 +30,11 @@ class Request:
     centered: bool = False  # noise without its mean over the atoms, as the flow was trained
     start_time: float = 0.0  # the noise may be a partly noised latent of this time
 
+    @property
+    def kind(self) -> str:
+        """Crystals or molecules, one of `KINDS`."""
+        return KINDS[self.streams[0][0]]
+
     @classmethod
     def checked(
         cls,

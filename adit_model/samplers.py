@@ -23,23 +23,30 @@ DEFAULT_TOKENS = 4096  # atoms run at once, which bounds the memory
 
 Predict = Callable[[Tensor, float], Tensor]
 Correct = Callable[[Tensor, float], Tensor]
-Draw = Callable[[], Tensor]  # fresh unit noise in the latent's shape
+Draw = Callable[[float], Tensor]  # fresh noise for a time, in the latent's shape
 
-NOISE_SCALE = 0.7  # of the ancestral sampler's fresh noise: chosen among 0.5 to 0.8 by validity
+# Deviation of the ancestral sampler's fresh noise by kind: (up to this time, deviation), in order.
+# Below one it samples at a lower temperature: valid, but with fewer different formulas. Crystals
+# need it only until their lattice has settled; elements drawn at full noise are as varied as real
+# ones and no less valid.
+FRESH_NOISE = {
+    "crystal": ((0.45, 0.7), (1.0, 1.0)),
+    "molecule": ((1.0, 0.7),),
+}
 
 
 def ancestral_step(predict: Predict, x: Tensor, t: float, dt: float, draw: Draw) -> Tensor:
-    """To the predicted clean latent, then back to the next time with fresh, damped noise.
+    """To the predicted clean latent, then back to the next time with fresh noise.
 
     The ancestral limit of DDIM (arXiv 2010.02502, eq. 12) for x_t = (1 - t) x0 + t x1: what is
-    wrong at one step is forgotten in the next. Noise below unit size samples at a lower
-    temperature, as for proteins (Chroma, doi 10.1038/s41586-023-06728-8).
+    wrong at one step is forgotten in the next. Noise below unit size (`FRESH_NOISE`) samples at a
+    lower temperature, as for proteins (Chroma, doi 10.1038/s41586-023-06728-8).
     """
     after = t + dt
     x1 = predict(x, t)
     if after >= 1.0 - 1e-6:
         return x1
-    return after * x1 + (1.0 - after) * NOISE_SCALE * draw()
+    return after * x1 + (1.0 - after) * draw(after)
 
 
 def euler_step(predict: Predict, x: Tensor, t: float, dt: float, draw: Draw) -> Tensor:
@@ -161,15 +168,17 @@ class Guided:
 
 def noise_source(request: Request, rows: list[int], like: Tensor) -> Draw:
     """Noise for the steps of some rows, from each sample's own stream: batches do not matter."""
+    deviations = FRESH_NOISE[request.kind]
     streams = [np.random.default_rng([*request.streams[row], 1]) for row in rows]
     shape = like.shape[1:]
 
-    def draw() -> Tensor:
+    def draw(t: float) -> Tensor:
         values = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
         noise = torch.from_numpy(np.stack(values))
         if request.centered:
             noise = noise - noise.mean(dim=1, keepdim=True)
-        return noise.to(like.device)
+        deviation = next(size for until, size in deviations if t <= until)
+        return deviation * noise.to(like.device)
 
     return draw
 

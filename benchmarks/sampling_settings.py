@@ -3,9 +3,10 @@
     python benchmarks/sampling_settings.py --num 200 --seed 77 --kind crystal \
         --settings 50:1 25:2.5 50:2.5 100:2.5 50:3 --json FILE
 
-A setting is a number of steps and a guidance scale; the release's defaults are chosen from the
-rows. Use a seed that no reported figure uses. The limit in the same run is the first row, without
-guidance.
+A setting is a number of steps, a guidance scale and, if not the default, the deviation of the
+ancestral sampler's fresh noise up to each time: `50:1:0.45@0.7,1@1` is 0.7 up to 0.45 and 1 from
+there. The release's defaults are chosen from the rows. Use a seed that no reported figure uses.
+The limit in the same run is the first row, without guidance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from relaxed_rows import write_json
 from sample_quality import make_samples
 
 from adit_model.config import KINDS
+from adit_model.samplers import FRESH_NOISE
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.molecules import examine, openbabel_smiles
 from adit_plugins.validity import is_composition_valid, is_structure_valid
@@ -51,10 +53,16 @@ def molecule_counts(samples: list[Sample]) -> dict[str, int]:
     }
 
 
-def setting(text: str) -> tuple[int, float]:
-    """`STEPS:GUIDANCE`, such as `50:1.3`."""
-    steps, scale = text.split(":")
-    return int(steps), float(scale)
+Noise = tuple[tuple[float, float], ...]  # as in `adit_model.samplers.FRESH_NOISE`
+
+
+def setting(text: str) -> tuple[int, float, Noise | None]:
+    """`STEPS:GUIDANCE[:NOISE]`, such as `50:1.3` or `50:1:0.45@0.7,1@1`."""
+    steps, scale, *noise = text.split(":")
+    if not noise:
+        return int(steps), float(scale), None
+    pairs = [each.split("@") for each in noise[0].split(",")]
+    return int(steps), float(scale), tuple((float(until), float(size)) for until, size in pairs)
 
 
 def main() -> int:
@@ -63,7 +71,11 @@ def main() -> int:
     parser.add_argument("--num", type=int, default=200, help="samples a row")
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument(
-        "--settings", type=setting, nargs="+", default=[(50, 1.0)], metavar="STEPS:GUIDANCE"
+        "--settings",
+        type=setting,
+        nargs="+",
+        default=[(50, 1.0, None)],
+        metavar="STEPS:GUIDANCE[:NOISE]",
     )
     parser.add_argument("--sampler", default=ADiTGenerator.sampler)
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
@@ -75,14 +87,17 @@ def main() -> int:
         torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
     made: dict[str, Any] = {}
-    for kind, (steps, scale) in product(args.kind, args.settings):
+    defaults = dict(FRESH_NOISE)
+    for kind, (steps, scale, noise) in product(args.kind, args.settings):
+        FRESH_NOISE[kind] = noise or defaults[kind]
         settings = {"num_steps": steps, "guidance_scale": scale, "sampler": args.sampler}
         samples, made = make_samples(
             kind, args.num, args.checkpoint, settings | {"seed": args.seed}
         )
         counts = crystal_counts(samples) if kind == "crystal" else molecule_counts(samples)
         seconds = made["seconds_to_sample"]
-        rows.append({"kind": kind, **settings, "samples": args.num, **counts, "seconds": seconds})
+        row = {"kind": kind, **settings, "fresh_noise": FRESH_NOISE[kind], "samples": args.num}
+        rows.append({**row, **counts, "seconds": seconds})
     result = {
         "checkpoint": made["checkpoint"],
         "hash": made["hash"],

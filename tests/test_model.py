@@ -7,6 +7,7 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from adit_model.batch import (
     random_rotations,
 )
 from adit_model.checkpoint import CheckpointError
-from adit_model.config import AutoencoderConfig, DenoiserConfig, published, sized
+from adit_model.config import KINDS, AutoencoderConfig, DenoiserConfig, published, sized
 
 HISTOGRAM = {"crystal": [0, 1, 3, 3, 2], "molecule": [0, 0, 0, 2, 4, 1]}
 
@@ -132,8 +133,28 @@ def test_steps_of_a_perfect_denoiser_end_at_the_data() -> None:
         x = torch.randn(2, 3, 8)
         times = time_points(7)
         for t, after in pairwise(times):
-            x = sampler.step(lambda *_: target, x, t, after - t, lambda: torch.randn(2, 3, 8))
+            x = sampler.step(lambda *_: target, x, t, after - t, lambda _: torch.randn(2, 3, 8))
         torch.testing.assert_close(x, target, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fresh_noise_has_the_deviation_of_its_time(kind: str, monkeypatch: Any) -> None:
+    from adit_model import samplers
+
+    model = tiny()
+    drawn: dict[float, list[torch.Tensor]] = {}
+    source = samplers.noise_source
+
+    def recorded(*arguments: Any) -> Any:
+        draw = source(*arguments)
+        return lambda t: drawn.setdefault(t, []).append(draw(t)) or drawn[t][-1]
+
+    monkeypatch.setattr(samplers, "noise_source", recorded)
+    model.sample(200, kind=kind, num_steps=6, num_atoms=4, seed=1)
+    assert len(drawn) == 5  # the last step adds none
+    for t, noises in drawn.items():
+        wanted = next(size for until, size in samplers.FRESH_NOISE[kind] if t <= until)
+        assert float(torch.cat(noises).std()) == pytest.approx(wanted, rel=0.1)
 
 
 @pytest.mark.parametrize(
