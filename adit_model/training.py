@@ -80,7 +80,7 @@ def run(trainer: Trainer, report: Callable[[dict[str, float]], None]) -> bool:
             values = trainer.train_step()
             now = time.monotonic()
             trainer.seconds = now - began
-            if trainer.step % config.log_steps == 0:
+            if trainer.step % config.log_steps == 0 or trainer.progress() >= 1.0:
                 row = {k: round(float(v), 6) for k, v in values.items()}
                 if not all(map(_finite, row.values())):
                     raise TrainingError(
@@ -153,7 +153,7 @@ def initial_model(
 def continued_model(
     config: TrainingConfig,
     init: str,
-    name: str | None,
+    name: str,
     pair_bias: bool | None = None,
     latents: Literal["sample", "mean"] | None = None,
 ) -> ADiT:
@@ -162,7 +162,7 @@ def continued_model(
     Args:
         config: the run.
         init: a checkpoint's name, folder or `.ckpt` file.
-        name: the new model's name; by default the checkpoint's.
+        name: the new model's name: sample ids begin with it, so never that of other weights.
         pair_bias: give the denoiser pair features where the checkpoint has none; they change
             nothing until they are trained. They cannot be taken away; None leaves it as it is.
         latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
@@ -187,7 +187,7 @@ def continued_model(
     model = ADiT(
         dataclasses.replace(
             old,
-            name=name or old.name,
+            name=name,
             denoiser=denoiser,
             flow=dataclasses.replace(old.flow, latents=latents or old.flow.latents),
             size_histogram=old.size_histogram | histogram,

@@ -65,7 +65,9 @@ def parser() -> argparse.ArgumentParser:
         help="share of each step's atoms by data set; equal by default",
     )
     p.add_argument("--name", help="checkpoint name, first part of sample ids; default: adit")
-    p.add_argument("--resume", action="store_true", help="continue the run in --out")
+    p.add_argument(
+        "--resume", action="store_true", help="continue the run in --out with its network"
+    )
     p.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
     p.add_argument("--width", type=int, help="of the stage's Transformer")
     p.add_argument("--depth", type=int, help="layers (autoencoder: encoder and decoder each)")
@@ -180,6 +182,7 @@ def _train(args: argparse.Namespace) -> int:
     trainer = Trainer(config, model, device)
     if args.resume:
         trainer.resume()
+        _tell_changes(config, out)
     out.mkdir(parents=True, exist_ok=True)
     _record(trainer, out)
     # A scheduler's SIGTERM ends a run as Ctrl-C does: with a checkpoint.
@@ -197,6 +200,9 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
+    kept = Path(config.out) / "model"
+    if args.resume and config.stage == "denoiser" and not (args.init or args.autoencoder):
+        return ADiT.from_pretrained(kept, device="cpu")
     if args.init is None:
         return initial_model(config, architecture(args), args.autoencoder)
     sizes = ("size", "width", "depth", "encoder_depth", "num_heads", "modulation")
@@ -205,7 +211,19 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
         raise TrainingError(
             f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
         )
-    return continued_model(config, args.init, args.name, args.pair_bias, args.latents)
+    name = args.name or ADiTConfig.name
+    return continued_model(config, args.init, name, args.pair_bias, args.latents)
+
+
+def _tell_changes(config: TrainingConfig, out: Path) -> None:
+    """Say which settings differ from those that the run has had so far."""
+    try:
+        before = json.loads((out / "training.json").read_text())
+    except (OSError, ValueError):
+        return
+    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
+        if name in before and before[name] != value:
+            print(f"--{name.replace('_', '-')}: {before[name]} until here, {value} from here on")
 
 
 def _record(trainer: Trainer, out: Path) -> None:

@@ -8,6 +8,7 @@ assignment problem). The model was not trained for it, so requests far from its 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ class CompositionRequest:
             raise ValueError("a formula is a chemical system already; give one of the two")
         allowed, counts = self.allowed(), self.counts()
         required = set(counts) or self._system()
+        if self.elements is not None and not self.elements:
+            raise ValueError("elements must name at least one, or be left out")
         if not allowed or required - allowed:
             from ase.data import chemical_symbols
 
@@ -96,9 +99,11 @@ class CompositionRequest:
         weights[~fits | (places == 0)] = 0.0
         if not weights.sum():
             raise ValueError(
-                f"{self.describe()} needs {'multiples of ' if kind == 'crystal' else ''}"
-                f"{unit or len(system)} atoms; the model was trained on {kind}s of at most "
-                f"{len(weights) - 1}"
+                f"no {kind} fits {self.describe()}: it has "
+                f"{'a multiple of ' if counts and kind == 'crystal' else ''}"
+                f"{unit or f'at least {len(system)}'} atoms, and the model was trained on {kind}s "
+                f"of {_extent(histogram)} atoms"
+                + (". Ask for crystals: --kind crystal" if kind == "molecule" else "")
             )
         cumulative = np.cumsum(weights) / weights.sum()
         return [
@@ -167,12 +172,22 @@ class CompositionRequest:
 
     def _system(self) -> set[int]:
         text = self.chemical_system
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"chemical_system must be text such as 'Li-P-O'; got {text!r}")
         return set() if text is None else _atomic_numbers(p.strip() for p in text.split("-"))
+
+
+def _extent(histogram: Sequence[int]) -> str:
+    """The smallest and the largest size that occur."""
+    sizes = np.flatnonzero(histogram)
+    return f"{sizes[0]} to {sizes[-1]}" if len(sizes) else "no"
 
 
 def _formula_counts(formula: str | None) -> dict[str, int]:
     if formula is None:
         return {}
+    if not isinstance(formula, str):
+        raise ValueError(f"formula must be text such as 'LiFePO4'; got {formula!r}")
     from pymatgen.core import Composition
 
     try:
@@ -180,7 +195,8 @@ def _formula_counts(formula: str | None) -> dict[str, int]:
     except (ValueError, TypeError) as error:
         raise ValueError(f"cannot read the formula {formula!r}: {error}") from error
     whole = all(math.isfinite(n) and n == round(n) and n >= 1 for n in amounts.values())
-    if not amounts or not whole:
+    zero = any(float(number) == 0 for number in re.findall(r"\d+\.?\d*", formula))
+    if not amounts or not whole or zero:  # pymatgen leaves out elements of which there are none
         raise ValueError(f"the formula {formula!r} must name whole numbers of atoms")
     return {symbol: round(n) for symbol, n in amounts.items()}
 

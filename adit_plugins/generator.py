@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -132,6 +133,15 @@ class ADiTGenerator(MSONable):
     def model(self) -> ADiT:
         """The network, loaded at the first use."""
         return load_model(self.checkpoint, self.device, last_change(self.checkpoint))
+
+    def check(self) -> None:
+        """Load the weights and find out, by a sample of few steps, whether they can do it.
+
+        Raises:
+            ValueError: missing or damaged weights, or the model cannot follow the recipe.
+        """
+        few = min(self.num_steps, 2)
+        dataclasses.replace(self, num_steps=few, guidance_scale=1.0).samples(1)
 
     def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
         """Write the recipe as MSON; ASE reads a file named `.adit` as a stream of samples."""

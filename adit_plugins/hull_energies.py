@@ -7,6 +7,7 @@ and DFT with the Materials Project's settings give raw energies, to which they m
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -54,7 +55,10 @@ def place_energy(
     Raises:
         ConventionError: see `corrected_energy`.
         UnknownElementError: an element has no reference energy.
+        ValueError: the energy is not a finite number.
     """
+    if not math.isfinite(energy):
+        raise ValueError(f"no energy: it is {energy}")
     corrected = corrected_energy(atoms, energy, convention)
     formula = atoms.get_chemical_formula(empirical=True)
     formation = hull.formation_energy_per_atom(formula, corrected / len(atoms))

@@ -57,6 +57,16 @@ def from_entries(entries: Iterable[ComputedEntry], source: str) -> Hull:
     return hull
 
 
+def from_table(path: str | None = None) -> Hull:
+    """Read a CSV of formation energies, as `Hull.load` describes it.
+
+    Raises:
+        HullSourceError: no path.
+        ValueError: it cannot be read.
+    """
+    return Hull.load(_needed(path, "table:FILE, a CSV of formation energies"))
+
+
 def from_json(path: str | None = None) -> Hull:
     """Read a JSON list of pymatgen entries (`ComputedEntry`, `PDEntry`, ...); `.gz` is unpacked.
 

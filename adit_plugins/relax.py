@@ -143,6 +143,16 @@ def find_relaxer(spec: str) -> RelaxerFactory:
     return _Custom(spec, found)
 
 
+def load_relaxer(spec: str) -> Relaxer:
+    """Find a potential by its name and load it.
+
+    Raises:
+        UnknownPluginError, MissingExtraError: as for `find_relaxer`.
+        RelaxerError: it cannot be loaded.
+    """
+    return _make(find_relaxer(spec))
+
+
 @dataclass(frozen=True)
 class _Custom:
     """A factory of a calculator as a factory of relaxers."""

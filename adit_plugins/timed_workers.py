@@ -29,6 +29,7 @@ Work = Callable[[Item], Iterable[Part]]
 
 TIME_LIMIT = "time limit"
 DIED = "worker process died"
+FAREWELL_SECONDS = 5.0  # for an idle process to end by itself
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def stream_parts(
     try:
         yield from _serve_all(pool, items, time_limit)
     finally:
+        for worker in pool:
+            worker.dismiss()
         for worker in pool:
             worker.stop()
 
@@ -159,8 +162,15 @@ class Worker(Generic[Item, Part]):
         self.index, self.deadline, self.is_dead = None, math.inf, True
         return End(problem)
 
+    def dismiss(self) -> None:
+        """Let an idle process end by itself, which gives back what its libraries hold."""
+        if self.index is None and not self.is_dead:
+            self.pipe.close()
+
     def stop(self) -> None:
-        """End the process now."""
+        """End the process, at once if it is at work."""
+        if self.pipe.closed:
+            self.process.join(FAREWELL_SECONDS)
         self.process.kill()
         self.process.join()
         self.pipe.close()

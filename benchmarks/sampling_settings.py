@@ -6,7 +6,8 @@
 A setting is a number of steps, a guidance scale and, if not the default, the deviation of the
 ancestral sampler's fresh noise up to each time: `50:1:0.45@0.7,1@1` is 0.7 up to 0.45 and 1 from
 there. The release's defaults are chosen from the rows. Use a seed that no reported figure uses.
-The limit in the same run is the first row, without guidance.
+The limit in the same run is the first row, without guidance. Several checkpoints (`--checkpoint`)
+have rows each, with their size and what they have seen.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pymatgen.core import Structure
 from relaxed_rows import write_json
 from sample_quality import make_samples
 
+from adit_model import ADiT
 from adit_model.config import KINDS
 from adit_model.samplers import FRESH_NOISE
 from adit_plugins import ADiTGenerator, Sample
@@ -65,6 +67,18 @@ def setting(text: str) -> tuple[int, float, Noise | None]:
     return int(steps), float(scale), tuple((float(until), float(size)) for until, size in pairs)
 
 
+def described(checkpoint: str | None) -> dict[str, Any]:
+    """Name, checksum, parameters of the denoiser and the atoms that its training has seen."""
+    model = ADiT.from_pretrained(checkpoint)
+    assert model.denoiser is not None
+    return {
+        "checkpoint": model.name,
+        "hash": model.hash,
+        "parameters": sum(p.numel() for p in model.denoiser.parameters()),
+        "training": model.config.provenance.get("denoiser"),
+    }
+
+
 def main() -> int:
     """Print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -79,32 +93,25 @@ def main() -> int:
     )
     parser.add_argument("--sampler", default=ADiTGenerator.sampler)
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
-    parser.add_argument("--checkpoint")
+    parser.add_argument("--checkpoint", nargs="+", default=[None], metavar="NAME_OR_FOLDER")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
-    made: dict[str, Any] = {}
     defaults = dict(FRESH_NOISE)
-    for kind, (steps, scale, noise) in product(args.kind, args.settings):
+    for checkpoint, kind, (steps, scale, noise) in product(
+        args.checkpoint, args.kind, args.settings
+    ):
         FRESH_NOISE[kind] = noise or defaults[kind]
         settings = {"num_steps": steps, "guidance_scale": scale, "sampler": args.sampler}
-        samples, made = make_samples(
-            kind, args.num, args.checkpoint, settings | {"seed": args.seed}
-        )
+        samples, made = make_samples(kind, args.num, checkpoint, settings | {"seed": args.seed})
         counts = crystal_counts(samples) if kind == "crystal" else molecule_counts(samples)
         seconds = made["seconds_to_sample"]
-        row = {"kind": kind, **settings, "fresh_noise": FRESH_NOISE[kind], "samples": args.num}
-        rows.append({**row, **counts, "seconds": seconds})
-    result = {
-        "checkpoint": made["checkpoint"],
-        "hash": made["hash"],
-        "seed": args.seed,
-        "threads": torch.get_num_threads(),
-        "rows": rows,
-    }
+        row = described(checkpoint) | {"kind": kind, **settings, "fresh_noise": FRESH_NOISE[kind]}
+        rows.append({**row, "samples": args.num, **counts, "seconds": seconds})
+    result = {"seed": args.seed, "threads": torch.get_num_threads(), "rows": rows}
     write_json(result, args.json)
     return 0
 

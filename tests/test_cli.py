@@ -260,7 +260,9 @@ def test_doctor_finds_and_checks_weights(
 
 
 def test_train_passes_everything_on(capfd: pytest.CaptureFixture[str]) -> None:
-    assert adit("train", "--help").exit_code == 0
+    usage = adit("train", "--help")
+    assert usage.exit_code == 0
+    assert "autoencoder|denoiser|labels|prefilter" in usage.stdout
     result = adit("train", "decorator", "--data", "x", "--out", "y")
     assert result.exit_code == 2
     assert "decorator" in result.stderr
@@ -300,7 +302,24 @@ def test_discover_refuses_bad_input(place: Path, tiny_checkpoint: str) -> None:
     assert_error(adit(*base, "--fmax", "0"), "x>0")
     assert_error(adit(*base, "none.cif"), "none.cif")
     assert_error(adit(*base, "text.xyz"), "text.xyz")
+    assert_error(adit(*base, "--formula", "Li20O"), "no crystal fits", "multiple of 21 atoms")
+    assert_error(adit(*base, "--prefilter-limit", "inf"), "prefilter_limit=inf")
+    assert_error(adit(*base, "--no-relax", "--relaxer", "chgnet"), "--relaxer", "--no-relax")
+    assert_error(adit(*base, "--workers", "0", "--time-limit", "9"), "--time-limit")
+    assert_error(adit("discover", "text.xyz", "--formula", "NaCl"), "--formula", "no effect")
     assert sorted(place.rglob("*")) == before
+
+
+def test_discover_replaces_nothing_before_it_can_begin(place: Path, tiny_checkpoint: str) -> None:
+    base = ["discover", "--num", "2", "--overwrite", "--out", "out"]
+    new = ["--checkpoint", tiny_checkpoint, *FAST]
+    assert adit(*base, *new, "--no-relax").exit_code == 0
+    before = {path: path.read_bytes() for path in sorted(place.rglob("*")) if path.is_file()}
+    assert_error(adit(*base, "out/crystals.extxyz", "--no-relax"), "where results go")
+    assert_error(adit(*base, *new, "--no-relax", "--formula", "Li20O"), "no crystal fits")
+    assert_error(adit(*base, *new, "--relaxer", "os:getcwd"), "os")
+    assert before == {path: path.read_bytes() for path in before}
+    assert sorted(before) == [path for path in sorted(place.rglob("*")) if path.is_file()]
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "2000"), ("7", "7")])

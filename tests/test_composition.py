@@ -88,7 +88,10 @@ def test_elements_are_given_to_atoms_by_the_best_sum() -> None:
     [
         ({"elements": ["Xx"]}, "no element 'Xx'"),
         ({"elements": "NaCl"}, "must be a list of symbols"),
-        ({"elements": []}, "no composition fits"),
+        ({"elements": []}, "at least one"),
+        ({"formula": "Na0Cl"}, "whole numbers"),
+        ({"formula": 5}, "must be text"),
+        ({"chemical_system": ["Li", "O"]}, "must be text such as 'Li-P-O'"),
         ({"formula": "NaCl", "chemical_system": "Na-Cl"}, "one of the two"),
         ({"formula": "NaCl", "exclude_elements": ["Cl"]}, "Cl is asked for and ruled out"),
         ({"formula": "Na0.5Cl"}, "whole numbers"),
@@ -105,8 +108,10 @@ def test_impossible_requests_are_refused(recipe: dict[str, object], words: str) 
 
 
 def test_a_formula_larger_than_the_model_is_refused(tiny_checkpoint: str) -> None:
-    with pytest.raises(ValueError, match=r"multiples of 21 atoms.*at most 7"):
+    with pytest.raises(ValueError, match=r"a multiple of 21 atoms.*of \d to 7 atoms"):
         generator(tiny_checkpoint, formula="Li20O").samples(1)
+    with pytest.raises(ValueError, match=r"no molecule fits .*--kind crystal"):
+        generator(tiny_checkpoint, formula="Li20O", kind="molecule").check()
 
 
 def test_the_command_line_takes_requests(tiny_checkpoint: str, tmp_path: object) -> None:

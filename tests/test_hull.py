@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
@@ -14,6 +15,7 @@ from adit_plugins.hull import (
     element_references,
     formation_energy_per_atom,
 )
+from adit_plugins.hull_energies import place_energy
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,8 @@ def test_formation_energy_is_the_energy_less_the_elements() -> None:
 def test_element_without_reference_is_a_clear_error(shipped: Hull) -> None:
     with pytest.raises(UnknownElementError, match=r"for Po\. Known elements: Ac, Ag"):
         formation_energy_per_atom("PoO2", -5.0)
+    with pytest.raises(ValueError, match="no energy: it is nan"):
+        place_energy(bulk("Cu"), float("nan"), "mp2020", "a potential", shipped)
     with pytest.raises(UnknownElementError, match="Po"):
         shipped.energy_above_hull("PoO2", -1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,12 @@ def test_outputs_of_known_generators_are_recognised(tmp_path: Path) -> None:
     ase.io.write(omatg / "made.xyz", [NACL] * 3, format="extxyz")
     ase.io.write(omatg / "made_init.xyz", [damaged(NACL, 1)] * 3, format="extxyz")
     assert len(read_set(omatg).crystals) == 3
+
+
+def test_what_cannot_be_read_is_said_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "garbage.extxyz").write_text("garbage")
+    (note,) = read_set(tmp_path / "garbage.extxyz").notes
+    assert re.search(r"1 of 1 \w+ cannot be read and count as invalid; the first: \w+", note)
 
 
 def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class ProcessesExecutor(Executor):
                     future.set_exception(error)
         finally:
             if worker is not None:
+                worker.dismiss()
                 worker.stop()
 
     def _ready(self, worker: Worker[Any, Any] | None) -> Worker[Any, Any]:

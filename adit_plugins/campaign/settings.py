@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -33,8 +34,10 @@ class Settings:
 
         check_limits(self.fmax, self.max_steps, None)
         check_limits(self.fmax, self.prefilter_steps, None)
-        if not self.prefilter_limit >= 0:
-            raise ValueError(f"prefilter_limit={self.prefilter_limit} must be at least 0")
+        if not (math.isfinite(self.prefilter_limit) and self.prefilter_limit >= 0):
+            raise ValueError(
+                f"prefilter_limit={self.prefilter_limit} must be a finite number of at least 0"
+            )
         if self.prefilter is not None and self.relaxer is None:
             raise ValueError("a pre-filter needs a relaxer to filter for; drop --no-relax")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.cli.options import KINDS, Shard, check_device, fmax_option, sampling_options
+from adit_plugins.cli.options import (
+    KINDS,
+    Shard,
+    check_device,
+    check_time_limit,
+    fmax_option,
+    sampling_options,
+)
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
-    from adit_plugins.campaign import Campaign, GeneratorSource
+    from adit_plugins.campaign import Campaign, GeneratorSource, Settings
     from adit_plugins.campaign.sources import Source
 
 DEFAULT_NUM = 64  # of each kind
@@ -84,7 +91,7 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
-    help="Seconds a crystal, whatever the potential does.",
+    help="Seconds a crystal, whatever the potential does; not with --workers 0.",
 )
 @sampling_options
 @click.pass_context
@@ -122,6 +129,7 @@ def discover(
         _check_resume(ctx)
         campaign = Campaign.open(resume, resources=means)
     else:
+        _check_together(ctx, file, recipe)
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit,
@@ -130,10 +138,12 @@ def discover(
         check_relaxer(settings.relaxer)
         folder = shard_folder(out, shard)
         check_folder(folder, out, overwrite)
+        check_input(file, folder)
         source = make_source(file, num, (kind,) if kind else KINDS, recipe)
-        folder.mkdir(parents=True, exist_ok=True)
-        if overwrite:
+        if overwrite:  # what is there goes only when the new campaign can begin
+            load_potentials(settings)
             remove_campaign(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         campaign = Campaign.create(folder, source, settings, means, shard or (0, 1))
     with campaign:
         run(campaign)
@@ -147,20 +157,39 @@ def _check_resume(ctx: click.Context) -> None:
     Raises:
         UsageError: see above.
     """
-    given = [
-        name for name in ctx.params
-        if name not in MEANS and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]  # fmt: skip
-    if given:
-        names = ", ".join("FILE" if name == "file" else _option(name) for name in given)
+    names = _given(ctx, [name for name in ctx.params if name not in MEANS])
+    if names:
         allowed = ", ".join(_option(name) for name in MEANS[1:])
         raise click.UsageError(
             f"--resume takes the campaign's own settings, not {names}. Allowed: {allowed}."
         )
 
 
+def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any]) -> None:
+    """Refuse options that would have no effect beside others.
+
+    Raises:
+        UsageError: see above.
+    """
+    making = _given(ctx, ["kind", *recipe])
+    if file is not None and making:
+        raise click.UsageError(
+            f"{making} would have no effect: {file} is screened as it is, nothing is generated."
+        )
+    relaxing = _given(ctx, ["relaxer", "prefilter"])
+    if ctx.params["no_relax"] and relaxing:
+        raise click.UsageError(f"{relaxing} and --no-relax exclude each other.")
+    check_time_limit(ctx)
+
+
+def _given(ctx: click.Context, names: Iterable[str]) -> str:
+    """The options among some that stand on the command line."""
+    source = ctx.get_parameter_source
+    return ", ".join(_option(n) for n in names if source(n) is ParameterSource.COMMANDLINE)
+
+
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return "FILE" if name == "file" else f"--{name.replace('_', '-')}"
 
 
 def make_source(
@@ -190,6 +219,8 @@ def make_generators(kinds: tuple[str, ...], num: int, recipe: dict[str, Any]) ->
 
     check_device(recipe["device"])
     generators = [ADiTGenerator(kind=kind, **recipe) for kind in kinds]  # type: ignore[arg-type]
+    for generator in generators:
+        generator.check()
     return GeneratorSource(generators, num)
 
 
@@ -283,6 +314,16 @@ def check_folder(folder: Path, out: Path, overwrite: bool) -> None:
     check_output((out if out.is_dir() else out.parent) / "crystals.extxyz")
 
 
+def check_input(file: Path | None, folder: Path) -> None:
+    """Refuse to read structures from where results are written.
+
+    Raises:
+        ValueError: the file is the results' folder, or in it.
+    """
+    if file is not None and file.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{file} is in {folder}, where results go. Choose another --out.")
+
+
 def remove_campaign(folder: Path) -> None:
     """Remove the store and the files of an earlier campaign.
 
@@ -294,6 +335,19 @@ def remove_campaign(folder: Path) -> None:
 
     remove_store(folder)
     remove_results(folder)
+
+
+def load_potentials(settings: Settings) -> None:
+    """Find out whether a campaign's potentials can be loaded.
+
+    Raises:
+        RelaxerError: one cannot; the message says why.
+    """
+    from adit_plugins.relax import load_relaxer
+
+    for name in (settings.prefilter, settings.relaxer):
+        if name is not None:
+            load_relaxer(name)
 
 
 def check_relaxer(name: str | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,9 @@ def evaluate(
     npz of DiffCSP, or a zip or folder of such files. What cannot be read counts as invalid.
     """
     check_outputs(json_file, markdown, plots)
+    check_distinct((json_file, markdown), files)
+    for known in (options["targets"], options["reference"], options["molecule_reference"]):
+        check_distinct((json_file, markdown), (known,))
     if options["relax"] is not None:
         from adit_plugins.cli.discover import check_relaxer
 
@@ -94,6 +98,21 @@ def check_outputs(*paths: str | None) -> None:
             raise ValueError(f"Cannot write {path}: it is a folder.")
     if paths[-1] is not None and Path(paths[-1]).is_file():
         raise ValueError(f"Cannot write plots into {paths[-1]}: it is a file. Choose a folder.")
+
+
+def check_distinct(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:
+    """Refuse to write over what is read, or one report over another.
+
+    Raises:
+        ValueError: two of the paths are one file.
+    """
+    taken = {Path(path).resolve() for path in inputs if path is not None}
+    for path in outputs:
+        if path is None:
+            continue
+        if Path(path).resolve() in taken:
+            raise ValueError(f"{path} is read, or written already. Choose another file.")
+        taken.add(Path(path).resolve())
 
 
 def write_report(

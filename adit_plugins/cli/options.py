@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 KINDS = ("crystal", "molecule")
 
@@ -89,6 +90,17 @@ def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(_SAMPLING):
         command = option(command)
     return command
+
+
+def check_time_limit(ctx: click.Context) -> None:
+    """Refuse a limit that nothing could enforce: only a process can be ended.
+
+    Raises:
+        UsageError: `--time-limit` beside `--workers 0`.
+    """
+    source = ctx.get_parameter_source("time_limit")
+    if ctx.params["workers"] == 0 and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--time-limit ends processes, and --workers 0 has none; give 1.")
 
 
 def check_device(device: str | None) -> None:

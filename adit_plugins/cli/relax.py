@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import fmax_option
+from adit_plugins.cli.options import check_time_limit, fmax_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ ROWS = 20  # of the table
     type=click.FloatRange(min=0, min_open=True),
     default=300.0,
     show_default=True,
-    help="Seconds a structure, whatever the potential does.",
+    help="Seconds a structure, whatever the potential does; not with --workers 0.",
 )
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option("--resume", is_flag=True, help="Keep what is finished in --out, and do the rest.")
@@ -70,6 +70,7 @@ def relax(
     from adit_plugins.relax_files import read_frames, write_frames
     from adit_plugins.writers import read_structures
 
+    check_time_limit(ctx)
     _check_out(out, resume, overwrite)
     find_relaxer(relaxer)
     structures = read_structures(file)
@@ -83,7 +84,9 @@ def relax(
     if frames:
         write_frames(frames, out)
         _print_table(frames)
-        click.echo(f"{len(frames)} of {len(structures)} structures in {out}.")
+        failed = sum(atoms.info["relax"]["energy"] is None for atoms in frames.values())
+        suffix = f"; {failed} failed" if failed else ""
+        click.echo(f"{len(frames)} of {len(structures)} structures in {out}{suffix}.")
     if not finished:
         kept = "--resume goes on from there." if frames else "Nothing was finished."
         click.echo(f"Interrupted. {kept}", err=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+STAGES = ("autoencoder", "denoiser")
+
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -15,8 +17,19 @@ def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train: `adit train autoencoder|denoiser|labels|prefilter --help`."""
     from adit_plugins import registry
 
-    if arguments and arguments[0] in registry.names("adit.trainers"):
-        ctx.exit(registry.load("adit.trainers", arguments[0])(list(arguments[1:])))
+    trainers = registry.names("adit.trainers")
+    known = [*STAGES, *trainers]
+    subject = arguments[0] if arguments else "--help"
+    if subject in ("-h", "--help"):
+        click.echo(f"Usage: adit train {'|'.join(known)} [OPTIONS]\n")
+        click.echo("What each takes: adit train SUBJECT --help")
+        return
+    if subject in trainers:
+        ctx.exit(registry.load("adit.trainers", subject)(list(arguments[1:])))
+    if subject not in STAGES and not subject.startswith("-"):
+        raise click.UsageError(
+            f"Nothing to train is called {subject!r}. Known: {', '.join(known)}."
+        )
     from adit_model.training_cli import main
 
     ctx.exit(main(list(arguments)))

@@ -64,9 +64,13 @@ def read_set(
         home.add(name, None, reason)
     if not len(result.crystals) + len(result.molecules):
         raise InputError(f"{source} holds no structures.")
-    if homeless:
-        kind = "molecules" if home is result.molecules else "crystals"
-        result.notes.append(f"{len(homeless)} unreadable entries are counted as {kind}")
+    for kind, entries in (("crystals", result.crystals), ("molecules", result.molecules)):
+        problems = [r for r, s in zip(entries.reasons, entries.samples, strict=True) if s is None]
+        if problems:
+            result.notes.append(
+                f"{len(problems)} of {len(entries)} {kind} cannot be read and count as invalid; "
+                f"the first: {problems[0] or 'unknown reason'}"
+            )
     return result
 
 

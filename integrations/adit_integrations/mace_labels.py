@@ -256,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
     p.add_argument("--copies", type=int, default=2, help="of each structure; default: 2")
     p.add_argument("--max-atoms", type=int, default=20, help="larger cells are left out")
-    p.add_argument("--limit", type=int, help="structures to label; default: all")
+    p.add_argument("--limit", type=int, help="structures to label, in shards of 256; default: all")
     p.add_argument("--minutes", type=float, help="stop after this time; a later run goes on")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
@@ -283,6 +283,10 @@ def _run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     warnings.filterwarnings("ignore")  # of formats and radii: what is unusable has no label
     sources = {path.stem: read_source(path, args.max_atoms) for path in args.sources}
+    for name in ("copies", "max_atoms", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
     if not any(sources.values()):
         raise LabelError(f"No crystal of at most {args.max_atoms} atoms in the sources.")
     args.out.mkdir(parents=True, exist_ok=True)
