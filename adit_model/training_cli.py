@@ -174,6 +174,8 @@ def _train(args: argparse.Namespace) -> int:
     config = TrainingConfig(**options | {"data": tuple(args.data), "shares": tuple(args.shares)})
     out = Path(config.out)
     state = out / "state.safetensors"
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file; choose another --out")
     if state.exists() and not args.resume:
         raise TrainingError(f"{out} holds a run: pass --resume to continue it, or another --out")
     if args.resume and not state.exists():

@@ -56,7 +56,8 @@ class Fingerprints(ABC):
             with np.load(path, allow_pickle=False) as arrays:
                 return _KINDS[str(arrays["kind"])]._from_arrays(dict(arrays))
         except (OSError, KeyError, EOFError, ValueError, BadZipFile) as error:
-            raise ValueError(f"'{path}' is no table of fingerprints: {error}") from error
+            reason = "no archive of plain arrays" if "pickle" in str(error) else error
+            raise ValueError(f"'{path}' is no table of fingerprints: {reason}") from error
 
     @staticmethod
     def build(known: Iterable[Structure] | Iterable[str]) -> Fingerprints:

@@ -21,6 +21,7 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from ase.io.formats import UnknownFileTypeError
+from numpy.lib.npyio import NpzFile
 
 from adit_plugins.parsers import (
     PROVENANCE_TAG,
@@ -231,8 +232,18 @@ def _csv_row(cell: str, name: str, is_cif: bool) -> Entry:
     return entry or Entry(name, None, "the cell holds no CIF block with a structure", "crystal")
 
 
+def _plain_arrays(path: Path) -> NpzFile:
+    try:
+        arrays = np.load(path, allow_pickle=False)
+    except ValueError as error:  # numpy advises to unpickle it, which would run what is inside
+        raise InputError(f"{path} is no archive of plain arrays.") from error
+    if not isinstance(arrays, NpzFile):
+        raise InputError(f"{path} is a single array, no archive.")
+    return arrays
+
+
 def _read_npz(path: Path) -> Iterator[Entry]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with _plain_arrays(path) as arrays:
         names = [name for name in NUMBERS if name in arrays]
         if not names or not {"frac_coords", "num_atoms"} <= set(arrays):
             wanted = f"frac_coords, num_atoms, one of {', '.join(NUMBERS)}, and lengths with angles"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def load_model(checkpoint: str | None, device: str | None, last_change: int) -> ADiT:
     from adit_model import ADiT
 
+    check_device(device)
     return ADiT.from_pretrained(checkpoint, device=device)
 
 
@@ -32,7 +33,7 @@ def parse_id(text: str) -> tuple[str, int, int]:
     if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise ValueError(
             f"cannot read the id {text!r}; it has the form checkpoint/seed/index, "
-            "such as 'adit-joint/0/17'"
+            "such as 'adit-joint/0/17', or there is no such file of ids"
         )
     return parts[0], int(parts[1]), int(parts[2])
 
@@ -48,3 +49,22 @@ def checked_integer(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
     return int(value)
+
+
+def check_device(device: str | None) -> None:
+    """Refuse a device that torch cannot use here.
+
+    Raises:
+        ValueError: the name is unknown or there is no such device.
+    """
+    if device is None:
+        return
+    import torch
+
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    try:
+        torch.zeros(1, device=device).tolist()  # a "meta" device holds no numbers
+    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing backend
+        raise ValueError(f"No device {device!r} here. Known: {', '.join(known)}.") from error

@@ -195,6 +195,8 @@ def _export(samples: Iterable[Convertible], name: str, path: Path) -> Outcome:
 def _format(path: str | os.PathLike[str], name: str | None = None) -> str:
     """Return a key of `WRITERS`, or the name of an exporter."""
     suffix = Path(path).suffix.lower() if name is None else f".{name}"
+    if name is None and not suffix and f"{Path(path).name}" in WRITERS:
+        raise OutputError(f"Cannot write {os.fspath(path)}: a suffix alone is no name of a file.")
     if name is None and (not suffix or os.fspath(path).endswith(("/", os.sep))):
         return FOLDER
     if suffix in WRITERS:

@@ -213,6 +213,10 @@ def test_impossible_calls_are_refused_before_the_weights_are_loaded() -> None:
         generator.samples(1, start=-1)
     with pytest.raises(ValueError, match="no-such-checkpoint"):
         generator.generate(1)
+    with pytest.raises(ValueError, match=r"No device 'abacus' here\. Known: cpu"):
+        ADiTGenerator(device="abacus").generate(1)
+    with pytest.raises(ValueError, match="no such file of ids"):
+        generator.sample_ids(["ids.txt"])
 
 
 def test_numbers_of_numpy_are_numbers(recipe: dict[str, Any]) -> None:

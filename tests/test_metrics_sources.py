@@ -114,6 +114,9 @@ def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="none of the columns cif"):
         read_set(tmp_path / "other.csv")
+    (tmp_path / "random.npz").write_bytes(b"\x93 no archive")
+    with pytest.raises(InputError, match="no archive of plain arrays"):
+        read_set(tmp_path / "random.npz")
     np.savez(tmp_path / "other.npz", x=[1])
     with pytest.raises(InputError, match=r"needs the arrays.*it has x"):
         read_set(tmp_path / "other.npz")

@@ -218,6 +218,8 @@ def test_generated_samples_can_be_written(kind: str, tiny_checkpoint: str, tmp_p
 
 
 def test_unwritable_outputs_are_found_out_beforehand(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="a suffix alone"):
+        check_output(tmp_path / ".extxyz")
     with pytest.raises(OutputError, match=r"unknown suffix '\.pdb'. Known: \.extxyz, .*a folder"):
         check_output(tmp_path / "out.pdb")
     with pytest.raises(OutputError, match="mkdir -p"):

@@ -15,7 +15,6 @@ from click.core import ParameterSource
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
-    check_device,
     check_time_limit,
     fmax_option,
     sampling_options,
@@ -216,6 +215,7 @@ def make_generators(kinds: tuple[str, ...], num: int, recipe: dict[str, Any]) ->
     """
     from adit_plugins.campaign import GeneratorSource
     from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.recipe import check_device
 
     check_device(recipe["device"])
     generators = [ADiTGenerator(kind=kind, **recipe) for kind in kinds]  # type: ignore[arg-type]

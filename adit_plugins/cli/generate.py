@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import KINDS, check_device, sampling_options
+from adit_plugins.cli.options import KINDS, sampling_options
 from adit_plugins.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def generate(
     from adit_plugins.writers import check_output
 
     check_output(out, kind, form)
+    from adit_plugins.recipe import check_device
+
     check_device(recipe["device"])
     generator = ADiTGenerator(kind=kind, **recipe)  # type: ignore[arg-type]
     total = len(wanted) or num

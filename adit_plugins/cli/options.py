@@ -1,4 +1,4 @@
-"""Options that several commands share, and checks that need torch."""
+"""Options that several commands share, and a check of two."""
 
 from __future__ import annotations
 
@@ -101,22 +101,3 @@ def check_time_limit(ctx: click.Context) -> None:
     source = ctx.get_parameter_source("time_limit")
     if ctx.params["workers"] == 0 and source is ParameterSource.COMMANDLINE:
         raise click.UsageError("--time-limit ends processes, and --workers 0 has none; give 1.")
-
-
-def check_device(device: str | None) -> None:
-    """Refuse a device that torch cannot use here.
-
-    Raises:
-        ValueError: the name is unknown or there is no such device.
-    """
-    if device is None:
-        return
-    import torch
-
-    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        known.append("mps")
-    try:
-        torch.zeros(1, device=device).tolist()  # a "meta" device holds no numbers
-    except (RuntimeError, AssertionError) as error:  # torch raises either for a missing backend
-        raise ValueError(f"No device {device!r} here. Known: {', '.join(known)}.") from error

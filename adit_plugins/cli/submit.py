@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import Shard, check_device, fmax_option, sampling_options
+from adit_plugins.cli.options import Shard, fmax_option, sampling_options
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def lemat_genbench(
 
 def _generated(num: int, recipe: dict[str, Any]) -> tuple[dict[str, Atoms], dict[str, Any]]:
     from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.recipe import check_device
     from adit_plugins.submissions.lemat_genbench import generate
 
     check_device(recipe["device"])

@@ -91,6 +91,8 @@ def evaluate_set(
 def _score_crystals(
     crystals: Collection, protocol: Protocol, progress: Progress | None
 ) -> CrystalMetrics:
+    # Read first: a mistake in its name must not cost the whole evaluation.
+    targets = None if protocol.targets is None else read_set(protocol.targets, progress).crystals
     metrics = evaluate_crystals(
         crystals.samples,
         reference=protocol.reference,
@@ -99,10 +101,9 @@ def _score_crystals(
         progress=progress,
     )
     _name(metrics.rows, crystals)
-    if protocol.targets is not None:
+    if targets is not None:
         from adit_plugins.metrics.reconstruction import add_reconstruction
 
-        targets = read_set(protocol.targets, progress).crystals
         add_reconstruction(metrics, crystals.samples, targets.samples, protocol.workers, progress)
     if protocol.relaxer is not None:
         from adit_plugins.metrics.stability import add_stability
