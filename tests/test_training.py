@@ -353,6 +353,23 @@ def test_bfloat16_trains_as_float32_does(stages: tuple[Path, list[str]], tmp_pat
         assert runs["bfloat16"] != runs["float32"]
 
 
+def test_resume_needs_nothing_but_data_and_out(
+    stages: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = stages
+    out = tmp_path / "run"
+    base = ["denoiser", "--data", *data, "--out", str(out), "--threads", "1", "--device", "cpu"]
+    begin = [*base, "--steps", "1", "--autoencoder", str(folder / "one" / "model"), *TINY]
+    assert main(begin) == 0
+    before = ADiT.from_pretrained(out / "model")
+    assert main([*base, "--steps", "2", "--tokens", "99", "--resume"]) == 0
+    after = ADiT.from_pretrained(out / "model")
+    assert after.config.denoiser == before.config.denoiser
+    assert "--tokens: " in capsys.readouterr().out
+    rows = [json.loads(row) for row in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2]  # the last step of a run is always logged
+
+
 def test_training_goes_on_from_a_checkpoint(
     stages: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
