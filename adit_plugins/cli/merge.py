@@ -31,7 +31,7 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     from adit_plugins.campaign.report import print_tables
     from adit_plugins.campaign.settings import PREFILTER, RELAX
     from adit_plugins.campaign.store import has_store
-    from adit_plugins.cli.discover import remove_campaign
+    from adit_plugins.cli.folders import remove_campaign
 
     if more and out is None:
         raise click.UsageError("several folders need --out DIR for the whole campaign.")
