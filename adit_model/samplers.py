@@ -27,8 +27,8 @@ Draw = Callable[[float], Tensor]  # fresh noise for a time, in the latent's shap
 
 # Deviation of the ancestral sampler's fresh noise by kind: (up to this time, deviation), in order.
 # Below one it samples at a lower temperature: valid, but with fewer different formulas. Crystals
-# need it only until their lattice has settled; elements drawn at full noise are as varied as real
-# ones and no less valid.
+# need it only until their lattice has settled; elements drawn at full noise are more varied and no
+# less valid (counts in the model card).
 FRESH_NOISE = {
     "crystal": ((0.45, 0.7), (1.0, 1.0)),
     "molecule": ((1.0, 0.7),),

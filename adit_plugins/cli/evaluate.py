@@ -61,9 +61,8 @@ def evaluate(
     npz of DiffCSP, or a zip or folder of such files. What cannot be read counts as invalid.
     """
     check_outputs(json_file, markdown, plots)
-    check_distinct((json_file, markdown), files)
-    for known in (options["targets"], options["reference"], options["molecule_reference"]):
-        check_distinct((json_file, markdown), (known,))
+    known = (options[name] for name in ("targets", "reference", "molecule_reference"))
+    check_distinct((json_file, markdown), (*files, *known))
     if options["relax"] is not None:
         from adit_plugins.cli.discover import check_relaxer
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import click
 
-STAGES = ("autoencoder", "denoiser")
-
 
 @click.command(
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -15,6 +13,7 @@ STAGES = ("autoencoder", "denoiser")
 @click.pass_context
 def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train: `adit train autoencoder|denoiser|labels|prefilter --help`."""
+    from adit_model.trainer import STAGES
     from adit_plugins import registry
 
     trainers = registry.names("adit.trainers")
