@@ -13,6 +13,7 @@ from ase.build import bulk
 from ase.io import write
 
 from adit_integrations import mace_adit, mace_labels, mace_network, mace_training
+from adit_integrations.mace import contained
 from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.relax import find_relaxer, relax
 
@@ -74,6 +75,23 @@ def _file(path: Path, content: bytes) -> Path:
     return path
 
 
+def test_a_student_goes_down_before_the_teacher_speaks(labels: Path) -> None:
+    out = labels / "descended"
+    command = [str(labels / "salts.extxyz"), "--copies", "1", "--student", "mace-adit"]
+    assert mace_labels.main([*command, "--out", str(out)]) == 0
+    found, plain = (mace_labels.Labels.load([each]) for each in (out, labels / "out"))
+    ways = [way.split(": ")[1] for way in found.way]
+    assert 0.4 < ways.count("descended") / len(ways) < 0.9
+    low = found.energy[[way == "descended" for way in ways]] / 2
+    assert np.median(low) < np.median(plain.energy / 2)  # eV/atom; they went down
+
+
+def test_a_missing_student_is_named(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(labels / "salts.extxyz"), "--student", str(labels / "nobody")]
+    assert mace_labels.main([*command, "--out", str(labels / "unmade")]) == 2
+    assert "nobody" in capsys.readouterr().err
+
+
 def test_copies_of_a_formula_share_a_split(labels: Path) -> None:
     found = mace_labels.Labels.load([labels / "out"])
     splits = {name: set(found.group[found.split(name)]) for name in ("train", "val", "test")}
@@ -81,12 +99,15 @@ def test_copies_of_a_formula_share_a_split(labels: Path) -> None:
     assert not splits["train"] & (splits["val"] | splits["test"])
 
 
-def test_training_learns_and_resumes(labels: Path, tmp_path: Path) -> None:
+def test_training_learns_and_resumes(
+    labels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mace_training, "FIRST_HEAD", 1.0)  # the same loss in each step
     steps = ["--minutes", "1000", "--log-steps", "1", "--batch-size", "64", "--steps", "12"]
     assert train(labels, tmp_path / "whole", *steps) == 0
     lines = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
     losses = [row["loss"] for row in map(json.loads, lines) if "loss" in row]
-    assert len(losses) == 12 and losses[-1] < losses[5] < losses[0]  # the same structures each time
+    assert len(losses) == 12 and losses[-1] < losses[5] < losses[0]
 
     calls = 0
 
@@ -110,6 +131,30 @@ def test_training_learns_and_resumes(labels: Path, tmp_path: Path) -> None:
         )
 
 
+def test_two_processes_do_the_work_of_one(labels: Path, tmp_path: Path) -> None:
+    steps = ["--minutes", "1000", "--steps", "4", "--threads", "1"]
+    assert train(labels, tmp_path / "one", *steps, "--batch-size", "16") == 0
+    assert train(labels, tmp_path / "two", *steps, "--batch-size", "8", "--processes", "2") == 0
+    _, one = mace_network.load(tmp_path / "one" / "model")
+    _, two = mace_network.load(tmp_path / "two" / "model")
+    for name, tensor in mace_network.tensors_of(one).items():
+        torch.testing.assert_close(mace_network.tensors_of(two)[name], tensor, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--processes", "0"], "--processes must be at least 1; got 0"),
+        (["--processes", "999"], "Too few labels"),
+    ],
+)
+def test_processes_that_cannot_be(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], error: str
+) -> None:
+    assert train(labels, tmp_path / "none", *options) == 2
+    assert error in capsys.readouterr().err
+
+
 def test_a_run_is_not_overwritten(
     labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -120,6 +165,39 @@ def test_a_run_is_not_overwritten(
     assert "damaged" in capsys.readouterr().err
     assert train(labels / "nothing", tmp_path / "new") == 2
     assert "adit train labels" in capsys.readouterr().err
+
+
+def test_sums_over_neighbours_are_those_of_e3nn() -> None:
+    """In any order of the bonds, for atoms of many and of no neighbours, with gradients."""
+    from mace.modules.irreps_tools import tp_out_irreps_with_instructions
+    from mace.tools.scatter import scatter_sum
+
+    with contained():
+        from e3nn import o3
+    scalars, harmonics = o3.Irreps("4x0e"), o3.Irreps.spherical_harmonics(2)
+    middle, paths = tp_out_irreps_with_instructions(scalars, harmonics, harmonics)
+    product = o3.TensorProduct(
+        scalars, harmonics, middle, paths, shared_weights=False, internal_weights=False
+    )
+    torch.manual_seed(0)
+    sizes = torch.tensor([0, 3, 40, 16, 0, 1])
+    receiver = torch.repeat_interleave(torch.arange(6), sizes)[torch.randperm(60)]
+    sender = torch.randint(6, (60,))
+    inputs = [torch.randn(*shape) / 4 for shape in ((6, 4), (60, 9), (60, 12))]
+    found = []
+    for ours in (True, False):
+        feats, attrs, weights = (each.clone().requires_grad_() for each in inputs)
+        if ours:
+            sums = mace_network.NeighbourSum(4, 2)(
+                feats, attrs, weights, torch.stack([sender, receiver])
+            )
+        else:
+            sums = scatter_sum(product(feats[sender], attrs, weights), receiver, 0, dim_size=6)
+        first = torch.autograd.grad(sums.square().sum(), attrs, create_graph=True)[0]
+        second = torch.autograd.grad(first.sin().sum(), [feats, weights])
+        found.append([sums, first, *second])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:

@@ -65,10 +65,10 @@ class SmallMace:
         ]
 
     def disagreement(self, crystals: Sequence[Atoms]) -> NDArray[np.float64]:
-        """Return by how much the readouts differ, eV/atom, [crystals]; 0 with a single one."""
+        """Return by how much the committee differs, eV/atom, [crystals]; 0 with one readout."""
         energies = [
             self._forward(crystals, head, False)["energy"].detach().cpu().double().numpy()
-            for head in range(self.config.num_heads)
+            for head in range(self.config.num_heads)[-2:]
         ]
         sizes = np.array([len(atoms) for atoms in crystals])
         spread: NDArray[np.float64] = np.ptp(np.stack(energies), axis=0) / sizes

@@ -1,8 +1,9 @@
 """Label structures with CHGNet for the training of a small MACE: `adit train labels`.
 
 Crystals of a table and samples of generators are taken as they are, strained, rattled, compressed
-and expanded, and CHGNet (energies with the Materials Project's 2020 corrections) says energy,
-forces and stress of each. Shards are written whole, so an interrupted run goes on where it was.
+and expanded, or on the way down of an earlier small MACE, and CHGNet (energies with the Materials
+Project's 2020 corrections) says energy, forces and stress of each. Shards are written whole, so an
+interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from adit_plugins.relax_results import broken_energy, broken_geometry
 if TYPE_CHECKING:
     from chgnet.model.model import CHGNet
 
+    from adit_integrations.mace_adit import SmallMace
+
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 SHARD = 256  # structures
 BATCH = 8  # labelled in one forward pass; on CPUs larger ones are no faster
@@ -48,6 +51,9 @@ ARRAYS = (
 
 # How a copy differs from its source, and how often.
 WAYS = {"as given": 0.3, "strained": 0.2, "rattled": 0.25, "compressed": 0.25}
+# Steps that a student takes before a structure is labelled, one of these: it learns where it goes.
+STUDENT_STEPS = (0, 0, 2, 5, 12, 30)
+STUDENT_BATCH = 16
 MAX_FORCE = 60.0  # eV/angstrom; beyond, CHGNet itself only extrapolates
 MIN_DISTANCE = 0.6  # angstrom, likewise
 VALIDATION, TEST = range(5), range(5, 10)  # per cent of the formulas
@@ -168,6 +174,39 @@ def disturbed(atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, str]:
     return copy, way
 
 
+def descended(
+    structures: Sequence[tuple[Atoms, str]], student: SmallMace, seed: Sequence[int]
+) -> list[tuple[Atoms, str]]:
+    """Return structures of which the student relaxed most for some of `STUDENT_STEPS`.
+
+    Where it fails, for lack of an element or in a hole of its energy, a structure stays as it was.
+    """
+    from adit_integrations.mace_adit import ENERGY_BOUNDS
+    from adit_integrations.mace_relaxer import relax_together
+
+    found = list(structures)
+    steps = np.random.default_rng(seed).choice(STUDENT_STEPS, len(found))
+    for num in sorted(set(steps.tolist()) - {0}):
+        places = np.flatnonzero(steps == num).tolist()
+        for start in range(0, len(places), STUDENT_BATCH):
+            chosen = places[start : start + STUDENT_BATCH]
+            results = relax_together(
+                [found[i][0] for i in chosen],
+                student.evaluate,
+                name="student",
+                fmax=0.01,
+                max_steps=num,
+                max_seconds=60.0,
+                energy_bounds=ENERGY_BOUNDS,
+                elements=frozenset(student.config.known),
+            )
+            for i, result in zip(chosen, results, strict=True):
+                if not result.failed:
+                    way = found[i][1].split(": ")[0]
+                    found[i] = result.atoms, f"{way}: descended"
+    return found
+
+
 def label(model: CHGNet, batch: Sequence[Atoms], device: str) -> list[dict[str, Any] | None]:
     """Return energy, forces and stress of each structure; None where the teacher has no answer."""
     from pymatgen.io.ase import AseAtomsAdaptor
@@ -255,6 +294,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
     p.add_argument("--copies", type=int, default=2, help="of each structure; default: 2")
+    p.add_argument(
+        "--student",
+        metavar="DIR",
+        help="a small MACE (or mace-adit) that goes some steps down first",
+    )
     p.add_argument("--max-atoms", type=int, default=20, help="larger cells are left out")
     p.add_argument("--limit", type=int, help="structures to label, in shards of 256; default: all")
     p.add_argument("--minutes", type=float, help="stop after this time; a later run goes on")
@@ -291,6 +335,7 @@ def _run(args: argparse.Namespace) -> int:
         raise LabelError(f"No crystal of at most {args.max_atoms} atoms in the sources.")
     args.out.mkdir(parents=True, exist_ok=True)
     _check_manifest(args, {name: len(found) for name, found in sources.items()})
+    student = _student(args.student, args.device)
     calculator = load_calculator(args.device)
     total = 0
     for i, structures in enumerate(copies(sources, args.copies, args.seed)):
@@ -301,6 +346,8 @@ def _run(args: argparse.Namespace) -> int:
             continue
         if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
             break
+        if student is not None:
+            structures = descended(structures, student, [args.seed, i])
         num = write_shard(path, structures, calculator.model, args.device)
         total += num
         seconds = time.monotonic() - start
@@ -308,6 +355,14 @@ def _run(args: argparse.Namespace) -> int:
         sys.stdout.flush()
     print(f"{total} structures labelled into {args.out}")
     return 0
+
+
+def _student(name: str | None, device: str) -> SmallMace | None:
+    from adit_integrations import mace_adit
+
+    if name is None:
+        return None
+    return mace_adit.SmallMace(None if name == mace_adit.NAME else name, device)
 
 
 def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
@@ -322,6 +377,7 @@ def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
         "energies": "with the Materials Project's 2020 corrections",
         "sources": counts,
         "copies": args.copies,
+        "student": args.student,
         "max_atoms": args.max_atoms,
         "seed": args.seed,
     }

@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adit_integrations import mace_network as nets
+from adit_integrations.gradient_processes import GradientProcesses
 from adit_integrations.mace_labels import INTERRUPTED, Labels
 from adit_model.training_cli import Parser
 
@@ -45,6 +46,9 @@ EQUILIBRIUM_FORCE = 3.0  # eV/angstrom; labels up to here decide the atomic ener
 LEARNING_RATE, WARMUP_STEPS, EMA_DECAY, CLIP = 0.015, 100, 0.999, 20.0
 MIN_STRUCTURES = 20  # with an element, to know it
 FINAL_RATE = 0.01  # of the learning rate
+FIRST_HEAD = (
+    0.7  # of the structures of a batch teach the readout that answers, others the committee
+)
 
 
 class TrainingError(ValueError):
@@ -60,12 +64,13 @@ class Labelled:
     forces: list[NDArray[np.float64]]
     stress: Tensor  # [structures, 3, 3]
     way: list[str]
-    heads: list[int]  # the readout that learns from each
+    heads: list[int]  # of the committee's, the readout that learns from each
 
 
 def head_of(formula: str, num_heads: int) -> int:
-    """Return the readout that learns from a formula."""
-    return hashlib.sha256(formula.encode()).digest()[0] % num_heads
+    """Return the readout of the committee, the last two, that learns from a formula."""
+    half = hashlib.sha256(formula.encode()).digest()[0] % 2
+    return num_heads - 2 + half if num_heads > 1 else 0
 
 
 def prepare(labels: Labels, config: nets.NetworkConfig, chosen: NDArray[np.int64]) -> Labelled:
@@ -118,7 +123,8 @@ def errors(
     data: Labelled,
     rows: list[int],
     device: torch.device,
-    head: int | None = None,
+    heads: list[int],
+    training: bool = False,
 ) -> dict[str, Tensor]:
     """Errors of a batch in the labels' units, and what the teacher says.
 
@@ -127,7 +133,8 @@ def errors(
         data: labelled structures.
         rows: places of the batch in `data`.
         device: of the network.
-        head: the readout asked; None for those that learn from the structures, with gradients.
+        heads: the readout asked of each.
+        training: whether gradients are kept.
 
     Returns:
         `energy` [structures] an atom, `forces` [atoms], `stress` [structures] (the largest
@@ -135,10 +142,9 @@ def errors(
     """
     graphs = [data.graphs[i] for i in rows]
     num_elements = len(network.atomic_numbers)  # type: ignore[arg-type]
-    heads = [data.heads[i] if head is None else head for i in rows]
     batch = nets.collate(graphs, num_elements, heads, device)
     owner = batch["batch"]
-    output = network(batch, training=head is None, compute_stress=True)
+    output = network(batch, training=training, compute_stress=True)
     sizes = torch.bincount(owner)
     forces = torch.tensor(np.concatenate([data.forces[i] for i in rows])).float().to(device)
     stress = data.stress[rows].to(device)
@@ -180,7 +186,8 @@ def evaluate(
     rows: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for start in range(0, len(data.graphs), batch_size):
         chosen = list(range(start, min(start + batch_size, len(data.graphs))))
-        found = {k: v.detach() for k, v in errors(network, data, chosen, device, head=0).items()}
+        asked = errors(network, data, chosen, device, [0] * len(chosen))
+        found = {name: tensor.detach() for name, tensor in asked.items()}
         for place, i in enumerate(chosen):
             mine = found["owner"] == place
             row = (
@@ -212,11 +219,13 @@ class Trainer:
         """
         self.args, self.out = args, Path(args.out)
         self.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if args.processes < 1:
+            raise TrainingError(f"--processes must be at least 1; got {args.processes}")
         labels = Labels.load(args.labels)
         config = nets.NetworkConfig(channels=args.channels)
         self.train = prepare(labels, config, labels.split("train"))
         self.val = prepare(labels, config, labels.split("val"))
-        if not self.train.graphs or not self.val.graphs:
+        if len(self.train.graphs) < args.processes or not self.val.graphs:
             raise TrainingError(f"Too few labels ({len(labels)}) to hold formulas out.")
         bonds = sum(g.edges.shape[1] for g in self.train.graphs)
         atoms = sum(len(g.elements) for g in self.train.graphs)
@@ -288,6 +297,7 @@ class Trainer:
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
             "hardware": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+            "processes": self.args.processes,
             "seed": self.args.seed,
         }
         config = dataclasses.replace(self.config, provenance=provenance)
@@ -301,12 +311,23 @@ class Trainer:
 
     def batches(self) -> Any:
         """Yield the places of each batch from the current step on, for ever."""
-        size, num = self.args.batch_size, len(self.train.graphs)
-        per_epoch = math.ceil(num / size)
+        size, num = self.args.batch_size * self.args.processes, len(self.train.graphs)
+        per_epoch = max(1, num // size)  # every process has its part
         while True:
             epoch, place = divmod(self.step, per_epoch)
             order = np.random.default_rng([self.args.seed, epoch]).permutation(num)
             yield order[place * size : (place + 1) * size].tolist()
+
+    def loss(self, part: tuple[list[int], list[int]]) -> Tensor:
+        """Return the loss of structures, given by their places, and of the readouts they teach."""
+        rows, heads = part
+        return loss_of(errors(self.network, self.train, rows, self.device, heads, training=True))
+
+    def heads(self, rows: list[int]) -> list[int]:
+        """Choose the readout that learns from each structure in this step."""
+        rng = np.random.default_rng([self.args.seed, self.step, len(rows)])
+        committee = rng.random(len(rows)) >= FIRST_HEAD
+        return [self.train.heads[i] if c else 0 for i, c in zip(rows, committee, strict=True)]
 
     def learning_rate(self) -> float:
         """Up in a few steps, then a cosine over the time (or steps) of the run."""
@@ -321,8 +342,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(errors(self.network, self.train, rows, self.device))
-        loss.backward()
+        heads, num = self.heads(rows), self.args.processes
+        mean = self.processes.backward([(rows[i::num], heads[i::num]) for i in range(num)])
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         if torch.isfinite(norm):  # atoms on top of each other may overflow
             self.optimizer.step()
@@ -331,10 +352,17 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in nets.tensors_of(self.network).items():
                 self.average[name].lerp_(tensor, 1 - decay)
-        return float(loss.detach())
+        return mean
 
     def run(self) -> None:
         """Train until the time or the steps are spent; a checkpoint every few minutes."""
+        self.processes = GradientProcesses(self.network, self.loss, self.args.processes)
+        try:
+            self._run()
+        finally:
+            self.processes.close()
+
+    def _run(self) -> None:
         args, start, saved = self.args, time.monotonic() - self.seconds, time.monotonic()
         losses: list[float] = []
         for rows in self.batches():
@@ -368,7 +396,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, metavar="DIR", help="run folder")
     p.add_argument("--minutes", type=float, default=40.0, help="default: 40")
     p.add_argument("--steps", type=int, help="stop after so many steps; default: time decides")
-    p.add_argument("--batch-size", type=int, default=16, help="structures; default: 16")
+    p.add_argument("--batch-size", type=int, default=16, help="structures a process; default: 16")
+    p.add_argument("--processes", type=int, default=1, help="on a CPU, one a core; default: 1")
     p.add_argument("--channels", type=int, default=32, help="default: 32")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--resume", action="store_true", help="continue the run in --out")
