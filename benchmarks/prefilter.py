@@ -5,7 +5,7 @@ formulas and reported on the test formulas. Every structure is relaxed three tim
 with one thread: by CHGNet, by the pre-filter (in its batches), and by CHGNet from where that ended,
 after a look at its energy there. Two rules to drop a structure are compared: the energy above hull
 by the pre-filter, and by CHGNet's look. Times are processor seconds. The log is continued by a
-second run.
+second run; the lines of the logs of several parts make one log.
 
     python benchmarks/prefilter.py samples.extxyz peer.npz --labels labels-a labels-b \\
         --num 500 --num-val 200 --log prefilter.jsonl --json benchmarks/results/prefilter.json
@@ -312,6 +312,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100, help="structures of test formulas")
     parser.add_argument("--num-val", type=int, default=100, help="of those that choose the limits")
     parser.add_argument("--steps", type=int, default=PREFILTER_STEPS, help="of the pre-filter")
+    parser.add_argument("--part", default="0/1", help="of the structures: 0/2 and 1/2 on two cores")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop relaxing after this time")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--json", type=Path)
@@ -322,6 +323,8 @@ def main() -> None:
     student = mace_adit.MaceAditRelaxer(args.weights, 300, "cpu")
     nums = {"val": args.num_val, "test": args.num}
     queues = {split: held_out(args.sources, num, split) for split, num in nums.items()}
+    part, parts = map(int, args.part.split("/"))
+    queues = {split: queue[part::parts] for split, queue in queues.items()}
     rows: dict[str, list[dict[str, Any]]] = {split: [] for split in queues}
     prefilter([each for queue in queues.values() for each in queue], log, student, args.steps, hull)
     for i in range(max(nums.values())):
