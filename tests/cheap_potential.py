@@ -45,6 +45,11 @@ def make() -> Cheap:
     return Cheap("cheap", LennardJones(sigma=2.2, epsilon=0.3, rc=6.0, smooth=True))
 
 
+def make_pessimist() -> Cheap:
+    """It moves atoms as the other one does, and takes half of the binding for granted."""
+    return Cheap("pessimist", LennardJones(sigma=2.2, epsilon=0.15, rc=6.0, smooth=True))
+
+
 def make_deadly() -> Cheap:
     made = make()
     made.deadly = True

@@ -10,6 +10,7 @@ from typing import Any
 
 import ase.io
 import cheap_potential
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
@@ -29,8 +30,16 @@ from adit_plugins.campaign import (
 )
 from adit_plugins.campaign.files import is_results, write_files
 from adit_plugins.campaign.funnel import Tally
+from adit_plugins.campaign.records import relaxed_row
 from adit_plugins.campaign.report import print_tables
-from adit_plugins.campaign.work import place_result
+from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX
+from adit_plugins.campaign.work import (
+    Placed,
+    Prefiltered,
+    place_result,
+    prefilter_and_place,
+    relax_and_place,
+)
 from adit_plugins.cli import main
 from adit_plugins.cli.progress import Pace, _plain_lines
 from adit_plugins.relax import RelaxResult
@@ -235,6 +244,39 @@ def test_a_prefilter_keeps_what_is_worth_relaxing(tmp_path: Path) -> None:
     assert counts["pre-filtered"] == (len(passed), len(rows))
     assert seen["crystals pre-filtered"] == (len(rows), len(rows))
     assert seen["crystals relaxed"] == (len(passed), len(passed))
+
+
+def test_the_relaxer_looks_at_what_the_prefilter_would_drop() -> None:
+    crystals = cheap_potential.crystals(4)
+    names = ("cheap_potential:make_pessimist", "cheap_potential:make")
+    plain = relax_and_place(names[0], 0.05, 2, crystals)
+    high = [each.hull.energy_above_hull for each in plain if each.hull is not None]
+    looks = relax_and_place(names[1], 0.05, 0, [each.result.atoms for each in plain])
+    low = [each.hull.energy_above_hull for each in looks if each.hull is not None]
+    assert len(high) == len(low) == 4 and high != low
+
+    def judged(limit: float) -> list[Prefiltered]:
+        return prefilter_and_place(*names, 0.05, 2, limit, crystals)
+
+    assert all(each.look is None for each in judged(max(high) + 1))  # it need not be asked
+    for found, both in zip(judged(0.0), zip(high, low, strict=True), strict=True):
+        assert found.energy_above_hull == pytest.approx(min(both), abs=1e-6)
+
+
+def test_what_the_relaxer_cannot_evaluate_goes_on_as_it_was() -> None:
+    before, moved = bulk("Cu"), bulk("Cu", a=3.7)
+    result = RelaxResult(moved, True, "converged", 1, -3.0, -3.0, 0.01, "p", convention="mp2020")
+    placed = place_result(result)
+    assert placed.hull is not None and placed.hull.energy_above_hull > 0.2
+    look = Placed(RelaxResult.failure(moved.copy(), "energy out of bounds", "q"))
+    settings = Settings(prefilter="p", prefilter_limit=0.1)
+    row = relaxed_row(PREFILTER, before, Prefiltered(placed, look), settings)
+    assert row.columns["prefiltered"] and row.columns["stage"] == RELAX
+    assert row.columns["prefilter_energy_above_hull"] is None
+    np.testing.assert_array_equal(row.atoms.cell, before.cell)
+    dropped = relaxed_row(PREFILTER, before, Prefiltered(placed, placed), settings)
+    assert not dropped.columns["prefiltered"] and dropped.columns["stage"] == DONE
+    np.testing.assert_array_equal(dropped.atoms.cell, moved.cell)
 
 
 def test_duplicates_are_found_in_the_store_after_the_memory_was_cleared(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from ase import Atoms
 
 from adit_plugins import __version__
 from adit_plugins.campaign import records
@@ -31,7 +33,7 @@ from adit_plugins.campaign.sources import (
     source_of,
 )
 from adit_plugins.campaign.store import Row, Store
-from adit_plugins.campaign.work import Screened, relax_and_place, screen
+from adit_plugins.campaign.work import Screened, prefilter_and_place, relax_and_place, screen
 from adit_plugins.workers import one_thread_a_child
 
 Report = Callable[[str, int, int], None]  # stage, done, total
@@ -240,17 +242,32 @@ class _Run:
         return found
 
     def _submit_relaxation(self, stage: str) -> bool:
-        settings = self.settings
-        relaxer = settings.prefilter if stage == PREFILTER else settings.relaxer
-        if relaxer is None:
+        function = self._function(stage)
+        if function is None:
             return False
         claimed = self.store.claim(stage, self.resources.chunk_size)
         if not claimed:
             return False
-        steps = settings.prefilter_steps if stage == PREFILTER else settings.max_steps
-        function = partial(relax_and_place, relaxer, settings.fmax, steps)
         self.jobs.submit(Job(stage, function, [atoms for _, atoms in claimed], claimed))
         return True
+
+    def _function(self, stage: str) -> Callable[[Sequence[Atoms]], list[Any]] | None:
+        """Return what a worker does with the structures of a stage; None if there is none."""
+        s = self.settings
+        if s.relaxer is None:
+            return None
+        if stage == RELAX:
+            return partial(relax_and_place, s.relaxer, s.fmax, s.max_steps)
+        if s.prefilter is None:
+            return None
+        return partial(
+            prefilter_and_place,
+            s.prefilter,
+            s.relaxer,
+            s.fmax,
+            s.prefilter_steps,
+            s.prefilter_limit,
+        )
 
     def _take_block(self) -> bool:
         """Take structures from the source; False if there are no more."""

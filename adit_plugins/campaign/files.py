@@ -169,7 +169,7 @@ def _record(row: AtomsRow, rank: int | None) -> dict[str, Any]:
         content |= dict.fromkeys(("unique", "novel", "energy_above_hull", "relaxation", "hull"))
         content["rank"] = rank
     content |= columns
-    for name in ("relaxation", "hull", "prefilter", "dft"):
+    for name in ("relaxation", "hull", "prefilter", "prefilter_look", "dft"):
         if name in row.data:
             content[name] = row.data[name]
     content |= row.data.get("report", {})

@@ -13,7 +13,7 @@ from adit_plugins.campaign.jobs import Killer
 from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX, Settings
 from adit_plugins.campaign.sources import Entry
 from adit_plugins.campaign.store import Row
-from adit_plugins.campaign.work import Placed, Screened
+from adit_plugins.campaign.work import Placed, Prefiltered, Screened
 from adit_plugins.metrics.stability import is_within
 from adit_plugins.molecules import MoleculeReport
 from adit_plugins.relax_results import RelaxResult, kind_of
@@ -152,7 +152,9 @@ def _generated_atoms(row: AtomsRow) -> Atoms:
     return atoms
 
 
-def relaxed_row(stage: str, atoms: Atoms, answer: Placed | Killer, settings: Settings) -> Row:
+def relaxed_row(
+    stage: str, atoms: Atoms, answer: Placed | Prefiltered | Killer, settings: Settings
+) -> Row:
     """What a row becomes after the pre-filter or the relaxation."""
     if isinstance(answer, Killer):
         name = (settings.prefilter if stage == PREFILTER else settings.relaxer) or ""
@@ -161,27 +163,33 @@ def relaxed_row(stage: str, atoms: Atoms, answer: Placed | Killer, settings: Set
         quarantined = True
     else:
         quarantined = False
-    row = _prefiltered(answer, settings) if stage == PREFILTER else _relaxed(answer)
+    if stage == PREFILTER and isinstance(answer, Placed):
+        answer = Prefiltered(answer)
+    if isinstance(answer, Prefiltered):
+        row = _prefiltered(atoms, answer, settings)
+    else:
+        row = _relaxed(answer)
     if quarantined:
         row.columns["quarantined"] = True
     return row
 
 
-def _prefiltered(answer: Placed, settings: Settings) -> Row:
-    """A structure that the pre-filter cannot judge goes on: it is there to save time."""
-    energy = None if answer.hull is None else answer.hull.energy_above_hull
-    judged = energy is not None
-    passed = not judged or is_within(energy, settings.prefilter_limit)
-    atoms = answer.result.atoms.copy()
+def _prefiltered(atoms: Atoms, answer: Prefiltered, settings: Settings) -> Row:
+    """A structure that cannot be judged goes on: the pre-filter is there to save time."""
+    energy = answer.energy_above_hull
+    passed = energy is None or is_within(energy, settings.prefilter_limit)
+    result, look = answer.placed.result, answer.look
     columns = {
         "prefiltered": passed,
         "prefilter_energy_above_hull": energy,
         "stage": RELAX if passed else DONE,
     }
-    data = {"prefilter": answer.result.as_record()}
-    if passed:
-        return Row(atoms, columns, data)
-    return Row(answer.result.atoms, columns, data)
+    data = {"prefilter": result.as_record()}
+    if look is not None:
+        data["prefilter_look"] = look.result.as_record()
+        if look.result.failed:  # the geometry is none for the relaxer; it gets the one before
+            return Row(atoms.copy(), columns, data)
+    return Row(result.atoms.copy() if passed else result.atoms, columns, data)
 
 
 def _relaxed(answer: Placed) -> Row:

@@ -16,7 +16,8 @@ class Settings:
         max_steps: optimiser steps a structure.
         prefilter: a cheaper relaxer that goes first; None for no such stage.
         prefilter_steps: its optimiser steps.
-        prefilter_limit: eV/atom above the hull by the pre-filter; what lies higher is left there.
+        prefilter_limit: eV/atom above the hull; what lies higher after the pre-filter, by its own
+            energy and by the relaxer's of the same geometry, is left there.
 
     Raises:
         ValueError: a limit is out of range.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from adit_plugins.metrics.stability import is_within
 from adit_plugins.relax_results import RelaxResult
 from adit_plugins.samples import Sample
 
@@ -57,6 +58,27 @@ class Placed:
     formation_energy_per_atom: float | None = None
     hull: HullResult | None = None
     hull_problem: str = ""
+
+
+@dataclass(frozen=True)
+class Prefiltered:
+    """What the pre-filter says of a structure, and the relaxer where that would drop it.
+
+    Attributes:
+        placed: relaxed by the pre-filter.
+        look: that geometry by the relaxer, not relaxed any further; None where it was not asked.
+    """
+
+    placed: Placed
+    look: Placed | None = None
+
+    @property
+    def energy_above_hull(self) -> float | None:
+        """The lower of the two, eV/atom; None where one that was asked has no answer."""
+        asked = [self.placed] if self.look is None else [self.placed, self.look]
+        found = [None if each.hull is None else each.hull.energy_above_hull for each in asked]
+        known = [energy for energy in found if energy is not None]
+        return min(known) if len(known) == len(found) else None
 
 
 def screen(samples: Sequence[Sample]) -> list[Screened]:
@@ -120,6 +142,43 @@ def relax_and_place(
     made = _relaxer(relaxer)
     results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
     return [place_result(result) for result in results]
+
+
+def prefilter_and_place(
+    prefilter: str,
+    relaxer: str,
+    fmax: float,
+    max_steps: int,
+    limit: float,
+    structures: Sequence[Atoms],
+) -> list[Prefiltered]:
+    """Relax crystals by the pre-filter; above the limit the relaxer looks at what came out.
+
+    One evaluation, against the tens of a relaxation: nothing is dropped on the word of the cheaper
+    potential alone.
+
+    Args:
+        prefilter: name of the cheaper relaxer.
+        relaxer: name of the accurate one.
+        fmax: eV/angstrom.
+        max_steps: of the pre-filter.
+        limit: eV/atom above the hull.
+        structures: as generated.
+
+    Raises:
+        RelaxerError: a potential cannot be loaded.
+        UnknownPluginError: there is none of that name where this worker runs.
+        MissingExtraError: its package is not installed there.
+    """
+    found = relax_and_place(prefilter, fmax, max_steps, structures)
+    high = [
+        i
+        for i, each in enumerate(found)
+        if each.hull is not None and not is_within(each.hull.energy_above_hull, limit)
+    ]
+    atoms = [found[i].result.atoms for i in high]
+    looks = dict(zip(high, relax_and_place(relaxer, fmax, 0, atoms) if high else [], strict=True))
+    return [Prefiltered(each, looks.get(i)) for i, each in enumerate(found)]
 
 
 def place_result(result: RelaxResult) -> Placed:

@@ -74,7 +74,8 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
     type=click.FloatRange(min=0),
     default=0.5,
     show_default=True,
-    help="eV/atom above the hull by the pre-filter; what lies higher is not relaxed again.",
+    help="eV/atom above the hull; what is higher after the pre-filter, for it and for the relaxer "
+    "alike, is not relaxed again.",
 )
 @click.option("--shard", type=Shard(), help="Only part I of N, for one of N machines; adit merge.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
