@@ -4,9 +4,9 @@ Only structures whose reduced formula the training held out: thresholds are chos
 formulas and reported on the test formulas. Every structure is relaxed three times in one process
 with one thread: by CHGNet, by the pre-filter (in its batches), and by CHGNet from where that ended,
 after a look at its energy there. Three rules to drop a structure are compared: the energy above
-hull by the pre-filter, by CHGNet's look, and the lower of both, as `adit discover` does, which needs
-the look only at what is high by the pre-filter. Times are processor seconds. The log is continued by a
-second run; the lines of the logs of several parts make one log.
+hull by the pre-filter, by CHGNet's look, and the lower of both. `adit discover` takes the last one,
+which needs the look only at what is high by the pre-filter. Times are processor seconds. The log is
+continued by a second run; the lines of the logs of several parts make one log.
 
     python benchmarks/prefilter.py samples.extxyz peer.npz --labels labels-a labels-b \\
         --num 500 --num-val 200 --log prefilter.jsonl --json benchmarks/results/prefilter.json
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
+from ase.neighborlist import neighbor_list
 from ase.units import GPa
 from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -313,6 +314,24 @@ def where_it_fails(folders: list[Path], model: mace_adit.SmallMace) -> dict[str,
     }
 
 
+def runaways(sources: Iterable[Path], num: int, student: mace_adit.MaceAditRelaxer) -> Any:
+    """How the student's relaxations of raw samples end, valid or not, in equal parts by source."""
+    queues = [read_source(path, 20) for path in sources]
+    atoms = [each for queue in queues for each in queue[: num // len(queues)]]
+    results = relax(
+        atoms, lambda: student, FMAX, 2 * STEPS, workers=0, chunk_atoms=student.chunk_atoms
+    )
+    ended = [(a, r.atoms) for a, r in zip(atoms, results, strict=True) if not r.failed]
+    return {
+        "structures": len(atoms),
+        "max_steps": 2 * STEPS,
+        "ends": outcomes(results),
+        "closer_than_0.5_angstrom": sum(len(neighbor_list("i", a, 0.5)) > 0 for _, a in ended),
+        "volume_more_than_tripled": sum(a.cell.volume > 3 * b.cell.volume for b, a in ended),
+        "volume_less_than_a_third": sum(a.cell.volume < b.cell.volume / 3 for b, a in ended),
+    }
+
+
 def main() -> None:
     """Measure and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -322,6 +341,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100, help="structures of test formulas")
     parser.add_argument("--num-val", type=int, default=100, help="of those that choose the limits")
     parser.add_argument("--steps", type=int, default=PREFILTER_STEPS, help="of the pre-filter")
+    parser.add_argument("--runaways", type=int, default=0, help="relaxations of raw samples")
     parser.add_argument("--part", default="0/1", help="of the structures: 0/2 and 1/2 on two cores")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop relaxing after this time")
     parser.add_argument("--log", type=Path, required=True)
@@ -349,6 +369,7 @@ def main() -> None:
         if args.labels
         else None,
         "where_it_fails": where_it_fails(args.labels, student.model) if args.labels else None,
+        "runaways": runaways(args.sources, args.runaways, student) if args.runaways else None,
         "relaxed": {split: geometries(each) for split, each in rows.items() if each},
         "cascade_val": {rule: cascade(rows["val"], rule, limits[rule]) for rule in RULES},
         "cascade_test": {rule: cascade(rows["test"], rule, limits[rule]) for rule in RULES},
