@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import time
 from collections import defaultdict
@@ -27,7 +28,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.neighborlist import neighbor_list
 from ase.units import GPa
 from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
@@ -151,6 +151,10 @@ def prefilter(
     hull: Hull,
 ) -> None:
     """Relax all that the log does not hold by the student, in its batches."""
+    identity = {"steps": steps, "channels": student.model.config.channels,
+                "trained": student.model.config.provenance}  # fmt: skip
+    if log.get("", "student", lambda: {"identity": identity})["identity"] != identity:
+        raise SystemExit(f"{log.path} holds relaxations by other weights or of other steps")
     missing = [(name, atoms) for name, atoms in structures if (name, "student") not in log.rows]
     if not missing:
         return
@@ -179,37 +183,47 @@ def is_metastable(row: dict[str, Any]) -> bool:
 RULES = ("student", "looked", "both")  # whose energy above hull decides
 
 
-def judgement(row: dict[str, Any], rule: str) -> float | None:
+def judgement(row: dict[str, Any], rule: str, limit: float = 0.0) -> float | None:
     """Energy above hull by which a structure is dropped, eV/atom; None if nobody can judge."""
-    student = row["student"]["energy_above_hull"]
-    if student is None or rule == "student":
+    student: float | None = row["student"]["energy_above_hull"]
+    if student is None or not is_looked_at(row, rule, limit):
         return student
-    looked = row["looked"]["energy_above_hull"]
+    looked: float | None = row["looked"]["energy_above_hull"]
     return None if looked is None else min(student, looked) if rule == "both" else looked
+
+
+def end_of(row: dict[str, Any], rule: str, limit: float) -> dict[str, Any]:
+    """The teacher's relaxation of what passes: as generated where its look failed."""
+    failed = is_looked_at(row, rule, limit) and row["looked"]["energy_per_atom"] is None
+    end: dict[str, Any] = row["direct" if failed else "refined"]
+    return end
 
 
 def is_looked_at(row: dict[str, Any], rule: str, limit: float) -> bool:
     """Whether the teacher's look is needed."""
     student = row["student"]["energy_above_hull"]
-    return student is not None and (rule == "looked" or (rule == "both" and student > limit))
+    return student is not None and (rule == "looked" or (rule == "both" and student >= limit))
 
 
 def threshold(rows: Sequence[dict[str, Any]], rule: str) -> float:
-    """The energy above hull (eV/atom) by a rule that keeps `KEEP` of the metastable ones."""
+    """The limit (eV/atom, in meV) that keeps `KEEP` of the metastable ones by a rule."""
     energies = [
         energy
         for row in rows
         if is_metastable(row["direct"]) and (energy := judgement(row, rule)) is not None
     ]
-    return float(np.quantile(energies, KEEP, method="higher")) if energies else float("inf")
+    if not energies:
+        return float("inf")
+    highest = float(np.quantile(energies, KEEP, method="higher"))
+    return (math.floor(1000 * highest) + 1) / 1000  # above it: a limit keeps what lies below
 
 
 def cascade(rows: Sequence[dict[str, Any]], rule: str, limit: float) -> dict[str, Any]:
     """What the cascade costs and keeps at a limit; what nobody can judge goes on."""
 
     def passes(row: dict[str, Any]) -> bool:
-        energy = judgement(row, rule)
-        return energy is None or energy <= limit
+        energy = judgement(row, rule, limit)
+        return energy is None or energy < limit
 
     passed = [row for row in rows if passes(row)]
     metastable = [row for row in rows if is_metastable(row["direct"])]
@@ -217,7 +231,8 @@ def cascade(rows: Sequence[dict[str, Any]], rule: str, limit: float) -> dict[str
     alone = sum(row["direct"]["seconds"] for row in rows)
     student = sum(row["student"]["seconds"] for row in rows)
     looks = sum(row["looked"]["seconds"] for row in rows if is_looked_at(row, rule, limit))
-    after = sum(row["refined"]["seconds"] for row in passed)
+    ends = [end_of(row, rule, limit) for row in passed]
+    after = sum(end["seconds"] for end in ends)
     return {
         "structures": len(rows),
         "limit": round(limit, 3),
@@ -225,8 +240,8 @@ def cascade(rows: Sequence[dict[str, Any]], rule: str, limit: float) -> dict[str
         "metastable_kept": sum(map(passes, metastable)),
         "others": len(others),
         "others_removed": sum(not passes(row) for row in others),
-        "not_judged": sum(judgement(row, rule) is None for row in rows),
-        "metastable_found_by_cascade": sum(is_metastable(row["refined"]) for row in passed),
+        "not_judged": sum(judgement(row, rule, limit) is None for row in rows),
+        "metastable_found_by_cascade": sum(map(is_metastable, ends)),
         "teacher_seconds": round(alone, 1),
         "student_seconds": round(student, 1),
         "look_seconds": round(looks, 1),
@@ -315,20 +330,27 @@ def where_it_fails(folders: list[Path], model: mace_adit.SmallMace) -> dict[str,
 
 
 def runaways(sources: Iterable[Path], num: int, student: mace_adit.MaceAditRelaxer) -> Any:
-    """How the student's relaxations of raw samples end, valid or not, in equal parts by source."""
+    """How the student relaxes raw samples, valid or not, of any formula, in equal parts by source.
+
+    A result with atoms closer than 0.5 angstrom is a failure already, so `ends` counts those.
+    """
     queues = [read_source(path, 20) for path in sources]
     atoms = [each for queue in queues for each in queue[: num // len(queues)]]
     results = relax(
         atoms, lambda: student, FMAX, 2 * STEPS, workers=0, chunk_atoms=student.chunk_atoms
     )
-    ended = [(a, r.atoms) for a, r in zip(atoms, results, strict=True) if not r.failed]
+    volumes = [
+        result.atoms.cell.volume / before.cell.volume
+        for before, result in zip(atoms, results, strict=True)
+        if not result.failed
+    ]
     return {
         "structures": len(atoms),
         "max_steps": 2 * STEPS,
         "ends": outcomes(results),
-        "closer_than_0.5_angstrom": sum(len(neighbor_list("i", a, 0.5)) > 0 for _, a in ended),
-        "volume_more_than_tripled": sum(a.cell.volume > 3 * b.cell.volume for b, a in ended),
-        "volume_less_than_a_third": sum(a.cell.volume < b.cell.volume / 3 for b, a in ended),
+        "accepted": len(volumes),
+        "accepted_volume_more_than_tripled": sum(volume > 3 for volume in volumes),
+        "accepted_volume_less_than_a_third": sum(volume < 1 / 3 for volume in volumes),
     }
 
 

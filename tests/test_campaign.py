@@ -272,7 +272,7 @@ def test_what_the_relaxer_cannot_evaluate_goes_on_as_it_was() -> None:
     settings = Settings(prefilter="p", prefilter_limit=0.1)
     row = relaxed_row(PREFILTER, before, Prefiltered(placed, look), settings)
     assert row.columns["prefiltered"] and row.columns["stage"] == RELAX
-    assert row.columns["prefilter_energy_above_hull"] is None
+    assert row.columns["prefilter_energy_above_hull"] == placed.hull.energy_above_hull
     np.testing.assert_array_equal(row.atoms.cell, before.cell)
     dropped = relaxed_row(PREFILTER, before, Prefiltered(placed, placed), settings)
     assert not dropped.columns["prefiltered"] and dropped.columns["stage"] == DONE

@@ -90,6 +90,7 @@ def test_a_missing_student_is_named(labels: Path, capsys: pytest.CaptureFixture[
     command = [str(labels / "salts.extxyz"), "--student", str(labels / "nobody")]
     assert mace_labels.main([*command, "--out", str(labels / "unmade")]) == 2
     assert "nobody" in capsys.readouterr().err
+    assert not (labels / "unmade").exists()  # the corrected command may have the folder
 
 
 def test_copies_of_a_formula_share_a_split(labels: Path) -> None:
@@ -141,11 +142,36 @@ def test_two_processes_do_the_work_of_one(labels: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(mace_network.tensors_of(two)[name], tensor, rtol=1e-2, atol=1e-3)
 
 
+def test_a_lost_process_leaves_a_checkpoint(
+    labels: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    update = mace_training.Trainer.update
+
+    def lose(trainer: mace_training.Trainer, rows: list[int]) -> float:
+        if trainer.step == 2:
+            (process,) = trainer.processes.processes
+            process.kill()
+            process.join()
+        return update(trainer, rows)
+
+    steps = ["--minutes", "1000", "--steps", "4", "--processes", "2"]
+    with monkeypatch.context() as patch:
+        patch.setattr(mace_training.Trainer, "update", lose)
+        assert train(labels, tmp_path, *steps) == 2
+    assert "continue with --resume" in capsys.readouterr().err
+    assert train(labels, tmp_path, *steps, "--resume") == 0
+    assert mace_network.read_config(tmp_path / "model")[0].provenance["steps"] == 4
+
+
 @pytest.mark.parametrize(
     ("options", "error"),
     [
         (["--processes", "0"], "--processes must be at least 1; got 0"),
-        (["--processes", "999"], "Too few labels"),
+        (["--processes", "999"], "--processes 999 is more than the"),
+        (["--processes", "2", "--threads", "2"], "leave out --threads"),
     ],
 )
 def test_processes_that_cannot_be(
@@ -252,6 +278,14 @@ def test_forces_and_stress_are_the_energys_derivatives(shipped: mace_adit.SmallM
 
 def _energies(model: mace_adit.SmallMace, crystals: Sequence[Atoms]) -> np.ndarray:
     return np.array([each.energy for each in model.evaluate(crystals)])
+
+
+def test_atoms_out_of_reach_of_each_other_have_energies(shipped: mace_adit.SmallMace) -> None:
+    lonely = Atoms("Na", cell=[6, 6, 6], pbc=True)
+    (alone,) = shipped.evaluate([lonely])
+    assert np.isfinite(alone.energy) and not alone.forces.any()
+    beside, _ = shipped.evaluate([lonely, bulk("Si")])
+    assert beside.energy == pytest.approx(alone.energy, abs=1e-5)
 
 
 def test_batches_equal_single_crystals(shipped: mace_adit.SmallMace) -> None:

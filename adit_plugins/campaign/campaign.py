@@ -81,7 +81,7 @@ class Campaign:
         self.total = sum(map(len, self.ranges))
         self.interrupted = False
         self.seconds = 0.0
-        self.start_seconds = START_SECONDS
+        self.start_seconds = START_SECONDS * (1 if self.settings.prefilter is None else 2)
 
     @classmethod
     def create(

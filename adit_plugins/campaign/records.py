@@ -157,7 +157,8 @@ def relaxed_row(
 ) -> Row:
     """What a row becomes after the pre-filter or the relaxation."""
     if isinstance(answer, Killer):
-        name = (settings.prefilter if stage == PREFILTER else settings.relaxer) or ""
+        names = [settings.prefilter, settings.relaxer] if stage == PREFILTER else [settings.relaxer]
+        name = " and ".join(filter(None, names))  # one of them
         reason = f"quarantined: {answer.reason}"
         answer = Placed(RelaxResult.failure(atoms.copy(), reason, name))
         quarantined = True
@@ -178,12 +179,14 @@ def _prefiltered(atoms: Atoms, answer: Prefiltered, settings: Settings) -> Row:
     """A structure that cannot be judged goes on: the pre-filter is there to save time."""
     energy = answer.energy_above_hull
     passed = energy is None or is_within(energy, settings.prefilter_limit)
-    result, look = answer.placed.result, answer.look
+    result, hull, look = answer.placed.result, answer.placed.hull, answer.look
     columns = {
         "prefiltered": passed,
-        "prefilter_energy_above_hull": energy,
+        "prefilter_energy_above_hull": None if hull is None else hull.energy_above_hull,
         "stage": RELAX if passed else DONE,
     }
+    if look is not None and look.hull is not None:
+        columns["look_energy_above_hull"] = look.hull.energy_above_hull
     data = {"prefilter": result.as_record()}
     if look is not None:
         data["prefilter_look"] = look.result.as_record()

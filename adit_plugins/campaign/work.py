@@ -74,11 +74,17 @@ class Prefiltered:
 
     @property
     def energy_above_hull(self) -> float | None:
-        """The lower of the two, eV/atom; None where one that was asked has no answer."""
-        asked = [self.placed] if self.look is None else [self.placed, self.look]
-        found = [None if each.hull is None else each.hull.energy_above_hull for each in asked]
-        known = [energy for energy in found if energy is not None]
-        return min(known) if len(known) == len(found) else None
+        """What decides, eV/atom: the lower of the two; None where nobody can judge.
+
+        A relaxer whose energies have no place on the hull leaves the word to the pre-filter; one
+        that fails at this geometry does not.
+        """
+        if self.placed.hull is None or (self.look is not None and self.look.result.failed):
+            return None
+        own = self.placed.hull.energy_above_hull
+        if self.look is None or self.look.hull is None:
+            return own
+        return min(own, self.look.hull.energy_above_hull)
 
 
 def screen(samples: Sequence[Sample]) -> list[Screened]:

@@ -6,6 +6,7 @@ each do 1.9 times the work of one, two threads 1.35 times.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 from collections.abc import Callable
@@ -14,6 +15,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+PATIENCE = 10.0  # seconds for a process to end by itself
+
+
+class LostProcessError(ValueError):
+    """A process that computes gradients is gone."""
 
 
 class GradientProcesses:
@@ -66,7 +73,7 @@ class GradientProcesses:
             parts: one for each process.
 
         Raises:
-            RuntimeError: another process has ended.
+            LostProcessError: another process has ended; no parameter has changed.
         """
         try:
             for (pipe, _), part in zip(self.helpers, parts[1:], strict=True):
@@ -74,8 +81,10 @@ class GradientProcesses:
             loss = self.loss(parts[0])
             loss.backward()
             losses = [float(loss.detach()), *(pipe.recv() for pipe, _ in self.helpers)]
-        except (EOFError, BrokenPipeError) as error:
-            raise RuntimeError("a training process has ended; continue with --resume") from error
+        except (EOFError, ConnectionError) as error:
+            raise LostProcessError(
+                "a process of the training has ended (out of memory?); continue with --resume"
+            ) from error
         parameters = list(self.network.parameters())
         total = _flat(parameters) + sum(gradient for _, gradient in self.helpers)
         pieces = (total / len(losses)).split([parameter.numel() for parameter in parameters])
@@ -88,24 +97,24 @@ class GradientProcesses:
         for pipe, _ in self.helpers:
             pipe.close()
         for process in self.processes:
-            process.join()
+            process.join(PATIENCE)
+            process.kill()
         self.helpers, self.processes = [], []
 
     def _serve(self, pipe: Connection, gradient: Tensor) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process decides
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the first process decides, and closes the pipe
+        torch.set_num_threads(1)  # the threads of the first one were not forked
         for ours, _ in self.helpers:  # forked with the rest; open here, they would hide its end
             ours.close()
-        while True:
-            try:
+        with contextlib.suppress(EOFError, ConnectionError):  # the first process has ended
+            while True:
                 part = pipe.recv()
-            except EOFError:
-                return
-            self.network.zero_grad(set_to_none=True)
-            loss = self.loss(part)
-            loss.backward()
-            gradient.copy_(_flat(list(self.network.parameters())))
-            pipe.send(float(loss.detach()))
+                self.network.zero_grad(set_to_none=True)
+                loss = self.loss(part)
+                loss.backward()
+                gradient.copy_(_flat(list(self.network.parameters())))
+                pipe.send(float(loss.detach()))
 
 
 def _flat(parameters: list[torch.nn.Parameter]) -> Tensor:

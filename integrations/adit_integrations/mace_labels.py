@@ -333,9 +333,9 @@ def _run(args: argparse.Namespace) -> int:
             raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
     if not any(sources.values()):
         raise LabelError(f"No crystal of at most {args.max_atoms} atoms in the sources.")
+    student = _student(args.student, args.device)
     args.out.mkdir(parents=True, exist_ok=True)
     _check_manifest(args, {name: len(found) for name, found in sources.items()})
-    student = _student(args.student, args.device)
     calculator = load_calculator(args.device)
     total = 0
     for i, structures in enumerate(copies(sources, args.copies, args.seed)):
@@ -365,6 +365,16 @@ def _student(name: str | None, device: str) -> SmallMace | None:
     return mace_adit.SmallMace(None if name == mace_adit.NAME else name, device)
 
 
+def _checksum(student: str | None) -> str | None:
+    """Of the student's weights: the same name may have others tomorrow."""
+    from adit_integrations import mace_adit
+    from adit_integrations.mace_network import read_config
+
+    if student is None:
+        return None
+    return read_config(mace_adit.WEIGHTS if student == mace_adit.NAME else Path(student))[1]
+
+
 def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
     """Refuse to mix the shards of two different runs in a folder.
 
@@ -377,7 +387,7 @@ def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
         "energies": "with the Materials Project's 2020 corrections",
         "sources": counts,
         "copies": args.copies,
-        "student": args.student,
+        "student": _checksum(args.student),
         "max_atoms": args.max_atoms,
         "seed": args.seed,
     }

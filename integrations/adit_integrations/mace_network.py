@@ -161,7 +161,7 @@ def _rows_of_bonds(receiver: Tensor, num_atoms: int) -> tuple[Tensor, Tensor]:
 def _in_rows(values: Tensor, slots: Tensor, num_rows: int) -> Tensor:
     """Return [rows, ROW, columns], zero where no bond is."""
     empty = values.new_zeros(num_rows * ROW, values.shape[1])
-    return empty.index_copy(0, slots, values).view(num_rows, ROW, -1)
+    return empty.index_copy(0, slots, values).view(num_rows, ROW, values.shape[1])
 
 
 def tensors_of(network: torch.nn.Module) -> dict[str, Tensor]:

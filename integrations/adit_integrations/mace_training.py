@@ -30,7 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from adit_integrations import mace_network as nets
-from adit_integrations.gradient_processes import GradientProcesses
+from adit_integrations.gradient_processes import GradientProcesses, LostProcessError
 from adit_integrations.mace_labels import INTERRUPTED, Labels
 from adit_model.training_cli import Parser
 
@@ -208,6 +208,18 @@ def evaluate(
     }
 
 
+def _check_processes(num: int, device: torch.device) -> None:
+    """Several processes are for CPUs.
+
+    Raises:
+        TrainingError: they cannot be had.
+    """
+    if num < 1:
+        raise TrainingError(f"--processes must be at least 1; got {num}")
+    if num > 1 and device.type != "cpu":
+        raise TrainingError(f"--processes {num} is for CPUs: add --device cpu, or leave it out")
+
+
 class Trainer:
     """A run: network, its average, optimiser and time."""
 
@@ -219,14 +231,17 @@ class Trainer:
         """
         self.args, self.out = args, Path(args.out)
         self.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if args.processes < 1:
-            raise TrainingError(f"--processes must be at least 1; got {args.processes}")
+        _check_processes(args.processes, self.device)
         labels = Labels.load(args.labels)
         config = nets.NetworkConfig(channels=args.channels)
         self.train = prepare(labels, config, labels.split("train"))
         self.val = prepare(labels, config, labels.split("val"))
-        if len(self.train.graphs) < args.processes or not self.val.graphs:
+        if not self.train.graphs or not self.val.graphs:
             raise TrainingError(f"Too few labels ({len(labels)}) to hold formulas out.")
+        if len(self.train.graphs) < args.processes:
+            raise TrainingError(
+                f"--processes {args.processes} is more than the {len(self.train.graphs)} structures"
+            )
         bonds = sum(g.edges.shape[1] for g in self.train.graphs)
         atoms = sum(len(g.elements) for g in self.train.graphs)
         self.config = dataclasses.replace(
@@ -420,8 +435,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.processes > 1 and args.threads not in (None, 1):
+        raise TrainingError("Several processes have a thread each: leave out --threads")
+    if args.threads or args.processes > 1:
+        torch.set_num_threads(args.threads or 1)
     exists = (args.out / STATE).exists()
     if exists and not args.resume:
         raise TrainingError(
@@ -443,6 +460,9 @@ def _train(args: argparse.Namespace) -> int:
         trainer.save()
         print("Interrupted; continue with --resume.", file=sys.stderr)
         return INTERRUPTED
+    except LostProcessError:
+        trainer.save()
+        raise
     found = evaluate(trainer.averaged(), trainer.val, trainer.device)
     trainer.log({"val": found})
     print(f"Weights: {args.out / 'model'} after {trainer.step} steps")
