@@ -8,11 +8,13 @@
 # TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 #                            take torch from this index: a CPU build instead of CUDA's gigabytes
 # ARGS="--num 16"            more options for `adit discover`
+# PREFILTER=                 every crystal is relaxed with CHGNet from the start
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX_URL ?=
 ARGS ?=
+PREFILTER ?= --prefilter mace-adit --prefilter-limit 0.2
 
 BIN := $(VENV)/bin
 HAS_TORCH = -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
@@ -20,7 +22,7 @@ HAS_TORCH = -c "import importlib.util as u, sys; sys.exit(u.find_spec('torch') i
 .PHONY: discover test test-all lint docs clean
 
 discover: $(VENV)/.installed
-	$(BIN)/adit discover --out results --overwrite $(ARGS)
+	$(BIN)/adit discover --out results --overwrite $(if $(findstring --no-relax,$(ARGS)),,$(PREFILTER)) $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
