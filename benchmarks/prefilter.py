@@ -349,8 +349,8 @@ def runaways(sources: Iterable[Path], num: int, student: mace_adit.MaceAditRelax
         "max_steps": 2 * STEPS,
         "ends": outcomes(results),
         "accepted": len(volumes),
-        "accepted_volume_more_than_tripled": sum(volume > 3 for volume in volumes),
-        "accepted_volume_less_than_a_third": sum(volume < 1 / 3 for volume in volumes),
+        "accepted_volume_more_than_tripled": sum(bool(volume > 3) for volume in volumes),
+        "accepted_volume_less_than_a_third": sum(bool(volume < 1 / 3) for volume in volumes),
     }
 
 
