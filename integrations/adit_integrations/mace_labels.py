@@ -360,19 +360,20 @@ def _run(args: argparse.Namespace) -> int:
 def _student(name: str | None, device: str) -> SmallMace | None:
     from adit_integrations import mace_adit
 
-    if name is None:
-        return None
-    return mace_adit.SmallMace(None if name == mace_adit.NAME else name, device)
+    return None if name is None else mace_adit.SmallMace(_weights(name), device)
 
 
-def _checksum(student: str | None) -> str | None:
+def _checksum(name: str | None) -> str | None:
     """Of the student's weights: the same name may have others tomorrow."""
-    from adit_integrations import mace_adit
     from adit_integrations.mace_network import read_config
 
-    if student is None:
-        return None
-    return read_config(mace_adit.WEIGHTS if student == mace_adit.NAME else Path(student))[1]
+    return None if name is None else read_config(_weights(name))[1]
+
+
+def _weights(name: str) -> Path:
+    from adit_integrations import mace_adit
+
+    return mace_adit.WEIGHTS if name == mace_adit.NAME else Path(name)
 
 
 def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:

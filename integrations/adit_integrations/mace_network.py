@@ -105,7 +105,8 @@ class NeighbourSum(torch.nn.Module):
 
     In place of e3nn's tensor product and a scatter. The sums over an atom's neighbours are matrix
     products, of features times radial weights with spherical harmonics, so that no array of bonds
-    times channels times harmonics is ever written: a training step takes two thirds of the time.
+    times channels times harmonics is ever written: a training step takes three quarters of
+    the time with 32 channels, two thirds with 64.
     It has no parameters.
     """
 
