@@ -1,7 +1,8 @@
 """Gradients of the parts of a batch in processes of their own: small networks leave cores idle.
 
 Operations of a small network are short for sharing among threads: on two cores two processes did
-1.6 times the work of one with a thread, two threads 1.4 times (150 steps of `adit train prefilter`).
+1.6 times the work of one with a thread, two threads 1.4 times (150 steps of `adit train
+prefilter`).
 """
 
 from __future__ import annotations
