@@ -61,19 +61,49 @@ class AutoencoderConfig(_Checked):
     frac_loss: Literal["plain", "wrapped"] = "plain"
 
 
+MAX_ATOMIC_NUMBER = 99  # of `AutoencoderConfig.num_types`
+ELEMENTS = "elements"  # the condition whose labels are the atomic numbers themselves
+
+
 @dataclass(frozen=True)
 class Condition(_Checked):
-    """One label of the condition vector: a class in 1..size, 0 meaning "none"."""
+    """What a network can be told of a structure, besides the noise.
+
+    Attributes:
+        name: also the name of the label in prepared data and in requests. Labels of `"elements"`
+            are the atomic numbers.
+        size: classes are 1..size, 0 meaning "not told"; 1 for numbers.
+        type: `"class"` (one of the structure), `"number"` (one of the structure, NaN meaning "not
+            told") or `"atom_class"` (one of each atom).
+        dropout: share of training structures that it is withheld from, so that the network also
+            works without.
+        kinds: the kinds that have it, of `KINDS`; all by default.
+        low, high: range of a number in the training data; requests outside are refused.
+        unit: of a number.
+    """
 
     name: str
-    size: int
-    type: Literal["class"] = "class"
-    dropout: float = 0.0  # share of training labels replaced by "none", for guidance
+    size: int = 1
+    type: Literal["class", "number", "atom_class"] = "class"
+    dropout: float = 0.0
+    kinds: tuple[str, ...] = KINDS
+    low: float = 0.0
+    high: float = 1.0
+    unit: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (isinstance(self.name, str) and self.name.isidentifier()):
             raise ValueError(f"a condition's name must be an identifier; got {self.name!r}")
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"kinds of {self.name!r} must be some of {KINDS}; got {self.kinds!r}")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout of {self.name!r} must be 0 to 1; got {self.dropout!r}")
+        if not self.low < self.high:
+            raise ValueError(
+                f"the range of {self.name!r} must rise; got low={self.low!r}, high={self.high!r}"
+            )
 
 
 def _default_conditions() -> tuple[Condition, ...]:
@@ -111,7 +141,10 @@ class DenoiserConfig(_Checked):
             c if isinstance(c, Condition) else Condition(**c) for c in self.conditions
         )
         object.__setattr__(self, "conditions", conditions)
-        if not conditions or conditions[0].size != len(KINDS):
+        names = [c.name for c in conditions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"conditions must have different names; got {', '.join(names)}")
+        if not conditions or conditions[0].size != len(KINDS) or conditions[0].type != "class":
             raise ValueError(
                 f"the first condition must be the kind, with {len(KINDS)} classes {KINDS}; "
                 f"got {conditions[:1]}"

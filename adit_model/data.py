@@ -3,13 +3,17 @@
 Layout: `atomic_numbers` uint8 `[total_atoms]`, `coords` float32 `[total_atoms, 3]` (fractional
 for crystals, angstrom for molecules), `num_atoms` int32 `[structures]`, `split` uint8
 `[structures]` (0 train, 1 val, 2 test) and, for crystals, `cell` float32 `[structures, 6]`
-(lengths in angstrom, angles in degrees). The metadata names the kind and the source.
+(lengths in angstrom, angles in degrees). Labels of the structures, `label.NAME` float32
+`[structures]` with NaN where unknown, are what conditions can be trained on. The metadata names
+the kind and the source and describes each label as a `Condition`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,9 +27,10 @@ from adit_model.batch import (
     principal_frame,
     random_rotations,
 )
-from adit_model.config import KINDS
+from adit_model.config import ELEMENTS, KINDS, Condition
 
 SPLITS = ("train", "val", "test")
+_LABEL = "label."
 _REQUIRED = ("atomic_numbers", "coords", "num_atoms", "split")
 
 
@@ -41,13 +46,22 @@ class PreparedData:
     split: Tensor
     cell: Tensor | None
     source: str = ""
+    labels: dict[str, Tensor] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] = ()  # what the labels are, one each
 
     def save(self, path: Path) -> None:
         """Write the arrays, replacing a file only once the new one is complete."""
         tensors = {name: getattr(self, name) for name in _REQUIRED}
         if self.cell is not None:
             tensors["cell"] = self.cell
-        metadata = {"name": self.name, "kind": self.kind, "source": self.source}
+        tensors |= {_LABEL + name: values for name, values in self.labels.items()}
+        described = json.dumps([dataclasses.asdict(each) for each in self.conditions])
+        metadata = {
+            "name": self.name,
+            "kind": self.kind,
+            "source": self.source,
+            "conditions": described,
+        }
         temporary = path.with_suffix(".tmp")
         save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
         temporary.replace(path)
@@ -76,7 +90,15 @@ class PreparedData:
             missing.append("cell")
         if missing or kind not in KINDS:
             raise ValueError(f"{path}: kind {kind!r}, missing {missing or 'nothing'}. {hint}")
+        try:
+            conditions = tuple(Condition(**c) for c in json.loads(metadata.get("conditions", "[]")))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} describes its labels wrongly: {error}. {hint}") from error
         return cls(
+            labels={
+                key.removeprefix(_LABEL): t for key, t in tensors.items() if key.startswith(_LABEL)
+            },
+            conditions=conditions,
             name=metadata.get("name", path.stem),
             kind=kind,
             cell=tensors.get("cell"),
@@ -97,6 +119,7 @@ class SizeGroups:
         self.kind = data.kind
         self.device = torch.device(device)
         self.groups: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        self.rows: dict[int, Tensor] = {}  # of the data set, by size
         sizes = data.num_atoms.long()
         starts = torch.cumsum(sizes, 0) - sizes
         chosen = data.split == SPLITS.index(split)
@@ -112,6 +135,8 @@ class SizeGroups:
                 data.coords[atoms].to(self.device),
                 lattice.to(self.device),
             )
+            self.rows[size] = rows
+        self.told = {name: values.to(self.device) for name, values in data.labels.items()}
         if not self.groups:
             raise ValueError(f"{data.name}: no structure in split {split!r}")
         # A batch holds a fixed number of atoms, so groups are drawn by their atoms: every
@@ -124,7 +149,13 @@ class SizeGroups:
         return sum(len(group[0]) for group in self.groups.values())
 
     def draw(self, num_tokens: int, generator: torch.Generator, pick: float) -> AtomBatch:
-        """A random batch of about `num_tokens` atoms in structures of one size.
+        """A random batch of about `num_tokens` atoms in structures of one size; see `choose`."""
+        return self.batch(*self.choose(num_tokens, generator, pick))
+
+    def choose(
+        self, num_tokens: int, generator: torch.Generator, pick: float
+    ) -> tuple[int, Tensor]:
+        """A size, and random structures of it with about `num_tokens` atoms together.
 
         Args:
             num_tokens: atoms in the batch.
@@ -137,8 +168,29 @@ class SizeGroups:
         size = self._sizes[place]
         total = len(self.groups[size][0])
         num = max(1, round(num_tokens / size))
-        rows = torch.randint(total, (num,), generator=generator, device=self.device)
-        return self.batch(size, rows)
+        return size, torch.randint(total, (num,), generator=generator, device=self.device)
+
+    def labels(
+        self, size: int, chosen: Tensor, conditions: tuple[Condition, ...]
+    ) -> dict[str, Tensor]:
+        """What the conditions are of chosen structures of one size, see `Denoiser.forward`.
+
+        Conditions that these structures have no labels for are left out.
+        """
+        first, *others = conditions
+        label = KINDS.index(self.kind) + 1
+        found = {first.name: torch.full((len(chosen),), label, device=self.device)}
+        rows = self.rows[size].to(self.device)[chosen]
+        for condition in others:
+            if self.kind not in condition.kinds:
+                continue
+            if condition.name == ELEMENTS:
+                found[ELEMENTS] = self.groups[size][0][chosen]
+            elif condition.name in self.told:
+                values = self.told[condition.name][rows]
+                number = condition.type == "number"
+                found[condition.name] = values if number else values.nan_to_num(0.0).long()
+        return found
 
     def batch(self, size: int, rows: Tensor | slice) -> AtomBatch:
         """Chosen structures of one size, as stored."""

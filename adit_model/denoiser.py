@@ -9,8 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adit_model.config import DenoiserConfig
-from adit_model.layers import Attention, LabelEmbedding, TimeEmbedding, index_embedding
+from adit_model.config import Condition, DenoiserConfig
+from adit_model.layers import (
+    AtomClassEmbedding,
+    Attention,
+    LabelEmbedding,
+    NumberEmbedding,
+    TimeEmbedding,
+    index_embedding,
+)
+from adit_model.pairs import WIDTH as PAIR_WIDTH
 from adit_model.pairs import PairBias
 
 Part = Literal["block", "distances"]
@@ -93,8 +101,16 @@ class FinalLayer(nn.Module):
         return self.linear(_modulate(x, shift, scale))
 
 
+def _condition_embedder(condition: Condition, width: int) -> nn.Module:
+    if condition.type == "number":
+        return NumberEmbedding(condition.low, condition.high, width)
+    if condition.type == "atom_class":
+        return AtomClassEmbedding(condition.size, width, PAIR_WIDTH)
+    return LabelEmbedding(condition.size, width)
+
+
 class Denoiser(nn.Module):
-    """Predicts the clean latent x1 from x_t, the time, class labels and its last prediction."""
+    """Predicts the clean latent x1 from x_t, the time, the conditions and its last prediction."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -104,7 +120,7 @@ class Denoiser(nn.Module):
         self.x_embedder = nn.Linear(channels, width)
         self.t_embedder = TimeEmbedding(config.time_features, width, config.time_scale)
         self.condition_embedders = nn.ModuleDict(
-            {c.name: LabelEmbedding(c.size, width) for c in config.conditions}
+            {c.name: _condition_embedder(c, width) for c in config.conditions}
         )
         if config.modulation == "shared":
             self.adaLN_modulation = _modulation(width, 6)
@@ -127,7 +143,9 @@ class Denoiser(nn.Module):
         Args:
             x: noisy latent `[batch, atoms, latent_dim]`.
             t: flow time `[batch]`, 0 noise, 1 data.
-            labels: class labels `[batch]` by condition name; a missing one counts as 0, "none".
+            labels: by condition name, classes `[batch]` (0: not told), numbers `[batch]` (NaN: not
+                told) or classes of atoms `[batch, atoms]` (0: not told, and at padding); a missing
+                one is not told.
             previous: last prediction (self-conditioning), or None for zeros.
             mask: `[batch, atoms]`, None where nothing is padded.
             without: leave out a part, for guidance: the distances' biases of the attention, or the
@@ -137,17 +155,27 @@ class Denoiser(nn.Module):
             `[batch, atoms, latent_dim]`, zero at padding.
         """
         condition = self.t_embedder(t)
+        atoms: list[tuple[AtomClassEmbedding, Tensor]] = []
         none = torch.zeros(len(x), dtype=torch.long, device=x.device)
         for name, embedder in self.condition_embedders.items():
-            condition = condition + embedder(labels.get(name, none))
+            if isinstance(embedder, LabelEmbedding):
+                condition = condition + embedder(labels.get(name, none))
+            elif name in labels and isinstance(embedder, AtomClassEmbedding):
+                atoms.append((embedder, labels[name]))
+                condition = condition + embedder.structure(labels[name], mask)
+            elif name in labels:
+                condition = condition + embedder(labels[name])
         tokens = x
         if self.config.self_conditioning:
             tokens = torch.cat([x, torch.zeros_like(x) if previous is None else previous], dim=-1)
         h = self.x_embedder(tokens) + index_embedding(x.shape[1], self.config.width, x.device)
+        for embedder, classes in atoms:
+            h = h + embedder.token(classes)
         shared = self.adaLN_modulation(condition) if self.config.modulation == "shared" else None
         biases: Sequence[Tensor | None] = [None] * self.config.depth
         if self.config.pair_bias:
-            found, addition = self.pairs(tokens, condition, mask)
+            told = [embedder.pairs(classes) for embedder, classes in atoms]
+            found, addition = self.pairs(tokens, condition, mask, sum(told) if told else None)
             h = h + addition
             biases = biases if without == "distances" else found
         for place, (block, bias) in enumerate(zip(self.blocks, biases, strict=True)):

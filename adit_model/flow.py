@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from adit_model.config import FlowConfig
+from adit_model.config import ELEMENTS, FlowConfig
 from adit_model.denoiser import Denoiser, preconditioning
 
+FurtherLoss = Callable[[Tensor, Tensor], Tensor]
+WITHHOLD_PROPERTIES = 0.3
 MIN_LOSS_TIME_LEFT = 0.1  # caps the 1 / (1-t)^2 weight of x1 predictions
 
 
@@ -35,11 +39,24 @@ def flow_loss(
     labels: dict[str, Tensor],
     config: FlowConfig,
     generator: torch.Generator | None = None,
-) -> Tensor:
+    self_condition: bool = False,
+    further_loss: FurtherLoss | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean flow-matching loss of clean latents `[batch, atoms, latent_dim]` without padding.
 
-    Half of the batches are self-conditioned on the network's own first guess
-    (arXiv 2208.04202); labels are dropped to "none" at each condition's rate.
+    Args:
+        denoiser: the network.
+        x1: clean, standardised latents.
+        labels: what is told, by condition name, see `Denoiser.forward`; withheld here at each
+            condition's rate.
+        config: the flow.
+        generator: of the noise and the times, on the latents' device.
+        self_condition: give the network its own first guess (arXiv 2208.04202); half of the
+            batches should. The caller tosses the coin, since a coin on a GPU has to be waited for.
+        further_loss: a loss of (predicted clean latents, times), added to it.
+
+    Returns:
+        The loss, and its parts where there are several.
     """
     device = x1.device
     t = sample_times(len(x1), config, generator, device)
@@ -47,26 +64,44 @@ def flow_loss(
     x_t = torch.lerp(x0, x1, t[:, None, None])
     labels = drop_labels(denoiser, labels, generator)
     previous = None
-    if denoiser.config.self_conditioning:
-        coin = torch.rand((), generator=generator, device=device)
-        if float(coin) < 0.5:
-            with torch.no_grad():
-                previous = denoiser(x_t, t, labels).detach()
-    error = denoiser(x_t, t, labels, previous) - x1
+    if denoiser.config.self_conditioning and self_condition:
+        with torch.no_grad():
+            previous = denoiser(x_t, t, labels).detach()
+    predicted = denoiser(x_t, t, labels, previous)
+    error = predicted - x1
     if denoiser.config.prediction == "preconditioned":
         scale = 1.0 / preconditioning(t)[1]  # back to the network's unit-variance target
     else:
         scale = 1.0 / (1.0 - t[:, None, None]).clamp_min(MIN_LOSS_TIME_LEFT)
-    return ((error * scale) ** 2).mean()
+    loss = ((error * scale) ** 2).mean()
+    if further_loss is None:
+        return loss, {}
+    further = further_loss(predicted, t)
+    return loss + further, {"flow": loss.detach(), "further": further.detach()}
 
 
 def drop_labels(
     denoiser: Denoiser, labels: dict[str, Tensor], generator: torch.Generator | None
 ) -> dict[str, Tensor]:
-    """Replace labels by 0 at the rate of their condition."""
-    rates = {c.name: c.dropout for c in denoiser.config.conditions}
-    dropped = {}
+    """Withhold labels of structures at the rate of their condition.
+
+    A share of the structures (`WITHHOLD_PROPERTIES`) loses everything beyond the kind and the
+    elements at once: that is how most samples are asked for, and independent withholding of many
+    properties would hardly ever leave none.
+    """
+    conditions = {c.name: c for c in denoiser.config.conditions}
+    first = denoiser.config.conditions[0].name
+    dropped: dict[str, Tensor] = {}
+    none: Tensor | None = None
     for name, label in labels.items():
-        keep = torch.rand(label.shape, generator=generator, device=label.device) >= rates[name]
-        dropped[name] = label * keep
+        draw = torch.rand(len(label), generator=generator, device=label.device)
+        keep = draw >= conditions[name].dropout
+        if name not in (first, ELEMENTS):
+            if none is None:
+                none = torch.rand(len(label), generator=generator, device=label.device)
+            keep = keep & (none >= WITHHOLD_PROPERTIES)
+        if conditions[name].type == "number":
+            dropped[name] = torch.where(keep, label, torch.nan)
+        else:
+            dropped[name] = label * (keep[:, None] if label.dim() == 2 else keep)
     return dropped

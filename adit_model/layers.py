@@ -117,6 +117,60 @@ class LabelEmbedding(nn.Module):
         return self.embedding_table(labels)
 
 
+class NumberEmbedding(nn.Module):
+    """Fourier features of a number through a small MLP; NaN, "not told", adds nothing."""
+
+    NUM_FREQUENCIES = 8
+
+    def __init__(self, low: float, high: float, width: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        hidden, last = nn.Linear(1 + 2 * self.NUM_FREQUENCIES, width), nn.Linear(width, width)
+        nn.init.zeros_(last.weight)  # a condition added to a trained network changes nothing yet
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(hidden, nn.SiLU(), last)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values `[batch]` in the condition's unit -> `[batch, width]`."""
+        told = ~values.isnan()
+        place = (2 * (values - self.low) / (self.high - self.low) - 1).nan_to_num(0.0)[:, None]
+        k = torch.arange(self.NUM_FREQUENCIES, device=values.device, dtype=torch.float32)
+        angles = place * (math.pi / 2) * 2**k
+        features = torch.cat([place, angles.sin(), angles.cos()], dim=-1)
+        return self.mlp(features) * told[:, None]
+
+
+class AtomClassEmbedding(nn.Module):
+    """A class of every atom: for its token, for both sides of its pairs, and their mean for all.
+
+    All tables start at zero, so that the module can be added to a trained network; class 0, "not
+    told", stays zero.
+    """
+
+    def __init__(self, size: int, width: int, pair_width: int) -> None:
+        super().__init__()
+
+        def table(columns: int) -> nn.Embedding:
+            embedding = nn.Embedding(size + 1, columns, padding_idx=0)
+            nn.init.zeros_(embedding.weight)
+            return embedding
+
+        self.token, self.mean = table(width), table(width)
+        self.first, self.second = table(pair_width), table(pair_width)
+
+    def structure(self, labels: Tensor, mask: Tensor | None) -> Tensor:
+        """Mean over the atoms of each structure: labels `[batch, atoms]` -> `[batch, width]`."""
+        values = self.mean(labels)
+        if mask is None:
+            return values.mean(dim=1)
+        share = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
+        return (values * share[..., None]).sum(dim=1)
+
+    def pairs(self, labels: Tensor) -> Tensor:
+        """`[batch, atoms, atoms, pair_width]`."""
+        return self.first(labels)[:, :, None] + self.second(labels)[:, None]
+
+
 class TimeEmbedding(nn.Module):
     """Sinusoidal features of the flow time through a small MLP."""
 

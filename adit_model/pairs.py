@@ -41,7 +41,11 @@ class PairBias(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(
-        self, latents: Tensor, condition: Tensor, mask: Tensor | None
+        self,
+        latents: Tensor,
+        condition: Tensor,
+        mask: Tensor | None,
+        told: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Biases and an addition to the atoms' features.
 
@@ -49,6 +53,7 @@ class PairBias(nn.Module):
             latents: `[batch, atoms, channels]`, noisy and last predicted.
             condition: `[batch, width]`.
             mask: `[batch, atoms]`, None where nothing is padded.
+            told: `[batch, atoms, atoms, WIDTH]`, what is known of the two atoms besides.
 
         Returns:
             Biases `[depth, batch, heads, atoms, atoms]` and additions `[batch, atoms, width]`.
@@ -56,6 +61,8 @@ class PairBias(nn.Module):
         batch, atoms, _ = latents.shape
         pairs = self.distances(self._features(latents))
         pairs = pairs + self.first(latents)[:, :, None] + self.second(latents)[:, None]
+        if told is not None:
+            pairs = pairs + told
         pairs = functional.gelu(pairs + self.time(condition)[:, None, None])
         pairs = functional.layer_norm(functional.gelu(self.hidden(pairs)), (WIDTH,))
         biases = GAIN * self.bias(pairs).view(batch, atoms, atoms, self.depth, self.num_heads)
@@ -64,7 +71,8 @@ class PairBias(nn.Module):
         else:
             share = mask / mask.sum(dim=1, keepdim=True)
             mean = (pairs * share[:, None, :, None]).sum(dim=2)
-        return biases.permute(3, 0, 4, 1, 2), self.token(mean)
+        # Fused attention on GPUs wants the last dimension of its mask to be contiguous.
+        return biases.permute(3, 0, 4, 1, 2).contiguous(), self.token(mean)
 
     def _features(self, latents: Tensor) -> Tensor:
         """Gaussians of the distances and waves of the differences, `[batch, atoms, atoms, n]`."""

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from adit_model.autoencoder import LossWeights
 from adit_model.batch import AtomBatch
-from adit_model.config import KINDS
+from adit_model.config import FlowConfig
 from adit_model.data import (
     PreparedData,
     SizeGroups,
@@ -24,10 +25,12 @@ from adit_model.data import (
     frame_for_denoiser,
     tokens_by_kind,
 )
+from adit_model.distances import distance_errors
 from adit_model.flow import flow_loss
 from adit_model.model import ADiT
 from adit_model.optimizers import OPTIMIZERS, make_optimizers
 
+DISTANCES_FROM = 0.3  # time; earlier predictions are an average of many structures
 STAGES = ("autoencoder", "denoiser")
 
 
@@ -48,6 +51,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 200
+    decay: float = 1.0  # last share of the budget in which the learning rate falls to a hundredth
     steps: int | None = None  # whichever budget ends first
     minutes: float | None = None
     ema_decay: float = 0.999
@@ -58,6 +62,7 @@ class TrainingConfig:
     log_steps: int = 50
     threads: int | None = None
     compile: bool = False
+    distance_loss: float = 0.0  # weight of `adit_model.distances` in the denoiser's loss
     loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -69,6 +74,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} must be positive; got {value}")
+        if not 0 < self.decay <= 1:
+            raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
         if self.optimizer not in OPTIMIZERS:
             raise TrainingError(
                 f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
@@ -103,6 +110,8 @@ class Trainer:
         shares = list(config.shares) or [1.0] * len(self.groups)
         self.tokens = tokens_by_kind(self.groups, config.tokens, shares)
         self.model = model.to(device)
+        if config.stage == "denoiser":
+            model.autoencoder.requires_grad_(False)
         trained = model.autoencoder if config.stage == "autoencoder" else model.denoiser
         if trained is None:
             raise TrainingError("This model has no denoiser; give its size with --size")
@@ -112,6 +121,9 @@ class Trainer:
         self.optimizers = make_optimizers(
             self.module, config.optimizer, config.learning_rate, config.weight_decay
         )
+        self.clean: dict[SizeGroups, dict[int, Tensor]] = {}
+        if config.stage == "denoiser" and fixed_latents(model.config.flow):
+            self.clean = {groups: clean_latents(model, groups) for groups in self.groups}
         self.precision = config.precision
         if self.precision == "auto":
             self.precision = faster_precision(device)
@@ -132,9 +144,10 @@ class Trainer:
         return min(1.0, max(by_steps, by_time))
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then linear decay to a hundredth over the budget."""
+        """Linear warm-up, constant, then linear decay to a hundredth (arXiv 2404.06395)."""
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
-        return self.config.learning_rate * warm * max(0.01, 1.0 - self.progress())
+        left = (1.0 - self.progress()) / self.config.decay
+        return self.config.learning_rate * warm * min(1.0, max(0.01, left))
 
     def train_step(self) -> dict[str, Tensor]:
         """One update from one equal-size batch of each data set.
@@ -151,9 +164,8 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         )
         for groups, tokens in zip(self.groups, self.tokens, strict=True):
-            batch = groups.draw(tokens, self.generator, mixed.random())
-            with autocast:
-                loss, parts = self.loss(batch, KINDS.index(groups.kind) + 1)
+            size, rows = groups.choose(tokens, self.generator, mixed.random())
+            loss, parts = self.loss(groups, size, rows, autocast, mixed.random() < 0.5)
             (loss * tokens / sum(self.tokens)).backward()
             values |= {f"{groups.kind}_{k}": v.detach() for k, v in parts.items()}
             values[f"{groups.kind}_loss"] = loss.detach()
@@ -167,18 +179,40 @@ class Trainer:
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         return values
 
-    def _autoencoder_loss(self, batch: AtomBatch, label: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = augment_for_autoencoder(batch, self.generator)
-        return self.model.autoencoder.loss(batch, self.config.loss_weights, self.generator)
+    def _autoencoder_loss(
+        self, groups: SizeGroups, size: int, rows: Tensor, autocast: torch.autocast, coin: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        # Outside of autocast: bf16 would round cells and positions by hundredths of an angstrom.
+        batch = augment_for_autoencoder(groups.batch(size, rows), self.generator)
+        with autocast:
+            return self.model.autoencoder.loss(batch, self.config.loss_weights, self.generator)
 
-    def _flow_loss(self, batch: AtomBatch, label: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _flow_loss(
+        self, groups: SizeGroups, size: int, rows: Tensor, autocast: torch.autocast, coin: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         model, flow = self.model, self.model.config.flow
         assert model.denoiser is not None
-        with torch.no_grad():
-            latent = draw_latent(model, batch, self.generator)
-        name = model.denoiser.config.conditions[0].name
-        labels = {name: torch.full((len(batch),), label, device=self.device)}
-        return flow_loss(model.denoiser, latent, labels, flow, self.generator), {}
+        if groups in self.clean:
+            latent = self.clean[groups][size][rows]
+        else:
+            with torch.no_grad():
+                latent = draw_latent(model, groups.batch(size, rows), self.generator)
+        labels = groups.labels(size, rows, model.denoiser.config.conditions)
+        further = None
+        if self.config.distance_loss:
+            further = partial(self._distance_loss, groups.batch(size, rows))
+        with autocast:
+            return flow_loss(model.denoiser, latent, labels, flow, self.generator, coin, further)
+
+    def _distance_loss(self, batch: AtomBatch, predicted: Tensor, t: Tensor) -> Tensor:
+        """Distances in the decoded prediction, once it shows a structure; see `distances`."""
+        model = self.model
+        decoded = model.autoencoder.decode(
+            predicted * model.latent_std + model.latent_mean, batch.mask
+        )
+        with torch.autocast(predicted.device.type, enabled=False):
+            errors = distance_errors(decoded, batch)
+        return self.config.distance_loss * (errors * (t > DISTANCES_FROM)).mean()
 
     def swap_ema(self) -> None:
         """Exchange the weights and their moving average."""
@@ -256,6 +290,24 @@ class Trainer:
                     owners[parameter].state[parameter] = state
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.precision = progress["precision"]
+
+
+def fixed_latents(flow: FlowConfig) -> bool:
+    """Whether a structure's clean latent is the same at every step."""
+    return flow.latents == "mean" and flow.molecule_frame == "principal"
+
+
+@torch.no_grad()
+def clean_latents(model: ADiT, groups: SizeGroups) -> dict[int, Tensor]:
+    """Standardised clean latents of all structures by size, `[structures, size, latent_dim]`.
+
+    Where they do not change, encoding them once saves a twentieth of every step.
+    """
+    generator = torch.Generator(model.device)
+    parts: dict[int, list[Tensor]] = {}
+    for size, rows in groups.batches(1 << 14):
+        parts.setdefault(size, []).append(draw_latent(model, groups.batch(size, rows), generator))
+    return {size: torch.cat(latents) for size, latents in parts.items()}
 
 
 def draw_latent(model: ADiT, batch: AtomBatch, generator: torch.Generator) -> Tensor:

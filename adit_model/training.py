@@ -11,14 +11,21 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from adit_model import checkpoint
-from adit_model.config import ADiTConfig
+from adit_model.config import (
+    ELEMENTS,
+    KINDS,
+    MAX_ATOMIC_NUMBER,
+    ADiTConfig,
+    Condition,
+    DenoiserConfig,
+)
 from adit_model.data import PreparedData, SizeGroups, frame_for_denoiser
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
@@ -113,18 +120,20 @@ def _finite(value: float) -> bool:
 
 
 def initial_model(
-    config: TrainingConfig, architecture: ADiTConfig, autoencoder: Path | None
+    config: TrainingConfig,
+    architecture: ADiTConfig,
+    autoencoder: Path | None,
+    conditions: Sequence[str] = (),
 ) -> ADiT:
     """A new model for a stage; the second takes its autoencoder from the first.
 
     Raises:
-        TrainingError: the second stage has no autoencoder.
+        TrainingError: the second stage has no autoencoder, or a condition no labels.
         CheckpointError: the autoencoder's folder is unreadable.
     """
     torch.manual_seed(config.seed)
-    histogram = {
-        data.kind: data.size_histogram() for data in map(PreparedData.load, map(Path, config.data))
-    }
+    loaded = [PreparedData.load(Path(path)) for path in config.data]
+    histogram = {data.kind: data.size_histogram() for data in loaded}
     if config.stage == "autoencoder":
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
     if autoencoder is None:
@@ -133,8 +142,14 @@ def initial_model(
             "from a checkpoint."
         )
     first, tensors, _ = read(autoencoder)
+    denoiser = architecture.denoiser
     model = ADiT(
-        dataclasses.replace(architecture, autoencoder=first.autoencoder, size_histogram=histogram)
+        dataclasses.replace(
+            architecture,
+            autoencoder=first.autoencoder,
+            denoiser=denoiser and with_conditions(denoiser, loaded, conditions),
+            size_histogram=histogram,
+        )
     )
     stage_one = {
         k.removeprefix("autoencoder."): v
@@ -142,7 +157,7 @@ def initial_model(
         if k.startswith("autoencoder.")
     }
     checkpoint.load_into(model.autoencoder, stage_one, str(autoencoder))
-    groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
+    groups = [SizeGroups(data, "train", "cpu") for data in loaded]
     if architecture.flow.standardize_latents:
         standardize(model, groups)
     if model.denoiser is not None and model.denoiser.config.pair_bias:
@@ -156,6 +171,7 @@ def continued_model(
     name: str,
     pair_bias: bool | None = None,
     latents: Literal["sample", "mean"] | None = None,
+    conditions: Sequence[str] = (),
 ) -> ADiT:
     """A model with the weights and the architecture of a checkpoint, to train on.
 
@@ -166,23 +182,30 @@ def continued_model(
         pair_bias: give the denoiser pair features where the checkpoint has none; they change
             nothing until they are trained. They cannot be taken away; None leaves it as it is.
         latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
+        conditions: names of further conditions, see `described_conditions`; they change nothing
+            until they are trained.
 
     Raises:
-        TrainingError: the checkpoint lacks the stage that is to be trained.
+        TrainingError: the checkpoint lacks the stage that is to be trained, or no data set has
+            labels for a condition.
         CheckpointError: it is missing or damaged.
     """
     old, tensors, identity = read(init)
+    loaded = [PreparedData.load(Path(path)) for path in config.data]
     if config.stage == "denoiser" and old.denoiser is None:
         raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
-    histogram = {
-        data.kind: data.size_histogram() for data in map(PreparedData.load, map(Path, config.data))
-    }
+    histogram = {data.kind: data.size_histogram() for data in loaded}
     if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
         raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
     denoiser = old.denoiser if config.stage == "denoiser" else None
     added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
     if added and denoiser is not None:
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
+    new: set[str] = set()
+    if denoiser is not None:
+        extended = with_conditions(denoiser, loaded, conditions)
+        new = {c.name for c in extended.conditions} - {c.name for c in denoiser.conditions}
+        denoiser = extended
     torch.manual_seed(config.seed)
     model = ADiT(
         dataclasses.replace(
@@ -195,14 +218,42 @@ def continued_model(
         )
     )
     kept = {k: v for k, v in tensors.items() if model.denoiser or not k.startswith("denoiser.")}
-    if added:
-        new = {k: v for k, v in model.state_dict().items() if k.startswith("denoiser.pairs.")}
-        kept |= new
+    begun = tuple(f"denoiser.condition_embedders.{name}." for name in new)
+    begun += ("denoiser.pairs.",) if added else ()
+    kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
     checkpoint.load_into(model, kept, init)
     if added:
-        groups = [SizeGroups(PreparedData.load(Path(p)), "train", "cpu") for p in config.data]
-        aim_pairs(model, groups)
+        aim_pairs(model, [SizeGroups(data, "train", "cpu") for data in loaded])
     return model
+
+
+def with_conditions(
+    denoiser: DenoiserConfig, data: Sequence[PreparedData], names: Sequence[str]
+) -> DenoiserConfig:
+    """The configuration with more conditions, each as the data sets describe it.
+
+    The elements need no labels; a property of several data sets gets the widest range.
+
+    Raises:
+        TrainingError: no data set has such labels.
+    """
+    known = {ELEMENTS: Condition(ELEMENTS, MAX_ATOMIC_NUMBER, "atom_class", dropout=0.15)}
+    for condition in (each for part in data for each in part.conditions):
+        other = known.get(condition.name, condition)
+        known[condition.name] = dataclasses.replace(
+            condition,
+            low=min(condition.low, other.low),
+            high=max(condition.high, other.high),
+            kinds=tuple(kind for kind in KINDS if kind in (*condition.kinds, *other.kinds)),
+        )
+    conditions = {c.name: c for c in denoiser.conditions}
+    for name in names:
+        if name not in known and name not in conditions:
+            raise TrainingError(
+                f"no data set has labels for the condition {name!r}. Known: {', '.join(known)}."
+            )
+        conditions.setdefault(name, known[name] if name in known else conditions[name])
+    return dataclasses.replace(denoiser, conditions=tuple(conditions.values()))
 
 
 if __name__ == "__main__":

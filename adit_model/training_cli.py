@@ -84,13 +84,22 @@ def parser() -> argparse.ArgumentParser:
         choices=("sample", "mean"),
         help="the denoiser's targets: the encoder's means (default) or drawn by it",
     )
+    p.add_argument(
+        "--condition",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="what the denoiser is told besides: elements, or a label of the prepared data",
+    )
     for name in (
         "tokens",
         "optimizer",
         "learning_rate",
         "weight_decay",
         "warmup_steps",
+        "decay",
         "ema_decay",
+        "distance_loss",
         "seed",
         "steps",
         "minutes",
@@ -206,7 +215,7 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
     if args.resume and config.stage == "denoiser" and not (args.init or args.autoencoder):
         return ADiT.from_pretrained(kept, device="cpu")
     if args.init is None:
-        return initial_model(config, architecture(args), args.autoencoder)
+        return initial_model(config, architecture(args), args.autoencoder, args.condition)
     sizes = ("size", "width", "depth", "encoder_depth", "num_heads", "modulation")
     given = [f"--{name.replace('_', '-')}" for name in sizes if getattr(args, name) is not None]
     if given:
@@ -214,7 +223,7 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
             f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
         )
     name = args.name or ADiTConfig.name
-    return continued_model(config, args.init, name, args.pair_bias, args.latents)
+    return continued_model(config, args.init, name, args.pair_bias, args.latents, args.condition)
 
 
 def _tell_changes(config: TrainingConfig, out: Path) -> None:

@@ -5,7 +5,8 @@
 
 Training losses are too noisy to tell two checkpoints apart; this one has the same random numbers
 each time. The limit in the same run is the loss of a checkpoint that is known. Only checkpoints
-that share an autoencoder can be compared: the loss is in units of its latents.
+that share an autoencoder can be compared: the loss is in units of its latents. Networks that can be
+told the elements are asked with and without (at their rate of withholding).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import torch
 from relaxed_rows import write_json
 
 from adit_model import ADiT
-from adit_model.config import KINDS
 from adit_model.data import PreparedData, SizeGroups
 from adit_model.flow import flow_loss
 from adit_model.trainer import draw_latent
@@ -27,19 +27,21 @@ TOKENS = 1200  # atoms a batch
 
 
 @torch.no_grad()
-def validation_loss(model: ADiT, groups: SizeGroups, batches: int, seed: int) -> float:
+def validation_loss(model: ADiT, groups: SizeGroups, batches: int, seed: int, told: bool) -> float:
     """Mean flow-matching loss of batches that are drawn evenly over the sizes."""
     if model.denoiser is None:
         raise ValueError(f"{model.name!r} holds no denoiser")
     generator = torch.Generator(model.device).manual_seed(seed)
-    name = model.denoiser.config.conditions[0].name
+    conditions = model.denoiser.config.conditions[: 2 if told else 1]
     total = 0.0
     for place in range(batches):
-        batch = groups.draw(TOKENS, generator, (place + 0.5) / batches)
-        latent = draw_latent(model, batch, generator)
-        label = torch.full((len(batch),), KINDS.index(groups.kind) + 1, device=model.device)
+        size, rows = groups.choose(TOKENS, generator, (place + 0.5) / batches)
+        latent = draw_latent(model, groups.batch(size, rows), generator)
+        labels = groups.labels(size, rows, conditions)
         with torch.autocast(model.device.type, torch.bfloat16):
-            loss = flow_loss(model.denoiser, latent, {name: label}, model.config.flow, generator)
+            loss, _ = flow_loss(
+                model.denoiser, latent, labels, model.config.flow, generator, place % 2 == 0
+            )
         total += float(loss)
     return total / batches
 
@@ -60,8 +62,9 @@ def main() -> int:
         row: dict[str, Any] = {"checkpoint": name, "hash": model.hash}
         for path in args.data:
             groups = SizeGroups(PreparedData.load(path), args.split, model.device)
-            loss = validation_loss(model, groups, args.batches, args.seed)
-            row[groups.kind] = round(loss, 4)
+            for told in (False, True):
+                loss = validation_loss(model, groups, args.batches, args.seed, told)
+                row[groups.kind + (", elements told" if told else "")] = round(loss, 4)
         rows.append(row)
     write_json({"split": args.split, "seed": args.seed, "rows": rows}, args.json)
     return 0
