@@ -40,9 +40,14 @@ def _full_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, enabled=False)
 
 
-def _mask_or_none(batch: AtomBatch) -> Tensor | None:
-    """None when nothing is padded: attention without a mask is faster."""
-    return None if bool(batch.mask.all()) else batch.mask
+def _mask_or_none(batch: AtomBatch, padded: bool | None) -> Tensor | None:
+    """None when nothing is padded: attention without a mask is faster.
+
+    `padded` None means to look, for which a GPU has to be waited for.
+    """
+    if padded is None:
+        padded = not bool(batch.mask.all())
+    return batch.mask if padded else None
 
 
 def standard_frame(batch: AtomBatch) -> AtomBatch:
@@ -77,12 +82,12 @@ class Encoder(nn.Module):
             width, config.encoder_depth, config.num_heads, config.mlp_width
         )
 
-    def forward(self, batch: AtomBatch) -> Tensor:
-        """Features `[batch, atoms, width]`."""
+    def forward(self, batch: AtomBatch, mask: Tensor | None) -> Tensor:
+        """Features `[batch, atoms, width]`; mask None: nothing is padded."""
         with _full_precision(batch.device):
             x = self._embedded(batch)
         x = x + index_embedding(x.shape[1], x.shape[2], x.device)
-        return self.transformer(x, _mask_or_none(batch))
+        return self.transformer(x, mask)
 
     def _embedded(self, batch: AtomBatch) -> Tensor:
         if self.config.input_frame == "standard":
@@ -129,13 +134,13 @@ class Decoder(nn.Module):
         self.frac_coords_head = _quiet_linear(width, 3)
         self.lattice_head = _quiet_linear(width, 6)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Decoded:
-        """x `[batch, atoms, width]`, mask `[batch, atoms]`."""
+    def forward(self, x: Tensor, mask: Tensor | None) -> Decoded:
+        """x `[batch, atoms, width]`, mask `[batch, atoms]`, None where nothing is padded."""
         x = x + index_embedding(x.shape[1], x.shape[2], x.device)
-        x = self.transformer(x, None if bool(mask.all()) else mask)
+        x = self.transformer(x, mask)
         with _full_precision(x.device):
             x = x.float()
-            weights = mask.unsqueeze(-1).to(x.dtype)
+            weights = x.new_ones(*x.shape[:2], 1) if mask is None else mask[..., None].to(x.dtype)
             num_atoms = weights.sum(dim=1)
             lattice = self.lattice_head((x * weights).sum(dim=1) / num_atoms)
             return Decoded(
@@ -158,22 +163,30 @@ class Autoencoder(nn.Module):
         self.post_quant_conv = nn.Linear(config.latent_dim, config.width, bias=False)
         self.decoder = Decoder(config)
 
-    def encode(self, batch: AtomBatch) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latent, `[batch, atoms, latent_dim]` each."""
-        mean, log_variance = self.quant_conv(self.encoder(batch)).float().chunk(2, dim=-1)
+    def encode(self, batch: AtomBatch, padded: bool | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latent, `[batch, atoms, latent_dim]` each.
+
+        `padded` tells whether structures differ in size; None means to look.
+        """
+        features = self.encoder(batch, _mask_or_none(batch, padded))
+        mean, log_variance = self.quant_conv(features).float().chunk(2, dim=-1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
 
-    def decode(self, latent: Tensor, mask: Tensor) -> Decoded:
-        """Raw outputs for a latent `[batch, atoms, latent_dim]`."""
+    def decode(self, latent: Tensor, mask: Tensor | None) -> Decoded:
+        """Raw outputs for a latent `[batch, atoms, latent_dim]`; mask None: nothing is padded."""
         return self.decoder(self.post_quant_conv(latent), mask)
 
     def loss(
-        self, batch: AtomBatch, weights: LossWeights, generator: torch.Generator | None = None
+        self,
+        batch: AtomBatch,
+        weights: LossWeights,
+        generator: torch.Generator | None = None,
+        padded: bool | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Reconstruction and KL loss of a batch, and its parts."""
-        mean, std = self.encode(batch)
+        """Reconstruction and KL loss of a batch, and its parts; `padded` as for `encode`."""
+        mean, std = self.encode(batch, padded)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        decoded = self.decode(mean + std * noise, batch.mask)
+        decoded = self.decode(mean + std * noise, _mask_or_none(batch, padded))
         with _full_precision(mean.device):
             parts = reconstruction_errors(decoded, batch, self.config)
         kl = 0.5 * (mean**2 + std**2 - 1.0) - std.log()

@@ -7,42 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
+
+from adit_model.checked import Checked, problem
+from adit_model.sampling import BEFORE_SAMPLING_WAS_RECORDED, KindSampling, kinds_sampling
 
 KINDS = ("crystal", "molecule")  # the class labels of the first condition, from 1; 0 is "none"
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, depth, heads
 
 
-class _Checked:
-    """Refuses field values of a wrong type, which would otherwise choose a default in silence."""
-
-    def __post_init__(self) -> None:
-        for name, hint in get_type_hints(type(self)).items():
-            value = getattr(self, name)
-            problem = _problem(value, hint)
-            if problem:
-                raise ValueError(f"{name} must be {problem}; got {value!r}")
-
-
-def _problem(value: Any, hint: Any) -> str:
-    """What a value of this type must be, or nothing if it is; types without a rule pass."""
-    if get_origin(hint) is Literal:
-        return "" if value in get_args(hint) else f"one of {', '.join(get_args(hint))}"
-    if hint is bool:
-        return "" if isinstance(value, bool) else "true or false"
-    if hint is int:
-        good = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        return "" if good else "a whole number of at least 1"
-    if hint is float:
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        return "" if good and math.isfinite(value) else "a finite number"
-    return ""
-
-
 @dataclass(frozen=True)
-class AutoencoderConfig(_Checked):
+class AutoencoderConfig(Checked):
     """Sizes and options of the variational autoencoder."""
 
     width: int = 512
@@ -62,11 +38,12 @@ class AutoencoderConfig(_Checked):
 
 
 MAX_ATOMIC_NUMBER = 99  # of `AutoencoderConfig.num_types`
+KIND = "kind"  # the first condition
 ELEMENTS = "elements"  # the condition whose labels are the atomic numbers themselves
 
 
 @dataclass(frozen=True)
-class Condition(_Checked):
+class Condition(Checked):
     """What a network can be told of a structure, besides the noise.
 
     Attributes:
@@ -111,7 +88,7 @@ def _default_conditions() -> tuple[Condition, ...]:
 
 
 @dataclass(frozen=True)
-class DenoiserConfig(_Checked):
+class DenoiserConfig(Checked):
     """Sizes and options of the diffusion transformer."""
 
     width: int = 384
@@ -137,9 +114,7 @@ class DenoiserConfig(_Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        conditions = tuple(
-            c if isinstance(c, Condition) else Condition(**c) for c in self.conditions
-        )
+        conditions = _as_conditions(self.conditions)
         object.__setattr__(self, "conditions", conditions)
         names = [c.name for c in conditions]
         if len(set(names)) < len(names):
@@ -152,7 +127,37 @@ class DenoiserConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class FlowConfig(_Checked):
+class PriorConfig(Checked):
+    """Sizes and options of the prior over elements (`adit_model.prior`)."""
+
+    width: int = 128
+    depth: int = 3
+    num_heads: int = 4
+    max_atoms: int = 64
+    num_elements: int = MAX_ATOMIC_NUMBER
+    dropout: float = 0.1
+    conditions: tuple[Condition, ...] = ()  # classes and numbers; the kind is always told
+    # Atomic numbers in the training data by kind; others are never drawn.
+    elements: dict[str, list[int]] = field(default_factory=dict)
+    # Molecules of the training data list their heavy atoms first; requests keep to it.
+    hydrogens_last: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "conditions", _as_conditions(self.conditions))
+        known = isinstance(self.elements, dict) and set(self.elements) <= set(KINDS)
+        if not known or not all(isinstance(z, list) for z in self.elements.values()):
+            raise ValueError(f"elements must be lists by kind {KINDS}; got {self.elements!r:.80}")
+        if any(c.type == "atom_class" for c in self.conditions):
+            raise ValueError("the prior can be told classes and numbers of a structure only")
+
+
+def _as_conditions(conditions: Any) -> tuple[Condition, ...]:
+    return tuple(c if isinstance(c, Condition) else Condition(**c) for c in conditions)
+
+
+@dataclass(frozen=True)
+class FlowConfig(Checked):
     """Options of the flow between noise and latents; recorded because samplers depend on them."""
 
     # Latents are shifted and scaled to zero mean and unit variance a channel before the flow.
@@ -179,10 +184,13 @@ class ADiTConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     denoiser: DenoiserConfig | None = field(default_factory=DenoiserConfig)  # None: stage one
     flow: FlowConfig = field(default_factory=FlowConfig)
+    prior: PriorConfig | None = None  # without it elements come with the geometry
     # Structures of 0, 1, 2, ... atoms in the training set, by kind; sizes are drawn from it.
     size_histogram: dict[str, list[int]] = field(default_factory=dict)
     # The measured best guidance by kind; samplers take it unless told otherwise. None is 1.
     guidance_scales: dict[str, float] = field(default_factory=dict)
+    # How samples are made best, by kind; tuned to the weights.
+    sampling: dict[str, KindSampling] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)  # data, steps, hardware, licence
 
     def __post_init__(self) -> None:
@@ -195,6 +203,7 @@ class ADiTConfig:
             raise ValueError(f"provenance must be an object; got {self.provenance!r}")
         _check_histogram(self.size_histogram)
         _check_scales(self.guidance_scales)
+        object.__setattr__(self, "sampling", kinds_sampling(self.sampling, KINDS))
         if self.denoiser is None:
             return
         if self.autoencoder.latent_dim != self.denoiser.latent_dim:
@@ -202,6 +211,10 @@ class ADiTConfig:
                 f"latent_dim differs: autoencoder {self.autoencoder.latent_dim}, "
                 f"denoiser {self.denoiser.latent_dim}; use one number"
             )
+
+    def sampling_of(self, kind: str) -> KindSampling:
+        """How samples of a kind are made best."""
+        return self.sampling.get(kind, KindSampling())
 
     @property
     def max_num_atoms(self) -> int:
@@ -220,7 +233,10 @@ class ADiTConfig:
             ValueError: the text is no JSON, or holds an unknown or missing field.
         """
         try:
-            return _build(cls, json.loads(text))
+            values = json.loads(text)
+            if isinstance(values, dict):
+                values.setdefault("sampling", BEFORE_SAMPLING_WAS_RECORDED)
+            return _build(cls, values)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"config.json does not describe an ADiT model: {error}") from error
 
@@ -228,7 +244,7 @@ class ADiTConfig:
 def _check_scales(scales: Any) -> None:
     """Guidance by kind."""
     known = isinstance(scales, dict) and set(scales) <= set(KINDS)
-    if not known or any(_problem(each, float) or each < 0 for each in scales.values()):
+    if not known or any(problem(each, float) or each < 0 for each in scales.values()):
         raise ValueError(
             f"guidance_scales must hold numbers of at least 0 by kind {KINDS}; got {scales!r:.80}"
         )
@@ -251,6 +267,7 @@ _NESTED = {
     "autoencoder": AutoencoderConfig,
     "denoiser": DenoiserConfig,
     "flow": FlowConfig,
+    "prior": PriorConfig,
 }
 
 
@@ -279,6 +296,7 @@ def published(size: str = "B") -> ADiTConfig:
             time_sampling="uniform",
             molecule_frame="random",
         ),
+        sampling=BEFORE_SAMPLING_WAS_RECORDED,
     )
 
 

@@ -5,7 +5,8 @@ for crystals, angstrom for molecules), `num_atoms` int32 `[structures]`, `split`
 `[structures]` (0 train, 1 val, 2 test) and, for crystals, `cell` float32 `[structures, 6]`
 (lengths in angstrom, angles in degrees). Labels of the structures, `label.NAME` float32
 `[structures]` with NaN where unknown, are what conditions can be trained on. The metadata names
-the kind and the source and describes each label as a `Condition`.
+the kind and the source and describes each label as a `Condition`. A file without `coords` holds
+compositions only, which train the prior.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +33,8 @@ from adit_model.config import ELEMENTS, KINDS, Condition
 
 SPLITS = ("train", "val", "test")
 _LABEL = "label."
-_REQUIRED = ("atomic_numbers", "coords", "num_atoms", "split")
+_REQUIRED = ("atomic_numbers", "num_atoms", "split")
+_GEOMETRY = ("coords", "cell")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class PreparedData:
     name: str
     kind: str
     atomic_numbers: Tensor
-    coords: Tensor
+    coords: Tensor | None
     num_atoms: Tensor
     split: Tensor
     cell: Tensor | None
@@ -52,8 +55,9 @@ class PreparedData:
     def save(self, path: Path) -> None:
         """Write the arrays, replacing a file only once the new one is complete."""
         tensors = {name: getattr(self, name) for name in _REQUIRED}
-        if self.cell is not None:
-            tensors["cell"] = self.cell
+        for name in _GEOMETRY:
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         tensors |= {_LABEL + name: values for name, values in self.labels.items()}
         described = json.dumps([dataclasses.asdict(each) for each in self.conditions])
         metadata = {
@@ -86,7 +90,7 @@ class PreparedData:
             ) from error
         kind = metadata.get("kind")
         missing = [key for key in _REQUIRED if key not in tensors]
-        if kind == "crystal" and "cell" not in tensors:
+        if kind == "crystal" and "coords" in tensors and "cell" not in tensors:
             missing.append("cell")
         if missing or kind not in KINDS:
             raise ValueError(f"{path}: kind {kind!r}, missing {missing or 'nothing'}. {hint}")
@@ -101,6 +105,7 @@ class PreparedData:
             conditions=conditions,
             name=metadata.get("name", path.stem),
             kind=kind,
+            coords=tensors.get("coords"),
             cell=tensors.get("cell"),
             source=metadata.get("source", ""),
             **{key: tensors[key] for key in _REQUIRED},
@@ -117,6 +122,8 @@ class SizeGroups:
 
     def __init__(self, data: PreparedData, split: str, device: torch.device | str) -> None:
         self.kind = data.kind
+        if data.coords is None:
+            raise ValueError(f"{data.name} holds compositions only: they train the prior")
         self.device = torch.device(device)
         self.groups: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
         self.rows: dict[int, Tensor] = {}  # of the data set, by size
@@ -180,17 +187,10 @@ class SizeGroups:
         first, *others = conditions
         label = KINDS.index(self.kind) + 1
         found = {first.name: torch.full((len(chosen),), label, device=self.device)}
+        if any(c.name == ELEMENTS and self.kind in c.kinds for c in others):
+            found[ELEMENTS] = self.groups[size][0][chosen]
         rows = self.rows[size].to(self.device)[chosen]
-        for condition in others:
-            if self.kind not in condition.kinds:
-                continue
-            if condition.name == ELEMENTS:
-                found[ELEMENTS] = self.groups[size][0][chosen]
-            elif condition.name in self.told:
-                values = self.told[condition.name][rows]
-                number = condition.type == "number"
-                found[condition.name] = values if number else values.nan_to_num(0.0).long()
-        return found
+        return found | labels_of(self.told, rows, self.kind, others)
 
     def batch(self, size: int, rows: Tensor | slice) -> AtomBatch:
         """Chosen structures of one size, as stored."""
@@ -215,6 +215,52 @@ class SizeGroups:
         return plan
 
 
+def labels_of(
+    told: dict[str, Tensor], rows: Tensor, kind: str, conditions: Sequence[Condition]
+) -> dict[str, Tensor]:
+    """Labels `[rows]` of those conditions that a data set has: classes, or numbers with NaN."""
+    found = {}
+    for condition in conditions:
+        if condition.name in told and kind in condition.kinds:
+            values = told[condition.name][rows]
+            number = condition.type == "number"
+            found[condition.name] = values if number else values.nan_to_num(0.0).long()
+    return found
+
+
+class CompositionTable:
+    """The compositions of one split, which the prior learns from."""
+
+    def __init__(self, data: PreparedData, split: str, device: torch.device | str) -> None:
+        self.kind = data.kind
+        self.device = torch.device(device)
+        chosen = torch.nonzero(data.split == SPLITS.index(split)).flatten()
+        if not len(chosen):
+            raise ValueError(f"{data.name}: no composition in split {split!r}")
+        sizes = data.num_atoms.long()
+        starts = (torch.cumsum(sizes, 0) - sizes)[chosen, None]
+        place = torch.arange(int(sizes[chosen].max()))
+        there = place < sizes[chosen, None]
+        atoms = (starts + place).clamp_max(len(data.atomic_numbers) - 1)
+        numbers = torch.where(there, data.atomic_numbers[atoms].long(), 0)
+        if data.kind == "crystal":  # by atomic number, padding last
+            numbers = torch.where(numbers > 0, numbers, 1000).sort(dim=1)[0] % 1000
+        self.numbers = numbers.to(self.device)
+        self.labels = {name: values[chosen].to(self.device) for name, values in data.labels.items()}
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def draw(
+        self, num_atoms: int, generator: torch.Generator, conditions: Sequence[Condition]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Random compositions of about `num_atoms` atoms together, and their labels."""
+        mean = float((self.numbers > 0).sum()) / len(self)
+        num = max(1, round(num_atoms / mean))
+        rows = torch.randint(len(self), (num,), generator=generator, device=self.device)
+        return self.numbers[rows], labels_of(self.labels, rows, self.kind, conditions)
+
+
 def augment_for_autoencoder(batch: AtomBatch, generator: torch.Generator) -> AtomBatch:
     """Random rotations of everything, and random origins for half of the crystals.
 
@@ -235,10 +281,10 @@ def augment_for_autoencoder(batch: AtomBatch, generator: torch.Generator) -> Ato
 
 
 def frame_for_denoiser(
-    batch: AtomBatch, molecule_frame: str, generator: torch.Generator
+    batch: AtomBatch, molecule_frame: str, generator: torch.Generator, periodic: bool
 ) -> AtomBatch:
     """Molecules in the orientation that the denoiser is trained on; crystals as stored."""
-    if bool(batch.periodic.any()):
+    if periodic:
         return batch
     if molecule_frame == "principal":
         positions = principal_frame(batch.positions)
@@ -255,7 +301,7 @@ def frame_for_denoiser(
     )
 
 
-def tokens_by_kind(groups: list[SizeGroups], tokens: int, shares: list[float]) -> list[int]:
+def tokens_by_kind(groups: Sequence[object], tokens: int, shares: list[float]) -> list[int]:
     """Split a step's atoms over the data sets."""
     total = sum(shares)
     if len(shares) != len(groups) or total <= 0 or not math.isfinite(total):

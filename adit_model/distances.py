@@ -12,7 +12,7 @@ REACH = {"crystal": 4.0, "molecule": 3.0}  # angstrom, pairs that are nearer cou
 FLOOR = 0.05  # angstrom; smaller errors hardly pull
 
 
-def distance_errors(decoded: Decoded, batch: AtomBatch) -> Tensor:
+def distance_errors(decoded: Decoded, batch: AtomBatch, periodic: bool) -> Tensor:
     """Mean of log(1 + (error of a distance / FLOOR)^2) for each structure, `[batch]`.
 
     A latent's squared error weighs every direction alike, while a molecule is valid by its bond
@@ -22,8 +22,9 @@ def distance_errors(decoded: Decoded, batch: AtomBatch) -> Tensor:
         decoded: the decoder's outputs for structures without padding.
         batch: the true structures of one kind, in any orientation; crystals in the same cell and
             with the same origin.
+        periodic: whether they are crystals.
     """
-    if bool(batch.periodic[0]):
+    if periodic:
         offsets = batch.frac_coords[:, :, None] - batch.frac_coords[:, None]
         image = offsets.round()  # of the same pair of atoms in both structures
         true = _lengths((offsets - image) @ batch.lattice[:, None])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from adit_model.config import ELEMENTS, FlowConfig
+from adit_model.config import ELEMENTS, KIND, Condition, FlowConfig
 from adit_model.denoiser import Denoiser, preconditioning
 
 FurtherLoss = Callable[[Tensor, Tensor], Tensor]
@@ -62,7 +62,7 @@ def flow_loss(
     t = sample_times(len(x1), config, generator, device)
     x0 = center(torch.randn(x1.shape, generator=generator, device=device), config)
     x_t = torch.lerp(x0, x1, t[:, None, None])
-    labels = drop_labels(denoiser, labels, generator)
+    labels = drop_labels(denoiser.config.conditions, labels, generator)
     previous = None
     if denoiser.config.self_conditioning and self_condition:
         with torch.no_grad():
@@ -81,7 +81,9 @@ def flow_loss(
 
 
 def drop_labels(
-    denoiser: Denoiser, labels: dict[str, Tensor], generator: torch.Generator | None
+    conditions: Sequence[Condition],
+    labels: dict[str, Tensor],
+    generator: torch.Generator | None,
 ) -> dict[str, Tensor]:
     """Withhold labels of structures at the rate of their condition.
 
@@ -89,18 +91,17 @@ def drop_labels(
     elements at once: that is how most samples are asked for, and independent withholding of many
     properties would hardly ever leave none.
     """
-    conditions = {c.name: c for c in denoiser.config.conditions}
-    first = denoiser.config.conditions[0].name
+    by_name = {c.name: c for c in conditions}
     dropped: dict[str, Tensor] = {}
     none: Tensor | None = None
     for name, label in labels.items():
         draw = torch.rand(len(label), generator=generator, device=label.device)
-        keep = draw >= conditions[name].dropout
-        if name not in (first, ELEMENTS):
+        keep = draw >= by_name[name].dropout
+        if name not in (KIND, ELEMENTS):
             if none is None:
                 none = torch.rand(len(label), generator=generator, device=label.device)
             keep = keep & (none >= WITHHOLD_PROPERTIES)
-        if conditions[name].type == "number":
+        if by_name[name].type == "number":
             dropped[name] = torch.where(keep, label, torch.nan)
         else:
             dropped[name] = label * (keep[:, None] if label.dim() == 2 else keep)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +14,16 @@ from torch import Tensor, nn
 from adit_model import checkpoint
 from adit_model.autoencoder import Autoencoder, Decoded
 from adit_model.batch import AtomBatch, lattice_from_parameters
-from adit_model.config import KINDS, ADiTConfig
+from adit_model.compositions import Constraints, draw_elements
+from adit_model.config import ELEMENTS, KINDS, ADiTConfig
 from adit_model.data import frame_for_denoiser
 from adit_model.denoiser import Denoiser
 from adit_model.pretrained import read
-from adit_model.requests import Request
-from adit_model.samplers import sample_latents
+from adit_model.prior import Prior
+from adit_model.samplers import Request, SamplingSettings, sample_latents
+from adit_model.samplers.request import checked_labels, checked_places
 
 ChooseTypes = Callable[[Tensor], Tensor]
-REQUEST_FROM = 0.5  # earlier predictions are too blurred to hold elements
 
 
 class ADiT(nn.Module):
@@ -43,6 +46,7 @@ class ADiT(nn.Module):
         self.hash = "untrained"
         self.autoencoder = Autoencoder(config.autoencoder)
         self.denoiser = Denoiser(config.denoiser) if config.denoiser is not None else None
+        self.prior = Prior(config.prior) if config.prior is not None else None
         width = config.autoencoder.latent_dim
         self.register_buffer("latent_mean", torch.zeros(width))
         self.register_buffer("latent_std", torch.ones(width))
@@ -130,7 +134,6 @@ class ADiT(nn.Module):
         """Encode and decode a batch, without noise in the latent."""
         return self.decode(self.encode(batch)[0], batch)
 
-    @torch.no_grad()
     def sample(
         self,
         num: int,
@@ -139,37 +142,71 @@ class ADiT(nn.Module):
         guidance_scale: float | None = None,
         seed: int = 0,
         num_atoms: int | Sequence[int] | None = None,
-        conditions: dict[str, int] | None = None,
+        conditions: Mapping[str, Any] | None = None,
         noise: Tensor | Sequence[Tensor] | None = None,
         *,
         indices: Sequence[int] | None = None,
         sampler: str = "ancestral",
         batch_size: int | None = None,
+        precision: str = "float32",
+        elements: Sequence[Sequence[int]] | None = None,
         choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AtomBatch:
+        """Generate structures, in the order of `indices`; see `draw`, which tells more of them."""
+        settings = SamplingSettings(num_steps, guidance_scale, sampler, batch_size, precision)
+        return self.draw(
+            num,
+            kind,
+            settings,
+            seed=seed,
+            num_atoms=num_atoms,
+            conditions=conditions,
+            noise=noise,
+            indices=indices,
+            elements=elements,
+            choose_types=choose_types,
+            progress=progress,
+        ).batch
+
+    @torch.no_grad()
+    def draw(
+        self,
+        num: int,
+        kind: str = "crystal",
+        settings: SamplingSettings | None = None,
+        *,
+        seed: int = 0,
+        num_atoms: int | Sequence[int] | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        noise: Tensor | Sequence[Tensor] | None = None,
+        indices: Sequence[int] | None = None,
+        elements: Sequence[Sequence[int]] | None = None,
+        choose_types: ChooseTypes | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Drawn:
         """Generate structures.
 
-        Sample `i` of seed `s` is a function of (s, i) alone, however many are made at once.
+        Sample `i` depends on (kind, seed, i), its size and its elements, never on the batch.
 
         Args:
-            num: how many structures.
-            kind: "crystal" or "molecule".
-            num_steps: steps from noise to data; the published sampler counts its time points.
-            guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none,
-                and the default is the checkpoint's own (`ADiTConfig.guidance_scales`).
-            seed: names the sequence of samples.
-            num_atoms: atoms a structure, one number or one a sample; by default drawn from the
+            num: how many.
+            kind: `"crystal"` or `"molecule"`.
+            settings: steps, guidance, sampler, batches.
+            seed: names the noise.
+            num_atoms: atoms in every structure, or one a sample; by default drawn from the
                 training set's sizes.
-            conditions: class labels of further conditions by name.
+            conditions: values of conditions by name, one for all or one a sample; None withholds
+                one that the checkpoint is told by default.
             noise: the starting noise of each sample, `[num_atoms, latent_dim]`, or padded in one
                 tensor `[num, max_num_atoms, latent_dim]`; used as it is.
             indices: which samples of the sequence; by default the first `num`.
-            sampler: `"ancestral"`, `"euler"`, `"heun"` or `"published"`, see
-                `adit_model.samplers.SAMPLERS`.
-            batch_size: most structures run at once; batches hold structures of one size.
+            elements: atomic numbers of each sample in the order of the training data (crystals by
+                atomic number), such as `draw_elements` gives; the network is told them, and they
+                are what the sample consists of. Without them elements come with the geometry.
             choose_types: logits `[batch, atoms, num_types]` -> atomic numbers `[batch, atoms]`,
-                for compositions on request; the most likely ones by default.
+                for compositions on request where the network cannot be told; the most likely ones
+                by default.
             progress: called with (done, total).
 
         Returns:
@@ -182,21 +219,87 @@ class ADiT(nn.Module):
             raise ValueError(
                 f"{self.name!r} holds only an autoencoder; train a denoiser on it first"
             )
+        checked_places(num, kind, seed, indices)
+        if elements is not None:
+            self._check_elements(elements, num, kind)
         request = Request.checked(
             self.config,
             num,
             kind,
-            num_steps,
-            guidance_scale,
-            seed,
-            num_atoms,
-            conditions,
-            noise,
-            indices,
-            sampler,
-            batch_size,
+            settings or SamplingSettings(),
+            seed=seed,
+            num_atoms=num_atoms,
+            labels=checked_labels(self.config, kind, num, conditions or {}),
+            noise=noise,
+            indices=indices,
+            elements=elements,
         )
-        return self._run(request, kind, choose_types, progress)
+        return self._run(request, choose_types, progress)
+
+    @property
+    def tells_elements(self) -> bool:
+        """Whether the network can be told the elements of a sample."""
+        denoiser = self.config.denoiser
+        return denoiser is not None and ELEMENTS in (c.name for c in denoiser.conditions)
+
+    def draw_elements(
+        self,
+        num: int,
+        kind: str = "crystal",
+        *,
+        seed: int = 0,
+        num_atoms: int | Sequence[int] | None = None,
+        conditions: Mapping[str, Any] | None = None,
+        constraints: Constraints | None = None,
+        indices: Sequence[int] | None = None,
+        attempt: int = 0,
+    ) -> list[list[int]]:
+        """Draw the elements of samples from the prior, exact under constraints.
+
+        Args:
+            num: how many.
+            kind: `"crystal"` or `"molecule"`.
+            seed: with the index, names the random numbers of a draw.
+            num_atoms: one number for all or one a draw; by default drawn too.
+            conditions: as for `draw`.
+            constraints: what every composition must be.
+            indices: which of the sequence; by default the first `num`.
+            attempt: another draw for the same (seed, index).
+
+        Returns:
+            Atomic numbers of each draw, in the order of the training data.
+
+        Raises:
+            ValueError: the checkpoint has no prior, or nothing fits the request.
+        """
+        if self.prior is None:
+            raise ValueError(f"{self.name!r} has no prior over elements; see `adit train prior`")
+        places = checked_places(num, kind, seed, indices)
+        labels = checked_labels(self.config, kind, num, conditions or {})
+        if num_atoms is not None:
+            num_atoms = [num_atoms] * num if isinstance(num_atoms, int) else list(num_atoms)
+        return draw_elements(
+            self.prior,
+            kind,
+            [[KINDS.index(kind), int(seed), place, 2 + attempt] for place in places],
+            self.config.size_histogram.get(kind, []),
+            constraints=constraints,
+            num_atoms=num_atoms,
+            labels=labels,
+            temperature=self.config.sampling_of(kind).temperature,
+        )
+
+    def _check_elements(self, elements: Sequence[Sequence[int]], num: int, kind: str) -> None:
+        if not self.tells_elements:
+            raise ValueError(f"{self.name!r} cannot be told elements; see `adit train denoiser`")
+        top = self.config.autoencoder.num_types - 1
+        if len(elements) != num:
+            raise ValueError(f"elements has {len(elements)} entries for {num} samples")
+        for each in elements:
+            if not len(each) or not all(1 <= int(z) <= top for z in each):
+                raise ValueError(f"elements must be atomic numbers of 1..{top}; got {each!r}")
+            if kind == KINDS[0] and list(each) != sorted(each):
+                raise ValueError(f"elements of a crystal must rise, as in training; got {each!r}")
 
     @torch.no_grad()
     def vary(
@@ -209,6 +312,7 @@ class ADiT(nn.Module):
         *,
         indices: Sequence[int] | None = None,
         sampler: str = "ancestral",
+        conditions: Mapping[str, Any] | None = None,
         choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AtomBatch:
@@ -224,6 +328,7 @@ class ADiT(nn.Module):
             seed: names the noise; row `i` takes that of (seed, indices[i]).
             indices: by default 0, 1, 2, ...
             sampler: as for `sample`.
+            conditions: as for `sample`.
             choose_types: as for `sample`.
             progress: called with (done, total).
 
@@ -241,51 +346,92 @@ class ADiT(nn.Module):
         kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
         sizes = batch.num_atoms.tolist()
         request = Request.checked(
-            self.config, len(batch), kind, num_steps, guidance_scale, seed, sizes, None, None,
-            indices, sampler, None,
-        )  # fmt: skip
-        turning = torch.Generator().manual_seed(seed)
-        batch = frame_for_denoiser(batch, self.config.flow.molecule_frame, turning)
+            self.config,
+            len(batch),
+            kind,
+            SamplingSettings(num_steps, guidance_scale, sampler),
+            seed=seed,
+            num_atoms=sizes,
+            labels=checked_labels(self.config, kind, len(batch), conditions or {}),
+            indices=indices,
+        )
+        turning = torch.Generator(batch.device).manual_seed(seed)
+        batch = frame_for_denoiser(
+            batch, self.config.flow.molecule_frame, turning, kind == KINDS[0]
+        )
         clean = (self.encode(batch)[0] - self.latent_mean) / self.latent_std
         start = [
             torch.lerp(noise, x1[: len(noise)], 1.0 - strength)
             for noise, x1 in zip(request.noise, clean.cpu(), strict=True)
         ]
         request = dataclasses.replace(request, noise=start, start_time=1.0 - strength)
-        return self._run(request, kind, choose_types, progress)
+        return self._run(request, choose_types, progress).batch
 
     def _run(
         self,
         request: Request,
-        kind: str,
         choose_types: ChooseTypes | None,
         progress: Callable[[int, int], None] | None,
-    ) -> AtomBatch:
+    ) -> Drawn:
         """Latents of a request, decoded, in its order."""
         assert self.denoiser is not None
+        periodic = request.kind == KINDS[0]
 
-        def decoded(latent: Tensor) -> AtomBatch:
-            latent = latent * self.latent_std + self.latent_mean
-            mask = torch.ones(latent.shape[:2], dtype=torch.bool, device=self.device)
-            periodic = torch.full((len(latent),), kind == KINDS[0], device=self.device)
-            return to_atoms(self.autoencoder.decode(latent, mask), periodic, mask, choose_types)
+        def decoded(latent: Tensor) -> Decoded:
+            return self.autoencoder.decode(latent * self.latent_std + self.latent_mean, None)
 
         def as_requested(x1: Tensor, t: float) -> Tensor:
             """The predicted latent with the requested elements, so that the geometry follows."""
-            if t < REQUEST_FROM:
+            if t < request.sampling.request_from:
                 return x1
-            return (self.autoencoder.encode(decoded(x1))[0] - self.latent_mean) / self.latent_std
+            atoms = unpadded_atoms(decoded(x1), periodic, choose_types)
+            return (
+                self.autoencoder.encode(atoms, padded=False)[0] - self.latent_mean
+            ) / self.latent_std
 
         made: list[AtomBatch] = []
+        agreement: list[Tensor] = []
         order: list[int] = []
         correct = None if choose_types is None else as_requested
         for rows, latent in sample_latents(self.denoiser, request, self.device, correct):
-            made.append(decoded(latent))
+            found = decoded(latent)
+            told = request.labels_of(rows, self.device).get(ELEMENTS)
+            batch = unpadded_atoms(found, periodic, choose_types)
+            if told is not None:
+                agreement.append((batch.atomic_numbers == told).float().mean(dim=1))
+                batch = dataclasses.replace(batch, atomic_numbers=told)
+            made.append(batch)
             order += rows
             if progress is not None:
                 progress(len(order), len(request.sizes))
         inverse = torch.argsort(torch.tensor(order, device=self.device))
-        return AtomBatch.concatenate(made)[inverse]
+        return Drawn(
+            AtomBatch.concatenate(made)[inverse],
+            torch.cat(agreement)[inverse] if agreement else None,
+        )
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What `ADiT.draw` gives.
+
+    Attributes:
+        batch: the structures.
+        agreement: `[batch]`, share of the atoms whose element the decoder reads from the latent as
+            the network was told it; None where it was not told.
+    """
+
+    batch: AtomBatch
+    agreement: Tensor | None
+
+
+def unpadded_atoms(
+    decoded: Decoded, periodic: bool, choose_types: ChooseTypes | None = None
+) -> AtomBatch:
+    """`to_atoms` of structures of one kind and size."""
+    shape, device = decoded.type_logits.shape[:2], decoded.type_logits.device
+    mask = torch.ones(shape, dtype=torch.bool, device=device)
+    return to_atoms(decoded, torch.full(shape[:1], periodic, device=device), mask, choose_types)
 
 
 def to_atoms(

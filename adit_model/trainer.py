@@ -6,9 +6,11 @@ import dataclasses
 import json
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,8 +19,9 @@ from torch import Tensor, nn
 
 from adit_model.autoencoder import LossWeights
 from adit_model.batch import AtomBatch
-from adit_model.config import FlowConfig
+from adit_model.config import KINDS, FlowConfig
 from adit_model.data import (
+    CompositionTable,
     PreparedData,
     SizeGroups,
     augment_for_autoencoder,
@@ -26,12 +29,12 @@ from adit_model.data import (
     tokens_by_kind,
 )
 from adit_model.distances import distance_errors
-from adit_model.flow import flow_loss
+from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
 from adit_model.optimizers import OPTIMIZERS, make_optimizers
 
 DISTANCES_FROM = 0.3  # time; earlier predictions are an average of many structures
-STAGES = ("autoencoder", "denoiser")
+STAGES = ("autoencoder", "denoiser", "prior")
 
 
 class TrainingError(ValueError):
@@ -106,16 +109,17 @@ class Trainer:
         self.config = config
         self.device = device
         self.data = [PreparedData.load(Path(path)) for path in config.data]
-        self.groups = [SizeGroups(data, "train", device) for data in self.data]
+        table = CompositionTable if config.stage == "prior" else SizeGroups
+        self.groups: list[Any] = [table(data, "train", device) for data in self.data]
         shares = list(config.shares) or [1.0] * len(self.groups)
         self.tokens = tokens_by_kind(self.groups, config.tokens, shares)
         self.model = model.to(device)
         if config.stage == "denoiser":
             model.autoencoder.requires_grad_(False)
-        trained = model.autoencoder if config.stage == "autoencoder" else model.denoiser
+        trained: nn.Module | None = getattr(model, config.stage)
         if trained is None:
-            raise TrainingError("This model has no denoiser; give its size with --size")
-        self.module: nn.Module = trained
+            raise TrainingError(f"This model has no {config.stage}")
+        self.module: nn.Module = trained.train()
         self.parameters = list(self.module.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimizers = make_optimizers(
@@ -130,7 +134,12 @@ class Trainer:
         self.generator = torch.Generator(device)
         self.step = 0
         self.seconds = 0.0
-        self.loss = self._autoencoder_loss if config.stage == "autoencoder" else self._flow_loss
+        losses: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]] = {
+            "autoencoder": self._autoencoder_loss,
+            "denoiser": self._flow_loss,
+            "prior": self._prior_loss,
+        }
+        self.loss = losses[config.stage]
         if config.compile:
             stage_one = (model.autoencoder.encoder, model.autoencoder.decoder)
             for part in stage_one if config.stage == "autoencoder" else (self.module,):
@@ -164,8 +173,7 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         )
         for groups, tokens in zip(self.groups, self.tokens, strict=True):
-            size, rows = groups.choose(tokens, self.generator, mixed.random())
-            loss, parts = self.loss(groups, size, rows, autocast, mixed.random() < 0.5)
+            loss, parts = self.loss(groups, tokens, mixed, autocast)
             (loss * tokens / sum(self.tokens)).backward()
             values |= {f"{groups.kind}_{k}": v.detach() for k, v in parts.items()}
             values[f"{groups.kind}_loss"] = loss.detach()
@@ -180,38 +188,60 @@ class Trainer:
         return values
 
     def _autoencoder_loss(
-        self, groups: SizeGroups, size: int, rows: Tensor, autocast: torch.autocast, coin: bool
+        self, groups: SizeGroups, tokens: int, mixed: random.Random, autocast: torch.autocast
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = groups.draw(tokens, self.generator, mixed.random())
         # Outside of autocast: bf16 would round cells and positions by hundredths of an angstrom.
-        batch = augment_for_autoencoder(groups.batch(size, rows), self.generator)
+        batch = augment_for_autoencoder(batch, self.generator)
         with autocast:
-            return self.model.autoencoder.loss(batch, self.config.loss_weights, self.generator)
+            return self.model.autoencoder.loss(
+                batch, self.config.loss_weights, self.generator, padded=False
+            )
 
     def _flow_loss(
-        self, groups: SizeGroups, size: int, rows: Tensor, autocast: torch.autocast, coin: bool
+        self, groups: SizeGroups, tokens: int, mixed: random.Random, autocast: torch.autocast
     ) -> tuple[Tensor, dict[str, Tensor]]:
         model, flow = self.model, self.model.config.flow
         assert model.denoiser is not None
+        size, rows = groups.choose(tokens, self.generator, mixed.random())
+        coin = mixed.random() < 0.5  # not on the device, which would have to be waited for
         if groups in self.clean:
             latent = self.clean[groups][size][rows]
         else:
             with torch.no_grad():
-                latent = draw_latent(model, groups.batch(size, rows), self.generator)
+                latent = draw_latent(
+                    model, groups.batch(size, rows), self.generator, groups.kind == KINDS[0]
+                )
         labels = groups.labels(size, rows, model.denoiser.config.conditions)
         further = None
         if self.config.distance_loss:
-            further = partial(self._distance_loss, groups.batch(size, rows))
+            further = partial(
+                self._distance_loss, groups.batch(size, rows), groups.kind == KINDS[0]
+            )
         with autocast:
             return flow_loss(model.denoiser, latent, labels, flow, self.generator, coin, further)
 
-    def _distance_loss(self, batch: AtomBatch, predicted: Tensor, t: Tensor) -> Tensor:
+    def _prior_loss(
+        self, table: CompositionTable, tokens: int, mixed: random.Random, autocast: torch.autocast
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        prior = self.model.prior
+        assert prior is not None
+        numbers, labels = table.draw(tokens, self.generator, prior.config.conditions)
+        labels = drop_labels(prior.config.conditions, labels, self.generator)
+        torch.manual_seed(mixed.getrandbits(60))  # dropout has no generator of its own
+        with autocast:
+            return prior.loss(table.kind, numbers, labels), {}
+
+    def _distance_loss(
+        self, batch: AtomBatch, periodic: bool, predicted: Tensor, t: Tensor
+    ) -> Tensor:
         """Distances in the decoded prediction, once it shows a structure; see `distances`."""
         model = self.model
         decoded = model.autoencoder.decode(
-            predicted * model.latent_std + model.latent_mean, batch.mask
+            predicted * model.latent_std + model.latent_mean, mask=None
         )
         with torch.autocast(predicted.device.type, enabled=False):
-            errors = distance_errors(decoded, batch)
+            errors = distance_errors(decoded, batch, periodic)
         return self.config.distance_loss * (errors * (t > DISTANCES_FROM)).mean()
 
     def swap_ema(self) -> None:
@@ -306,15 +336,22 @@ def clean_latents(model: ADiT, groups: SizeGroups) -> dict[int, Tensor]:
     generator = torch.Generator(model.device)
     parts: dict[int, list[Tensor]] = {}
     for size, rows in groups.batches(1 << 14):
-        parts.setdefault(size, []).append(draw_latent(model, groups.batch(size, rows), generator))
+        parts.setdefault(size, []).append(
+            draw_latent(model, groups.batch(size, rows), generator, groups.kind == KINDS[0])
+        )
     return {size: torch.cat(latents) for size, latents in parts.items()}
 
 
-def draw_latent(model: ADiT, batch: AtomBatch, generator: torch.Generator) -> Tensor:
-    """Standardised latents of a batch, drawn from the encoder's distribution or its means."""
+def draw_latent(
+    model: ADiT, batch: AtomBatch, generator: torch.Generator, periodic: bool
+) -> Tensor:
+    """Standardised latents of structures of one kind and size.
+
+    They are drawn from the encoder's distribution, or are its means.
+    """
     flow = model.config.flow
-    framed = frame_for_denoiser(batch, flow.molecule_frame, generator)
-    latent, std = model.autoencoder.encode(framed)
+    framed = frame_for_denoiser(batch, flow.molecule_frame, generator, periodic)
+    latent, std = model.autoencoder.encode(framed, padded=False)
     if flow.latents == "sample":
         latent = latent + std * torch.randn(latent.shape, generator=generator, device=std.device)
     return (latent - model.latent_mean) / model.latent_std

@@ -25,8 +25,9 @@ from adit_model.config import (
     ADiTConfig,
     Condition,
     DenoiserConfig,
+    PriorConfig,
 )
-from adit_model.data import PreparedData, SizeGroups, frame_for_denoiser
+from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_for_denoiser
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
 from adit_model.pretrained import read
@@ -41,7 +42,12 @@ def standardize(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
     with torch.no_grad():
         for group in groups:
             drawn = [
-                draw_latent(model, group.draw(2048, generator, chosen.random()), generator)
+                draw_latent(
+                    model,
+                    group.draw(2048, generator, chosen.random()),
+                    generator,
+                    group.kind == KINDS[0],
+                )
                 for _ in range(draws)
             ]
             flat = torch.cat([z.flatten(0, 1) for z in drawn])
@@ -60,12 +66,14 @@ def aim_pairs(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
         latents, coordinates = [], []
         for draw in range(draws):
             batch = group.draw(2048, generator, (draw + 0.5) / draws)
-            batch = frame_for_denoiser(batch, frame, generator)
-            mean, _ = model.autoencoder.encode(batch)
+            periodic = group.kind == KINDS[0]
+            batch = frame_for_denoiser(batch, frame, generator, periodic)
+            mean, _ = model.autoencoder.encode(batch, padded=False)
             latents.append(((mean - model.latent_mean) / model.latent_std).detach().flatten(0, 1))
-            periodic = group.kind == "crystal"
             coordinates.append((batch.frac_coords if periodic else batch.positions).flatten(0, 1))
-        aim_points(model.denoiser.pairs, torch.cat(latents), torch.cat(coordinates), periodic)
+        aim_points(
+            model.denoiser.pairs, torch.cat(latents), torch.cat(coordinates), group.kind == KINDS[0]
+        )
 
 
 def run(trainer: Trainer, report: Callable[[dict[str, float]], None]) -> bool:
@@ -136,6 +144,8 @@ def initial_model(
     histogram = {data.kind: data.size_histogram() for data in loaded}
     if config.stage == "autoencoder":
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
+    if config.stage == "prior":
+        raise TrainingError("A prior is added to a checkpoint: pass --init CHECKPOINT.")
     if autoencoder is None:
         raise TrainingError(
             "The denoiser needs a trained autoencoder: pass --autoencoder DIR, or --init to go on "
@@ -192,17 +202,21 @@ def continued_model(
     """
     old, tensors, identity = read(init)
     loaded = [PreparedData.load(Path(path)) for path in config.data]
-    if config.stage == "denoiser" and old.denoiser is None:
+    if config.stage != "autoencoder" and old.denoiser is None:
         raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
     histogram = {data.kind: data.size_histogram() for data in loaded}
     if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
         raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
-    denoiser = old.denoiser if config.stage == "denoiser" else None
+    denoiser = None if config.stage == "autoencoder" else old.denoiser
     added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
     if added and denoiser is not None:
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
+    prior = None if config.stage == "autoencoder" else old.prior
+    if config.stage == "prior":
+        prior = prior or new_prior(loaded, conditions)
+        histogram = {}  # sizes are those that the denoiser has learned
     new: set[str] = set()
-    if denoiser is not None:
+    if denoiser is not None and config.stage == "denoiser":
         extended = with_conditions(denoiser, loaded, conditions)
         new = {c.name for c in extended.conditions} - {c.name for c in denoiser.conditions}
         denoiser = extended
@@ -212,14 +226,17 @@ def continued_model(
             old,
             name=name,
             denoiser=denoiser,
+            prior=prior,
             flow=dataclasses.replace(old.flow, latents=latents or old.flow.latents),
             size_histogram=old.size_histogram | histogram,
             provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
         )
     )
-    kept = {k: v for k, v in tensors.items() if model.denoiser or not k.startswith("denoiser.")}
+    gone = ("denoiser.", "prior.") if config.stage == "autoencoder" else ()
+    kept = {k: v for k, v in tensors.items() if not k.startswith(gone)}
     begun = tuple(f"denoiser.condition_embedders.{name}." for name in new)
     begun += ("denoiser.pairs.",) if added else ()
+    begun += ("prior.",) if old.prior is None else ()
     kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
     checkpoint.load_into(model, kept, init)
     if added:
@@ -230,7 +247,34 @@ def continued_model(
 def with_conditions(
     denoiser: DenoiserConfig, data: Sequence[PreparedData], names: Sequence[str]
 ) -> DenoiserConfig:
-    """The configuration with more conditions, each as the data sets describe it.
+    """The configuration with more conditions, see `described_conditions`."""
+    there = {c.name: c for c in denoiser.conditions}
+    new = described_conditions(data, [name for name in names if name not in there])
+    return dataclasses.replace(denoiser, conditions=(*there.values(), *new))
+
+
+def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig:
+    """A prior over the elements and sizes of some data sets."""
+    elements: dict[str, set[int]] = {}
+    hydrogens_last = True
+    for part in data:
+        table = CompositionTable(part, "train", "cpu").numbers
+        elements.setdefault(part.kind, set()).update(table.unique().tolist())
+        if part.kind == "molecule":
+            after = (table[:, 1:] > 1) & (table[:, :-1] == 1)
+            hydrogens_last = hydrogens_last and not bool(after.any())
+    return PriorConfig(
+        max_atoms=max(int(part.num_atoms.max()) for part in data),
+        conditions=described_conditions(data, names),
+        elements={kind: sorted(found - {0}) for kind, found in elements.items()},
+        hydrogens_last=hydrogens_last,
+    )
+
+
+def described_conditions(
+    data: Sequence[PreparedData], names: Sequence[str]
+) -> tuple[Condition, ...]:
+    """Conditions by name, each as the data sets describe it.
 
     The elements need no labels; a property of several data sets gets the widest range.
 
@@ -246,14 +290,12 @@ def with_conditions(
             high=max(condition.high, other.high),
             kinds=tuple(kind for kind in KINDS if kind in (*condition.kinds, *other.kinds)),
         )
-    conditions = {c.name: c for c in denoiser.conditions}
     for name in names:
-        if name not in known and name not in conditions:
+        if name not in known:
             raise TrainingError(
                 f"no data set has labels for the condition {name!r}. Known: {', '.join(known)}."
             )
-        conditions.setdefault(name, known[name] if name in known else conditions[name])
-    return dataclasses.replace(denoiser, conditions=tuple(conditions.values()))
+    return tuple(known[name] for name in dict.fromkeys(names))
 
 
 if __name__ == "__main__":

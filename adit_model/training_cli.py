@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="NAME",
-        help="what the denoiser is told besides: elements, or a label of the prepared data",
+        help="what the network is told besides: elements, or a label of the prepared data",
     )
     for name in (
         "tokens",
@@ -212,7 +212,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
     kept = Path(config.out) / "model"
-    if args.resume and config.stage == "denoiser" and not (args.init or args.autoencoder):
+    if args.resume and config.stage != "autoencoder" and not (args.init or args.autoencoder):
         return ADiT.from_pretrained(kept, device="cpu")
     if args.init is None:
         return initial_model(config, architecture(args), args.autoencoder, args.condition)

@@ -40,7 +40,9 @@ def latents(model: ADiT, path: Path, num: int, split: str) -> tuple[NDArray[Any]
     found, numbers = [], []
     for size, rows in groups.batches(4096):
         batch = groups.batch(size, rows)
-        batch = frame_for_denoiser(batch, model.config.flow.molecule_frame, generator)
+        batch = frame_for_denoiser(
+            batch, model.config.flow.molecule_frame, generator, groups.kind == "crystal"
+        )
         mean = (model.encode(batch)[0] - model.latent_mean) / model.latent_std
         found.append(mean.flatten(0, 1).cpu().numpy())
         numbers.append(batch.atomic_numbers.flatten().cpu().numpy())

@@ -36,7 +36,7 @@ def validation_loss(model: ADiT, groups: SizeGroups, batches: int, seed: int, to
     total = 0.0
     for place in range(batches):
         size, rows = groups.choose(TOKENS, generator, (place + 0.5) / batches)
-        latent = draw_latent(model, groups.batch(size, rows), generator)
+        latent = draw_latent(model, groups.batch(size, rows), generator, groups.kind == "crystal")
         labels = groups.labels(size, rows, conditions)
         with torch.autocast(model.device.type, torch.bfloat16):
             loss, _ = flow_loss(

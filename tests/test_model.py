@@ -133,15 +133,18 @@ def test_steps_of_a_perfect_denoiser_end_at_the_data() -> None:
         x = torch.randn(2, 3, 8)
         times = time_points(7)
         for t, after in pairwise(times):
-            x = sampler.step(lambda *_: target, x, t, after - t, lambda _: torch.randn(2, 3, 8))
+            x = sampler.step(lambda *_: target, x, t, after, lambda _: torch.randn(2, 3, 8))
         torch.testing.assert_close(x, target, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_fresh_noise_has_the_deviation_of_its_time(kind: str, monkeypatch: Any) -> None:
-    from adit_model import samplers
+    from adit_model.samplers import run as samplers
+    from adit_model.sampling import KindSampling
 
+    own = KindSampling(fresh_noise=((0.4, 0.5), (1.0, 0.8)))
     model = tiny()
+    model.config = dataclasses.replace(model.config, sampling={kind: own})
     drawn: dict[float, list[torch.Tensor]] = {}
     source = samplers.noise_source
 
@@ -153,7 +156,7 @@ def test_fresh_noise_has_the_deviation_of_its_time(kind: str, monkeypatch: Any) 
     model.sample(200, kind=kind, num_steps=6, num_atoms=4, seed=1)
     assert len(drawn) == 5  # the last step adds none
     for t, noises in drawn.items():
-        wanted = next(size for until, size in samplers.FRESH_NOISE[kind] if t <= until)
+        wanted = next(size for until, size in own.fresh_noise if t <= until)
         assert float(torch.cat(noises).std()) == pytest.approx(wanted, rel=0.1)
 
 

@@ -10,10 +10,11 @@ import torch
 from test_training import TINY, make_data
 
 from adit_model import ADiT
-from adit_model.config import DenoiserConfig
+from adit_model.config import KINDS, DenoiserConfig
 from adit_model.denoiser import Denoiser
 from adit_model.pairs import PairBias, aim_points
 from adit_model.samplers import Guided
+from adit_model.sampling import BEFORE_SAMPLING_WAS_RECORDED, KindSampling
 from adit_model.training_cli import main
 
 
@@ -118,12 +119,13 @@ def test_guidance_leads_away_from_the_network_without_a_part(
     x, labels = torch.randn(3, 5, 8), {"kind": torch.full((3,), kind)}
     good, poor = (net(x, torch.full((3,), time), labels) for net in (paired, weak))
     assert not torch.allclose(good, poor, atol=1e-3)
-    guided = Guided(paired, {"kind": kind}, 1.5, 3, x.device)
+    settings = BEFORE_SAMPLING_WAS_RECORDED[KINDS[kind - 1]]
+    guided = Guided(paired, labels, 1.5, settings)
     torch.testing.assert_close(guided(x, time), poor + 1.5 * (good - poor), atol=1e-5, rtol=1e-5)
     guided.previous = None
     unguided = paired(x, torch.full((3,), other), labels)
     torch.testing.assert_close(guided(x, other), unguided)
-    torch.testing.assert_close(Guided(paired, {"kind": kind}, 1.0, 3, x.device)(x, time), good)
+    torch.testing.assert_close(Guided(paired, labels, 1.0, settings)(x, time), good)
 
 
 def test_a_network_without_pairs_is_guided_by_its_label() -> None:
@@ -131,9 +133,10 @@ def test_a_network_without_pairs_is_guided_by_its_label() -> None:
     with torch.no_grad():
         plain.condition_embedders["kind"].embedding_table.weight.mul_(50)
     x, times = torch.randn(3, 5, 8), torch.full((3,), 0.7)
-    good, null = (plain(x, times, labels) for labels in ({"kind": torch.full((3,), 2)}, {}))
+    told = {"kind": torch.full((3,), 2)}
+    good, null = (plain(x, times, labels) for labels in (told, {}))
     assert not torch.allclose(good, null, atol=1e-3)
-    guided = Guided(plain, {"kind": 2}, 1.5, 3, x.device)(x, 0.7)
+    guided = Guided(plain, told, 1.5, KindSampling())(x, 0.7)
     torch.testing.assert_close(guided, null + 1.5 * (good - null), atol=1e-5, rtol=1e-5)
 
 

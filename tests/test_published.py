@@ -16,8 +16,7 @@ from adit_model.checkpoint import CheckpointError
 from adit_model.config import ADiTConfig, AutoencoderConfig, Condition, DenoiserConfig
 from adit_model.lightning import LightningFile
 from adit_model.pretrained import _announced
-from adit_model.requests import Request
-from adit_model.samplers import sample_latents
+from adit_model.samplers import Request, SamplingSettings, sample_latents
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.cli import main
 
@@ -107,9 +106,8 @@ def test_a_guided_sample_of_ten_steps(
     noise = reference.padded_noise(np.random.default_rng(4), 3, 7)
     latent = truth.sample(noise, label, steps=10, scale=2.0, mask=MASK)
     given = torch.from_numpy(noise)
-    request = Request.checked(
-        model.config, 3, kind, 10, 2.0, 0, SIZES, None, given, None, "published", None
-    )
+    settings = SamplingSettings(10, 2.0, "published")
+    request = Request.checked(model.config, 3, kind, settings, num_atoms=SIZES, noise=given)
     assert model.denoiser is not None
     for rows, found in sample_latents(model.denoiser, request, model.device):
         for row, z in zip(rows, found, strict=True):

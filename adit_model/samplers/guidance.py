@@ -1,0 +1,68 @@
+"""Guided predictions of the clean latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from adit_model.denoiser import Denoiser
+from adit_model.sampling import KindSampling
+
+Correct = Callable[[Tensor, float], Tensor]
+
+
+class Guided:
+    """Guided predictions with self-conditioning: x1 = weak + scale (x1 - weak).
+
+    The weak prediction is that for no label (classifier-free guidance, arXiv 2207.12598). Networks
+    with pair features have a better one: their own without a part (`KindSampling.weaker`), as in
+    perturbed-attention guidance (arXiv 2403.17377), between two times (arXiv 2404.07724).
+
+    Args:
+        denoiser: the network.
+        labels: what it is told, see `Denoiser.forward`.
+        scale: 1 is no guidance.
+        settings: the checkpoint's.
+        correct: replaces each predicted clean latent, given the time.
+        precision: `"bfloat16"` runs the network's matrices in it; latents stay in float32.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        labels: dict[str, Tensor],
+        scale: float,
+        settings: KindSampling,
+        correct: Correct | None = None,
+        precision: str = "float32",
+    ) -> None:
+        self.denoiser = denoiser
+        self.labels = labels
+        self.scale = scale
+        self.settings = settings
+        self.correct = correct
+        self.precision = precision
+        self.previous: Tensor | None = None
+
+    def __call__(self, x: Tensor, t: float) -> Tensor:
+        """Predicted clean latent for `[batch, atoms, latent_dim]` at one time."""
+        times = torch.full((len(x),), t, device=x.device)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            x1 = self.denoiser(x, times, self.labels, self.previous)
+            weak = None if self.scale == 1.0 else self._weak(x, times, t)
+        if weak is not None:
+            x1 = weak + self.scale * (x1 - weak)
+        if self.correct is not None:
+            x1 = self.correct(x1, t)
+        self.previous = x1
+        return x1
+
+    def _weak(self, x: Tensor, times: Tensor, t: float) -> Tensor | None:
+        weaker = self.settings.weaker
+        if weaker == "labels" or not self.denoiser.config.pair_bias:
+            return self.denoiser(x, times, {}, self.previous)
+        if not self.settings.weaker_from <= t <= self.settings.weaker_until:
+            return None
+        return self.denoiser(x, times, self.labels, self.previous, without=weaker)

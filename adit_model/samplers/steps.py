@@ -1,0 +1,121 @@
+"""Step rules of the samplers: from a time to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from adit_model.sampling import KindSampling
+
+Predict = Callable[[Tensor, float], Tensor]
+Draw = Callable[[float], Tensor]  # fresh noise for a time, in the latent's shape
+
+
+def ancestral_step(predict: Predict, x: Tensor, t: float, after: float, draw: Draw) -> Tensor:
+    """To the predicted clean latent, then back to the next time with fresh noise.
+
+    The ancestral limit of DDIM (arXiv 2010.02502, eq. 12) for x_t = (1 - t) x0 + t x1: what is
+    wrong at one step is forgotten in the next. Noise below unit size (`KindSampling.fresh_noise`)
+    samples at a lower temperature, as for proteins (Chroma, doi 10.1038/s41586-023-06728-8).
+    """
+    x1 = predict(x, t)
+    if after >= 1.0 - 1e-6:
+        return x1
+    return after * x1 + (1.0 - after) * draw(after)
+
+
+def euler_step(predict: Predict, x: Tensor, t: float, after: float, draw: Draw) -> Tensor:
+    """One step along the straight line to the predicted clean latent."""
+    return x + (predict(x, t) - x) * ((after - t) / (1.0 - t))
+
+
+def heun_step(predict: Predict, x: Tensor, t: float, after: float, draw: Draw) -> Tensor:
+    """Second-order step: the mean of the velocities at both ends (two network calls)."""
+    velocity = (predict(x, t) - x) / (1.0 - t)
+    ahead = x + velocity * (after - t)
+    if after >= 1.0 - 1e-6:
+        return ahead
+    second = (predict(ahead, after) - ahead) / (1.0 - after)
+    return x + 0.5 * (velocity + second) * (after - t)
+
+
+def time_points(num_steps: int, power: float = 1.5) -> list[float]:
+    """Times from 0 to 1; steps shrink towards the end, where bond lengths settle."""
+    u = np.linspace(0.0, 1.0, num_steps + 1)
+    return [float(t) for t in 1.0 - (1.0 - u) ** power]
+
+
+def revisiting_time_points(num_steps: int, settings: KindSampling) -> list[float]:
+    """Times from 0 to 1, parts of them several times; the number of steps stays.
+
+    Errors of an ancestral sample are made in the middle of the way and mended by going there
+    again (restart sampling, arXiv 2306.14878): time then falls back, and since every step starts
+    from the predicted clean latent and fresh noise, nothing else changes.
+    """
+    plain = time_points(4096, settings.times)
+    way = np.array(plain)
+    # Length of the way in steps of the plain schedule, with the parts that are gone again.
+    visits = np.ones(len(way) - 1)
+    for start, end, again in settings.revisit:
+        visits[(way[:-1] >= start) & (way[:-1] < end)] += again - 1
+    if not settings.revisit:
+        return time_points(num_steps, settings.times)
+    share = num_steps / visits.sum()
+    times: list[float] = [0.0]
+    place = 0
+    parts = sorted(settings.revisit)
+    for start, end, again in parts:
+        first, last = int((way < start).sum()), int((way < end).sum())
+        times += _spread(way, place, first, share)
+        for turn in range(again):
+            if turn:
+                times.append(float(way[first]))
+            times += _spread(way, first, last, share)
+        place = last
+    times += _spread(way, place, len(way) - 1, share)
+    times[-1] = 1.0
+    return times
+
+
+def _spread(way: np.ndarray, first: int, last: int, share: float) -> list[float]:
+    """Times after `first` up to `last` at the schedule's pace."""
+    count = max(1, round((last - first) * share)) if last > first else 0
+    return [float(way[round(i)]) for i in np.linspace(first, last, count + 1)[1:]]
+
+
+def published_time_points(num_steps: int) -> list[float]:
+    """The `num_steps` times of the published sampler, 0.01 to 1 in equal steps."""
+    return [float(t) for t in np.linspace(0.01, 1.0, num_steps)]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way from noise to latents.
+
+    Attributes:
+        step: one step from a time to the next.
+        times: number of steps and the checkpoint's settings -> the times, in order.
+        predicts_last: the sample is one more prediction at the last time (arXiv 2503.03965).
+        fewest_steps: the smallest number of steps that it can take.
+    """
+
+    step: Callable[[Predict, Tensor, float, float, Draw], Tensor]
+    times: Callable[[int, KindSampling], list[float]] = lambda num, _: time_points(num)
+    predicts_last: bool = False
+    fewest_steps: int = 1
+
+
+SAMPLERS = {
+    "ancestral": Sampler(ancestral_step, revisiting_time_points),
+    "euler": Sampler(euler_step),
+    "heun": Sampler(heun_step),
+    "published": Sampler(
+        euler_step,
+        lambda num, _: published_time_points(num),
+        predicts_last=True,
+        fewest_steps=2,
+    ),
+}

@@ -1,0 +1,82 @@
+"""What was tuned to a checkpoint's weights travels with them: its settings of the samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from adit_model.checked import Checked
+
+
+@dataclass(frozen=True)
+class KindSampling(Checked):
+    """How samples of one kind are made best; the defaults suit any network.
+
+    Attributes:
+        fresh_noise: deviation of the ancestral sampler's fresh noise: (up to this time,
+            deviation), in order, up to time 1. Below one it samples at a lower temperature:
+            valid, but less varied.
+        times: shape of the ancestral sampler's steps: 1 - (1 - u)^times for u from 0 to 1.
+        revisit: (from, to, times): the ancestral sampler goes through this part of the way so
+            many times, from fresh noise each time (restart sampling, arXiv 2306.14878).
+        weaker: what the network that guidance leads away from lacks: the labels (classifier-free
+            guidance, arXiv 2207.12598), its middle block, or the distances of its attention.
+        weaker_from: guidance begins at this time,
+        weaker_until: and ends at this one (arXiv 2404.07724).
+        request_from: requested elements are imposed on predictions from this time on, where the
+            network cannot be told them; earlier ones are too blurred to hold elements.
+        temperature: of the prior's draws.
+        conditions: what the network is told unless the caller says otherwise.
+    """
+
+    fresh_noise: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
+    times: float = 1.75
+    revisit: tuple[tuple[float, float, int], ...] = ()
+    weaker: Literal["labels", "block", "distances"] = "labels"
+    weaker_from: float = 0.0
+    weaker_until: float = 1.0
+    request_from: float = 0.5
+    temperature: float = 1.0
+    conditions: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("fresh_noise", "revisit"):
+            rows = tuple(tuple(row) for row in getattr(self, name))
+            object.__setattr__(self, name, rows)
+        ends = [until for until, _ in self.fresh_noise]
+        if not ends or ends != sorted(ends) or ends[-1] != 1.0:
+            raise ValueError(f"fresh_noise must have rising times up to 1; got {self.fresh_noise}")
+        if any(not 0 <= start < end <= 1 or again < 1 for start, end, again in self.revisit):
+            raise ValueError(f"revisit must be (from, to, times) in 0..1; got {self.revisit}")
+        if self.temperature <= 0 or self.times <= 0:
+            raise ValueError("temperature and times must be above 0")
+
+
+# What the first releases were sampled with, when these settings were not in their files yet.
+# Compositions of crystals settle in the middle of the way, bond lengths of molecules at its end;
+# crystals need weaker noise only until their lattice has settled.
+BEFORE_SAMPLING_WAS_RECORDED = {
+    "crystal": KindSampling(
+        fresh_noise=((0.45, 0.7), (1.0, 1.0)), weaker="block", weaker_from=0.4, weaker_until=0.6
+    ),
+    "molecule": KindSampling(fresh_noise=((1.0, 0.7),), weaker="distances", weaker_from=0.5),
+}
+
+
+def kinds_sampling(values: Mapping[str, Any], kinds: tuple[str, ...]) -> dict[str, KindSampling]:
+    """Settings by kind, from a checkpoint's file or from Python.
+
+    Raises:
+        ValueError: an unknown kind or setting.
+    """
+    if not isinstance(values, Mapping) or not set(values) <= set(kinds):
+        raise ValueError(f"sampling must have the keys {kinds}; got {values!r:.80}")
+    made = {}
+    for kind, each in values.items():
+        try:
+            made[kind] = each if isinstance(each, KindSampling) else KindSampling(**each)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"sampling of {kind!r}: {error}") from error
+    return made
