@@ -21,6 +21,13 @@ from adit_model.prior import Cache, Prior
 CHUNK = 256
 HYDROGEN = 1
 
+SYMBOLS = (  # noqa: SIM905 - a table of words; by atomic number, for messages
+    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge "
+    "As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm "
+    "Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
+    "Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+).split(" ")
+
 
 @dataclass(frozen=True)
 class Constraints:
@@ -47,12 +54,15 @@ class Constraints:
         if self.formula:
             allowed &= frozenset(self.formula)
         missing = (self.required | frozenset(self.formula)) - allowed
-        if missing or not allowed:
+        if missing:
             raise ValueError(
-                f"no composition fits: the elements {sorted(missing)} (atomic numbers) are asked "
-                f"for, and ruled out or not in the training data ({_ranges(known)})"
-                if missing
-                else f"no composition fits: none of the elements {_ranges(known)} is allowed"
+                f"no composition fits: {_named(missing)} {'is' if len(missing) == 1 else 'are'} "
+                f"asked for, and ruled out or not in the training data ({_named(known)})"
+            )
+        if not allowed:
+            raise ValueError(
+                f"no composition fits: of {_named(self.allowed or frozenset())}, which may appear, "
+                f"none is in the training data ({_named(known)})"
             )
         return allowed
 
@@ -77,15 +87,12 @@ class Constraints:
         return fits
 
 
-def _ranges(numbers: frozenset[int]) -> str:
-    """Atomic numbers, runs of them as `3-9`."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else str(r[0]) for r in runs)
+def _named(numbers: frozenset[int]) -> str:
+    """Symbols, shortened where there are many."""
+    symbols = [SYMBOLS[z] for z in sorted(numbers)]
+    if len(symbols) > 12:
+        return f"{', '.join(symbols[:4])}, ... {symbols[-1]}: {len(symbols)} elements"
+    return ", ".join(symbols)
 
 
 @torch.no_grad()
@@ -235,7 +242,7 @@ class _Draw:
             tokens, left, answers = self.prior.sequences("crystal", torch.tensor([numbers]))
             tokens, left, answers = (x.to(self.told.device) for x in (tokens, left, answers))
             found, _ = self.prior(self.told[:1], tokens, left)
-            found = found.masked_fill(~self.prior.possible("crystal", answers), float("-inf"))
+            found = found.masked_fill(~self.prior.possible("crystal", tokens, left), float("-inf"))
             chances = found.log_softmax(dim=-1)[0, 1:].gather(1, answers[0, 1:, None])
             scores[:, size] += float(chances.sum()) / self.temperature
 

@@ -313,6 +313,7 @@ class ADiT(nn.Module):
         indices: Sequence[int] | None = None,
         sampler: str = "ancestral",
         conditions: Mapping[str, Any] | None = None,
+        elements: Sequence[Sequence[int]] | None = None,
         choose_types: ChooseTypes | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> AtomBatch:
@@ -328,8 +329,9 @@ class ADiT(nn.Module):
             seed: names the noise; row `i` takes that of (seed, indices[i]).
             indices: by default 0, 1, 2, ...
             sampler: as for `sample`.
-            conditions: as for `sample`.
-            choose_types: as for `sample`.
+            conditions: as for `draw`.
+            elements: as for `draw`: told, and what the variations consist of.
+            choose_types: as for `draw`.
             progress: called with (done, total).
 
         Returns:
@@ -344,6 +346,8 @@ class ADiT(nn.Module):
         if self.denoiser is None or not alike:
             raise ValueError("variations need a denoiser, and structures of one kind and size")
         kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
+        if elements is not None:
+            self._check_elements(elements, len(batch), kind)
         sizes = batch.num_atoms.tolist()
         request = Request.checked(
             self.config,
@@ -354,6 +358,7 @@ class ADiT(nn.Module):
             num_atoms=sizes,
             labels=checked_labels(self.config, kind, len(batch), conditions or {}),
             indices=indices,
+            elements=elements,
         )
         turning = torch.Generator(batch.device).manual_seed(seed)
         batch = frame_for_denoiser(

@@ -154,24 +154,41 @@ class Prior(nn.Module):
         """
         tokens, left, answers = self.sequences(kind, numbers)
         scores, _ = self(self.told(kind, len(numbers), labels or {}), tokens, left)
-        # Scores of other kinds of tokens are never in question: they are left out of the sum.
-        scores = scores.masked_fill(~self.possible(kind, answers), float("-inf"))
+        scores = scores.masked_fill(~self.possible(kind, tokens, left), float("-inf"))
         losses = functional.cross_entropy(
             scores.transpose(1, 2), answers, ignore_index=IGNORED, reduction="none"
         )
         return -losses.sum(dim=1)
 
-    def possible(self, kind: str, answers: Tensor) -> Tensor:
-        """Tokens of the kind that each place asks for, `[batch, places, vocabulary]`."""
-        v = self.vocabulary
-        groups = torch.zeros(3, v.size, dtype=torch.bool, device=answers.device)
-        groups[0, 1 : v.max_atoms + 1] = True
-        groups[1, v.max_atoms + 1 : v.max_atoms + v.num_elements + 1] = True
-        groups[2, v.max_atoms + v.num_elements + 1 :] = True
-        place = torch.arange(answers.shape[1], device=answers.device)
-        wanted = torch.ones_like(place) if kind == "molecule" else 1 + (place + 1) % 2
-        wanted[0] = 0
-        return groups[wanted].expand(len(answers), -1, -1)
+    def possible(self, kind: str, tokens: Tensor, left: Tensor) -> Tensor:
+        """Tokens that may come next at each place, `[batch, places, vocabulary]`.
+
+        Only the kind of token that a place asks for, of elements that the kind has; in crystals
+        they rise, and counts leave no atom over; in molecules hydrogens come last if they did in
+        the training data.
+        """
+        v, device = self.vocabulary, tokens.device
+        batch, places = tokens.shape
+        mask = torch.zeros(batch, places, v.size, dtype=torch.bool, device=device)
+        mask[:, 0, 1 : v.max_atoms + 1] = True
+        elements = mask[:, :, v.max_atoms + 1 : v.max_atoms + v.num_elements + 1]
+        number = torch.arange(1, v.num_elements + 1, device=device)
+        known = torch.zeros(v.num_elements, dtype=torch.bool, device=device)
+        known[[z - 1 for z in self.config.elements.get(kind, number.tolist())]] = True
+        last = (tokens - v.max_atoms)[..., None]  # the element, where the last token is one
+        if kind == "molecule":
+            elements[:, 1:] = known
+            if self.config.hydrogens_last:
+                elements[:, 2:] &= (last[:, 2:] != 1) | (number == 1)
+            return mask
+        elements[:, 1] = known
+        elements[:, 3::2] = known & (number > last[:, 2:-1:2][:, : len(range(3, places, 2))])
+        counts = mask[:, 2::2, v.max_atoms + v.num_elements + 1 :]
+        count = torch.arange(1, v.max_atoms + 1, device=device)
+        remaining, element = left[:, 2::2, None], last[:, 2::2]
+        counts[:] = (count < remaining) & (element < int(number[known].max()))
+        counts |= count == remaining
+        return mask
 
     def loss(self, kind: str, numbers: Tensor, labels: dict[str, Tensor]) -> Tensor:
         """Mean negative log-likelihood of compositions, in nats a structure."""

@@ -1,8 +1,9 @@
 """Compositions on request: which elements a sample consists of, and how many of each.
 
-Works with any checkpoint: the decoder's scores of the elements are masked, and where counts are
-asked for, elements are given to atoms such that the sum of the scores is the largest (an
-assignment problem). The model was not trained for it, so requests far from its data cost validity.
+Checkpoints with a prior draw compositions that fit and are told them. For all others the decoder's
+scores of the elements are masked, and where counts are asked for, elements are given to atoms such
+that the sum of the scores is the largest (an assignment problem). Such a model was not trained for
+it, so requests far from its data cost validity.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adit_model.compositions import Constraints
+
 
 @dataclass(frozen=True)
 class CompositionRequest:
@@ -30,6 +33,7 @@ class CompositionRequest:
         chemical_system: exactly these, such as `"Li-P-O"`: nothing else, and each at least once.
         formula: exact proportions, such as `"LiFePO4"`: a crystal holds a whole multiple of it, a
             molecule just it.
+        contains: at least one atom of each of these, beside others.
 
     Raises:
         ValueError: an element or formula cannot be read, or the conditions contradict each other.
@@ -39,12 +43,13 @@ class CompositionRequest:
     exclude_elements: tuple[str, ...] | None = None
     chemical_system: str | None = None
     formula: str | None = None
+    contains: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.formula is not None and self.chemical_system is not None:
             raise ValueError("a formula is a chemical system already; give one of the two")
         allowed, counts = self.allowed(), self.counts()
-        required = set(counts) or self._system()
+        required = set(counts) | self.required()
         if self.elements is not None and not self.elements:
             raise ValueError("elements must name at least one, or be left out")
         if not allowed or required - allowed:
@@ -86,7 +91,7 @@ class CompositionRequest:
         Raises:
             ValueError: no size in the histogram fits the request.
         """
-        counts, system = self.counts(), self._system()
+        counts, system = self.counts(), self.required()
         if not counts and not system:
             return None
         unit = sum(counts.values())
@@ -124,10 +129,10 @@ class CompositionRequest:
                 if kind == "crystal"
                 else f"num_atoms={num_atoms}, but {self.formula!r} has {unit}"
             )
-        if num_atoms < len(self._system()):
+        if num_atoms < len(self.required()):
             raise ValueError(
-                f"num_atoms={num_atoms} is too small for the {len(self._system())} elements of "
-                f"{self.chemical_system!r}"
+                f"num_atoms={num_atoms} is too small for the {len(self.required())} elements of "
+                f"{self.describe()}"
             )
 
     def choose(self, logits: Tensor) -> Tensor:
@@ -143,7 +148,7 @@ class CompositionRequest:
 
         top = logits.shape[-1] - 1
         allowed = sorted(z for z in self.allowed() if z <= top)
-        beyond = [z for z in (*self.counts(), *self._system()) if z > top]
+        beyond = [z for z in (*self.counts(), *self.required()) if z > top]
         if beyond or not allowed:
             raise ValueError(f"this model knows the elements 1..{top}; asked: {self.describe()}")
         scores = logits.log_softmax(dim=-1).double().cpu().numpy()
@@ -157,7 +162,7 @@ class CompositionRequest:
         num_atoms = len(scores)
         unit = sum(self.counts().values())
         slots = [z for z, n in self.counts().items() for _ in range(n * num_atoms // unit)]
-        slots = slots or sorted(self._system())
+        slots = slots or sorted(self.required())
         if not slots:
             return best
         # Beyond the places that must be filled, an atom takes its best element.
@@ -169,6 +174,20 @@ class CompositionRequest:
             if column < len(slots):
                 best[atom] = slots[column]
         return best
+
+    def required(self) -> set[int]:
+        """Atomic numbers of which there must be an atom; those of a formula aside."""
+        return self._system() | _atomic_numbers(self.contains or ())
+
+    def constraints(self) -> Constraints:
+        """The request as the prior takes it."""
+        from adit_model.compositions import Constraints
+
+        return Constraints(
+            allowed=frozenset(self.allowed()),
+            required=frozenset(self.required()),
+            formula=self.counts(),
+        )
 
     def _system(self) -> set[int]:
         text = self.chemical_system

@@ -15,7 +15,15 @@ from monty.json import MSONable
 
 from adit_plugins import __version__
 from adit_plugins.composition import CompositionRequest
-from adit_plugins.recipe import check_sampler, checked_integer, last_change, load_model, parse_id
+from adit_plugins.drawing import described, draw_samples
+from adit_plugins.recipe import (
+    check_sampler,
+    checked_conditions,
+    checked_integer,
+    last_change,
+    load_model,
+    parse_id,
+)
 from adit_plugins.samples import KINDS, Convertible, Sample, from_batch
 from adit_plugins.saved import load_recipe, save_recipe
 
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from pymatgen.core import Molecule, Structure
+    from torch import Tensor
 
     from adit_model import ADiT
 
@@ -62,6 +71,13 @@ class ADiTGenerator(MSONable):
         exclude_elements: samples hold none of these.
         chemical_system: exactly these, each at least once, such as `"Li-P-O"`.
         formula: exact proportions, such as `"LiFePO4"`: a crystal holds a multiple of it.
+        contains: at least one atom of each of these, such as `["Li", "O"]`.
+        conditions: what the network is told besides, by name, such as
+            `{"band_gap": 3.0, "space_group": 225}`; `adit doctor` lists a checkpoint's. None
+            withholds one that the checkpoint is told by default.
+        elements_first: draw the elements from the checkpoint's prior and tell them to the network;
+            False has it make elements and geometry at once, None draws where the checkpoint can.
+        charge_balanced: draw compositions of crystals until SMACT's rule holds.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -87,6 +103,10 @@ class ADiTGenerator(MSONable):
     exclude_elements: list[str] | None = None
     chemical_system: str | None = None
     formula: str | None = None
+    contains: list[str] | None = None
+    conditions: dict[str, float | int | None] | None = None
+    elements_first: bool | None = None
+    charge_balanced: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -109,7 +129,7 @@ class ADiTGenerator(MSONable):
             check_sampler(self.sampler)
         if self.checkpoint is not None:
             self.checkpoint = str(self.checkpoint)  # a Path would not survive JSON
-        for name in ("elements", "exclude_elements"):
+        for name in ("elements", "exclude_elements", "contains"):
             value = getattr(self, name)
             if isinstance(value, str):
                 raise ValueError(f"{name} must be a list of symbols; got {value!r}")
@@ -118,6 +138,18 @@ class ADiTGenerator(MSONable):
             self.composition.check_size(self.num_atoms, self.kind)
         else:
             _ = self.composition  # refuses impossible requests now
+        self.conditions = checked_conditions(self.conditions)
+        for name, allowed in (
+            ("elements_first", (True, False, None)),
+            ("charge_balanced", (True, False)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
+        if self.charge_balanced and (self.kind != "crystal" or self.elements_first is False):
+            raise ValueError(
+                "charge_balanced draws compositions of crystals: it needs kind='crystal' and the "
+                "elements first"
+            )
 
     @property
     def composition(self) -> CompositionRequest:
@@ -127,6 +159,7 @@ class ADiTGenerator(MSONable):
             None if self.exclude_elements is None else tuple(self.exclude_elements),
             self.chemical_system,
             self.formula,
+            None if self.contains is None else tuple(self.contains),
         )
 
     @property
@@ -310,25 +343,14 @@ class ADiTGenerator(MSONable):
         self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
     ) -> Iterator[Sample]:
         made = 0
-        request = self.composition
         while chunk := list(islice(indices, min(self.batch_size, sys.maxsize))):
 
             def progress(done: int, _total: int, before: int = made) -> None:
                 if report is not None:
                     report(before + done)
 
-            batch = self.model.sample(
-                len(chunk),
-                kind=self.kind,
-                num_steps=self.num_steps,
-                guidance_scale=self.guidance_scale,
-                seed=seed,
-                num_atoms=self.num_atoms or self._requested_sizes(seed, chunk),
-                indices=chunk,
-                sampler=self.sampler,
-                choose_types=request.choose if request else None,
-                progress=progress,
-            )
+            drawn = draw_samples(self, seed, chunk, progress)
+            batch = drawn.batch
             made += len(chunk)
             if not bool(batch.positions.isfinite().all() and batch.lattice.isfinite().all()):
                 raise ValueError(
@@ -336,11 +358,17 @@ class ADiTGenerator(MSONable):
                     f"(samples {chunk[0]}..{chunk[-1]} of seed {seed}); take a smaller one, "
                     "or the weights are damaged: see adit doctor"
                 )
-            yield from from_batch(batch, [self.provenance(seed, index) for index in chunk])
+            yield from from_batch(batch, self._told(seed, chunk, drawn.agreement))
 
-    def _requested_sizes(self, seed: int, indices: list[int]) -> list[int] | None:
-        histogram = self.model.config.size_histogram.get(self.kind, [])
-        return self.composition.sizes(histogram, self.kind, seed, indices)
+    def _told(
+        self, seed: int, indices: list[int], agreement: Tensor | None
+    ) -> list[dict[str, Any]]:
+        """Provenance, with how many atoms the decoder took for the elements that were told."""
+        made = [self.provenance(seed, index) for index in indices]
+        if agreement is not None:
+            for each, share in zip(made, agreement.tolist(), strict=True):
+                each["elements_agreement"] = round(share, 3)
+        return made
 
     def guidance(self, kind: str | None = None) -> float:
         """The guidance scale that samples of a kind (by default this one's) are made with."""
@@ -364,4 +392,4 @@ class ADiTGenerator(MSONable):
             "sampler": self.sampler,
             "licence": model.config.provenance.get("licence", "not stated"),
             "version": __version__,
-        } | self.composition.describe()
+        } | described(self)

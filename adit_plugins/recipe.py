@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,24 @@ def checked_integer(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; it must be an integer of at least {least}")
     return int(value)
+
+
+def checked_conditions(conditions: Any) -> dict[str, float | int | None] | None:
+    """Values by name as plain numbers, which survive JSON."""
+    if conditions is None:
+        return None
+    if not isinstance(conditions, Mapping):
+        raise ValueError(f"conditions must be values by name; got {conditions!r}")
+    checked: dict[str, float | int | None] = {}
+    for name, value in conditions.items():
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not isinstance(name, str) or not (value is None or number):
+            raise ValueError(f"the condition {name!r} must be a number or None; got {value!r}")
+        if value is None:
+            checked[name] = None
+        else:
+            checked[name] = int(value) if isinstance(value, Integral) else float(value)
+    return checked
 
 
 def check_device(device: str | None) -> None:

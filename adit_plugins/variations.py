@@ -26,13 +26,18 @@ def make_variations(
     request = generator.composition
     if request:
         request.check_size(sample.num_atoms, sample.kind)
-    batch = generator.model.vary(
+    # Without a request the variations keep the structure's elements, where they can be told.
+    model = generator.model
+    keep = model.tells_elements and not request and generator.elements_first is not False
+    batch = model.vary(
         to_batch([sample] * num),
         float(strength),
         generator.num_steps,
         generator.guidance_scale,
         generator.seed,
         sampler=generator.sampler,
+        conditions=generator.conditions,
+        elements=[sample.atomic_numbers.tolist()] * num if keep else None,
         choose_types=request.choose if request else None,
     )
     origin = {

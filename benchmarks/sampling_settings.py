@@ -3,9 +3,8 @@
     python benchmarks/sampling_settings.py --num 200 --seed 77 --kind crystal \
         --settings 50:1 25:2.5 50:2.5 100:2.5 50:3 --json FILE
 
-A setting is a number of steps, a guidance scale and, if not the default, the deviation of the
-ancestral sampler's fresh noise up to each time: `50:1:0.45@0.7,1@1` is 0.7 up to 0.45 and 1 from
-there. The release's defaults are chosen from the rows. Use a seed that no reported figure uses.
+A setting is a number of steps, a guidance scale and changes of the checkpoint's own settings
+(`adit_model.sampling.KindSampling`) as JSON: `50:1:{"fresh_noise": [[1, 0.8]]}`. The release's defaults are chosen from the rows. Use a seed that no reported figure uses.
 The limit in the same run is the first row, without guidance. Several checkpoints (`--checkpoint`)
 have rows each, with their size and what they have seen.
 """
@@ -13,6 +12,8 @@ have rows each, with their size and what they have seen.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +25,9 @@ from sample_quality import make_samples
 
 from adit_model import ADiT
 from adit_model.config import KINDS
-from adit_model.samplers import FRESH_NOISE
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.molecules import examine, openbabel_smiles
+from adit_plugins.recipe import last_change, load_model
 from adit_plugins.validity import is_composition_valid, is_structure_valid
 
 
@@ -55,16 +56,18 @@ def molecule_counts(samples: list[Sample]) -> dict[str, int]:
     }
 
 
-Noise = tuple[tuple[float, float], ...]  # as in `adit_model.samplers.FRESH_NOISE`
+def setting(text: str) -> tuple[int, float, dict[str, Any]]:
+    """`STEPS:GUIDANCE[:JSON]`, such as `50:1.3` or `50:1:{"times": 1.5, "temperature": 0.9}`."""
+    steps, scale, *other = text.split(":", 2)
+    return int(steps), float(scale), json.loads(other[0]) if other else {}
 
 
-def setting(text: str) -> tuple[int, float, Noise | None]:
-    """`STEPS:GUIDANCE[:NOISE]`, such as `50:1.3` or `50:1:0.45@0.7,1@1`."""
-    steps, scale, *noise = text.split(":")
-    if not noise:
-        return int(steps), float(scale), None
-    pairs = [each.split("@") for each in noise[0].split(",")]
-    return int(steps), float(scale), tuple((float(until), float(size)) for until, size in pairs)
+def tune(checkpoint: str | None, kind: str, changes: dict[str, Any]) -> dict[str, Any]:
+    """Change how a checkpoint samples a kind (`KindSampling`) in this process; returns all of it."""
+    model = load_model(checkpoint, None, last_change(checkpoint))
+    own = dataclasses.replace(ADiT.from_pretrained(checkpoint).config.sampling_of(kind), **changes)
+    model.config = dataclasses.replace(model.config, sampling=model.config.sampling | {kind: own})
+    return dataclasses.asdict(own)
 
 
 def described(checkpoint: str | None) -> dict[str, Any]:
@@ -88,8 +91,8 @@ def main() -> int:
         "--settings",
         type=setting,
         nargs="+",
-        default=[(50, 1.0, None)],
-        metavar="STEPS:GUIDANCE[:NOISE]",
+        default=[(50, 1.0, {})],
+        metavar="STEPS:GUIDANCE[:JSON]",
     )
     parser.add_argument("--sampler", default=ADiTGenerator.sampler)
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
@@ -100,16 +103,15 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
-    defaults = dict(FRESH_NOISE)
-    for checkpoint, kind, (steps, scale, noise) in product(
+    for checkpoint, kind, (steps, scale, changes) in product(
         args.checkpoint, args.kind, args.settings
     ):
-        FRESH_NOISE[kind] = noise or defaults[kind]
+        sampling = tune(checkpoint, kind, changes)
         settings = {"num_steps": steps, "guidance_scale": scale, "sampler": args.sampler}
         samples, made = make_samples(kind, args.num, checkpoint, settings | {"seed": args.seed})
         counts = crystal_counts(samples) if kind == "crystal" else molecule_counts(samples)
         seconds = made["seconds_to_sample"]
-        row = described(checkpoint) | {"kind": kind, **settings, "fresh_noise": FRESH_NOISE[kind]}
+        row = described(checkpoint) | {"kind": kind, **settings, "sampling": sampling}
         rows.append({**row, "samples": args.num, **counts, "seconds": seconds})
     result = {"seed": args.seed, "threads": torch.get_num_threads(), "rows": rows}
     write_json(result, args.json)

@@ -58,6 +58,48 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="session")
+def told_checkpoint(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """`tiny` with a prior, and a denoiser that is told elements and properties; named `told`."""
+    import dataclasses
+
+    import torch
+
+    from adit_model import ADiT
+    from adit_model.config import Condition, PriorConfig
+
+    old = ADiT.from_pretrained(tiny_checkpoint, device="cpu")
+    assert old.config.denoiser is not None
+    gap = Condition("band_gap", type="number", kinds=("crystal",), high=8.0, unit="eV")
+    group = Condition("space_group", 230, kinds=("crystal",))
+    elements = Condition("elements", 99, "atom_class", dropout=0.15)
+    conditions = (*old.config.denoiser.conditions, elements, gap, group)
+    config = dataclasses.replace(
+        old.config,
+        name="told",
+        denoiser=dataclasses.replace(old.config.denoiser, conditions=conditions),
+        prior=PriorConfig(
+            32, 1, 2, max_atoms=8, conditions=(gap, group),
+            elements={"crystal": [z for z in TINY_ELEMENTS if z > 1], "molecule": [1, 6, 7, 8, 9]},
+        ),
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = ADiT(config)
+    with torch.no_grad():
+        for network in (model.denoiser, model.prior):
+            for parameter in network.parameters():
+                parameter.normal_(std=0.1)
+        for table in ("token", "mean", "first", "second"):  # 0, "not told", stays zero in training
+            getattr(model.denoiser.condition_embedders["elements"], table).weight[0] = 0.0
+        for embedder in model.prior.condition_embedders.values():
+            for parameter in embedder.parameters():
+                parameter.normal_(std=1.0)
+    model.autoencoder.load_state_dict(old.autoencoder.state_dict())
+    folder = tmp_path_factory.mktemp("told")
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def toy_weights() -> dict[str, np.ndarray]:
     import published_reference
 

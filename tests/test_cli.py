@@ -262,7 +262,7 @@ def test_doctor_finds_and_checks_weights(
 def test_train_passes_everything_on(capfd: pytest.CaptureFixture[str]) -> None:
     usage = adit("train", "--help")
     assert usage.exit_code == 0
-    assert "autoencoder|denoiser|labels|prefilter" in usage.stdout
+    assert "autoencoder|denoiser|prior|labels|prefilter" in usage.stdout
     result = adit("train", "decorator", "--data", "x", "--out", "y")
     assert result.exit_code == 2
     assert "decorator" in result.stderr

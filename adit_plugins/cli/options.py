@@ -16,6 +16,25 @@ def _symbols(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
     return None if text is None else text.replace(",", " ").split()
 
 
+def _conditions(
+    _ctx: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, float | int | None] | None:
+    """`NAME=VALUE` each; whether the checkpoint has it is checked with the request."""
+    found: dict[str, float | int | None] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            if not equals or not name:
+                raise ValueError
+            number = None if value.lower() == "none" else float(value)
+        except ValueError:
+            raise click.BadParameter(
+                f"{text!r} is not NAME=NUMBER, such as band_gap=3 (or NAME=none)"
+            ) from None
+        found[name] = int(number) if number is not None and number.is_integer() else number
+    return found or None
+
+
 _SAMPLING = (
     click.option(
         "--elements", callback=_symbols, metavar="A,B,..", help="Nothing but these elements."
@@ -24,7 +43,29 @@ _SAMPLING = (
         "--exclude-elements", callback=_symbols, metavar="A,B,..", help="None of these elements."
     ),
     click.option("--chemical-system", metavar="A-B-..", help="Exactly these, each at least once."),
+    click.option(
+        "--contains", callback=_symbols, metavar="A,B,..", help="Each of these, beside others."
+    ),
     click.option("--formula", help="Exact proportions, e.g. LiFePO4; crystals hold a multiple."),
+    click.option(
+        "--condition",
+        "conditions",
+        multiple=True,
+        callback=_conditions,
+        metavar="NAME=VALUE",
+        help="A property, e.g. band_gap=3 (eV); repeatable. `adit doctor` lists a checkpoint's.",
+    ),
+    click.option(
+        "--elements-first/--one-shot",
+        default=None,
+        help="Draw the elements first, then their geometry; or both at once. [default: first, "
+        "where the checkpoint can]",
+    ),
+    click.option(
+        "--charge-balanced",
+        is_flag=True,
+        help="Draw compositions of crystals until SMACT's rule holds.",
+    ),
     click.option(
         "--checkpoint",
         help="Name, folder, published .ckpt file, or hf:OWNER/REPOSITORY. [default: the release]",

@@ -1,0 +1,111 @@
+"""How a recipe becomes structures: elements first where the checkpoint can, else all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adit_model.model import Drawn
+    from adit_plugins.generator import ADiTGenerator
+
+MAX_ATTEMPTS = 100  # draws of one composition until it is charge-balanced
+
+
+def goes_elements_first(generator: ADiTGenerator) -> bool:
+    """Whether the elements are drawn from the prior and told to the network.
+
+    Raises:
+        ValueError: the recipe asks for it and the checkpoint cannot.
+    """
+    model = generator.model
+    can = model.prior is not None and model.tells_elements
+    if not can and (generator.elements_first or generator.charge_balanced):
+        raise ValueError(
+            f"{model.name!r} has no prior over elements, or its denoiser cannot be told them; "
+            "leave out elements_first and charge_balanced, or take the shipped release"
+        )
+    return can and generator.elements_first is not False
+
+
+def described(generator: ADiTGenerator) -> dict[str, Any]:
+    """What a recipe asks for, for provenance; what it leaves out is not recorded."""
+    asked: dict[str, Any] = generator.composition.describe()
+    if generator.conditions:
+        asked["conditions"] = dict(generator.conditions)
+    if goes_elements_first(generator):
+        asked["elements_first"] = True
+    if generator.charge_balanced:
+        asked["charge_balanced"] = True
+    return asked
+
+
+def draw_samples(
+    generator: ADiTGenerator,
+    seed: int,
+    indices: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """Samples of a seed as the network gives them.
+
+    Raises:
+        ValueError: the model cannot follow the recipe.
+    """
+    from adit_model.samplers import SamplingSettings
+
+    model, request = generator.model, generator.composition
+    settings = SamplingSettings(generator.num_steps, generator.guidance_scale, generator.sampler)
+    common: dict[str, Any] = {
+        "seed": seed,
+        "indices": list(indices),
+        "conditions": generator.conditions,
+        "progress": progress,
+    }
+    if goes_elements_first(generator):
+        elements = _elements(generator, seed, indices)
+        return model.draw(len(indices), generator.kind, settings, elements=elements, **common)
+    histogram = model.config.size_histogram.get(generator.kind, [])
+    sizes = generator.num_atoms or request.sizes(histogram, generator.kind, seed, indices)
+    choose = request.choose if request else None
+    return model.draw(
+        len(indices), generator.kind, settings, num_atoms=sizes, choose_types=choose, **common
+    )
+
+
+def _elements(generator: ADiTGenerator, seed: int, indices: Sequence[int]) -> list[list[int]]:
+    """A composition for each sample; a function of (seed, index) alone."""
+
+    def draw(places: Sequence[int], attempt: int) -> list[list[int]]:
+        return generator.model.draw_elements(
+            len(places),
+            generator.kind,
+            seed=seed,
+            num_atoms=generator.num_atoms,
+            conditions=generator.conditions,
+            constraints=generator.composition.constraints(),
+            indices=list(places),
+            attempt=attempt,
+        )
+
+    found = dict(zip(indices, draw(indices, 0), strict=True))
+    if not generator.charge_balanced:
+        return list(found.values())
+    for attempt in range(1, MAX_ATTEMPTS):
+        again = [index for index, elements in found.items() if not _balanced(elements)]
+        if not again:
+            return list(found.values())
+        found |= dict(zip(again, draw(again, attempt), strict=True))
+    raise ValueError(
+        f"no charge-balanced composition in {MAX_ATTEMPTS} draws of sample {again[0]} of seed "
+        f"{seed} for {generator.composition.describe() or 'any elements'}; leave out "
+        "charge_balanced"
+    )
+
+
+def _balanced(elements: Sequence[int]) -> bool:
+    from pymatgen.core import Composition, Element
+
+    from adit_plugins.validity import is_composition_valid
+
+    counts = {Element.from_Z(z): elements.count(z) for z in set(elements)}
+    return is_composition_valid(Composition(counts))
