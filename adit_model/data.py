@@ -14,8 +14,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -150,7 +152,7 @@ class SizeGroups:
         # structure is then equally likely.
         atoms_per_group = [n * len(g[0]) for n, g in self.groups.items()]
         self._sizes = list(self.groups)
-        self._weights = torch.tensor(atoms_per_group, dtype=torch.float32)
+        self._cumulative = list(accumulate(atoms_per_group))
 
     def __len__(self) -> int:
         return sum(len(group[0]) for group in self.groups.values())
@@ -170,8 +172,8 @@ class SizeGroups:
             pick: uniform number in [0, 1) that chooses the size (drawn on the CPU, so that a
                 GPU need not be waited for).
         """
-        cumulative = torch.cumsum(self._weights / self._weights.sum(), 0)
-        place = min(int((cumulative <= pick).sum()), len(self._sizes) - 1)
+        place = bisect_right(self._cumulative, pick * self._cumulative[-1])
+        place = min(place, len(self._sizes) - 1)
         size = self._sizes[place]
         total = len(self.groups[size][0])
         num = max(1, round(num_tokens / size))

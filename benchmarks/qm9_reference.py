@@ -32,6 +32,7 @@ def qm9_molecules(num: int, seed: int, data: Path | None) -> list[Atoms]:
     prepared = PreparedData.load(data) if data else qm9()
     ends = np.cumsum(prepared.num_atoms.numpy())
     starts = ends - prepared.num_atoms.numpy()
+    assert prepared.coords is not None
     numbers, positions = prepared.atomic_numbers.numpy(), prepared.coords.numpy()
     chosen = np.random.default_rng(seed).permutation(len(ends))[:num]
     return [

@@ -4,9 +4,10 @@
         --settings 50:1 25:2.5 50:2.5 100:2.5 50:3 --json FILE
 
 A setting is a number of steps, a guidance scale and changes of the checkpoint's own settings
-(`adit_model.sampling.KindSampling`) as JSON: `50:1:{"fresh_noise": [[1, 0.8]]}`. The release's defaults are chosen from the rows. Use a seed that no reported figure uses.
-The limit in the same run is the first row, without guidance. Several checkpoints (`--checkpoint`)
-have rows each, with their size and what they have seen.
+(`adit_model.sampling.KindSampling`) as JSON: `50:1:{"fresh_noise": [[1, 0.8]]}`. The release's
+defaults are chosen from the rows. Use a seed that no reported figure uses. The limit in the same
+run is the first row, without guidance. Several checkpoints (`--checkpoint`) have rows each, with
+their size and what they have seen.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def setting(text: str) -> tuple[int, float, dict[str, Any]]:
 
 
 def tune(checkpoint: str | None, kind: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Change how a checkpoint samples a kind (`KindSampling`) in this process; returns all of it."""
+    """Change how a checkpoint samples a kind in this process; returns all of its settings."""
     model = load_model(checkpoint, None, last_change(checkpoint))
     own = dataclasses.replace(ADiT.from_pretrained(checkpoint).config.sampling_of(kind), **changes)
     model.config = dataclasses.replace(model.config, sampling=model.config.sampling | {kind: own})

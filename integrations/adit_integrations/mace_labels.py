@@ -144,7 +144,8 @@ def _read_table(path: Path, max_atoms: int) -> list[Atoms]:
 
     data = crystals(path, max_num_atoms=max_atoms, max_energy_above_hull=float("inf"))
     sizes = data.num_atoms.tolist()
-    assert data.coords is not None and data.cell is not None
+    assert data.coords is not None
+    assert data.cell is not None
     return [
         Atoms(numbers=numbers.numpy(), scaled_positions=frac.numpy(), cell=cell, pbc=True)
         for numbers, frac, cell in zip(
