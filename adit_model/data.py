@@ -24,6 +24,7 @@ from adit_model.batch import (
     random_rotations,
 )
 from adit_model.config import KINDS
+from adit_model.outputs import replacing
 
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("atomic_numbers", "coords", "num_atoms", "split")
@@ -48,9 +49,8 @@ class PreparedData:
         if self.cell is not None:
             tensors["cell"] = self.cell
         metadata = {"name": self.name, "kind": self.kind, "source": self.source}
-        temporary = path.with_suffix(".tmp")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:

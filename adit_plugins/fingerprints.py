@@ -20,6 +20,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from adit_model.outputs import replacing
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -77,8 +79,8 @@ class Fingerprints(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write the table as a compressed npz file."""
-        with Path(path).open("wb") as file:
-            arrays: dict[str, Any] = {"kind": np.array(self.kind), **self._arrays()}
+        arrays: dict[str, Any] = {"kind": np.array(self.kind), **self._arrays()}
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @abstractmethod

@@ -25,7 +25,7 @@ from pymatgen.io.registry import (
     register_structure_format,
 )
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
 
 NAME = "aditjson"
 _CLASSES: dict[str, type[Structure] | type[Molecule]] = {

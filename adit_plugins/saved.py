@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
 
 if TYPE_CHECKING:
     from adit_plugins.generator import ADiTGenerator

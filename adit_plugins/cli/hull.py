@@ -86,7 +86,8 @@ def _place(atoms: Atoms, reference: Hull, convention: str | None) -> dict[str, A
 
 
 def _write(rows: list[dict[str, Any]], reference: Hull, path: Path) -> None:
-    from adit_plugins.outputs import replacing, without_nan
+    from adit_model.outputs import replacing
+    from adit_plugins.outputs import without_nan
 
     content = without_nan({"source": reference.source, "structures": rows})
     with replacing(path) as temporary:

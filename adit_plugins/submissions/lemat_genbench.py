@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
 from adit_plugins.submissions.shards import MATERIAL_ID, Settings
 
 if TYPE_CHECKING:

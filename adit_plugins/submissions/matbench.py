@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
+from adit_model.outputs import replacing
 from adit_plugins.hull import UnknownElementError, element_references, formation_energy_per_atom
-from adit_plugins.outputs import replacing
 from adit_plugins.submissions.model_file import ModelFile
 from adit_plugins.submissions.shards import MATERIAL_ID, Settings
 
