@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adit_model.outputs import replacing
+from adit_plugins.inputs import check_unpacked_size
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -55,6 +56,7 @@ class Fingerprints(ABC):
             known = ", ".join(_KINDS)
             raise ValueError(f"No fingerprints '{kind_or_path}'. Known: {known}; or give a file.")
         try:
+            check_unpacked_size(Path(path))
             with np.load(path, allow_pickle=False) as arrays:
                 return _KINDS[str(arrays["kind"])]._from_arrays(dict(arrays))
         except (OSError, KeyError, EOFError, ValueError, BadZipFile) as error:

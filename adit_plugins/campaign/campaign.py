@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -45,6 +45,20 @@ START_SECONDS = 120.0  # on top of a chunk's limit, for the potential that its w
 
 def no_report(stage: str, done: int, total: int) -> None:
     """Nobody watches."""
+
+
+def _check_potentials(settings: Settings, named: Collection[str]) -> None:
+    """Let no file decide which code is run: installed potentials only, or what the user names."""
+    own = {"relaxer": settings.relaxer, "prefilter": settings.prefilter}
+    for name, potential in own.items():
+        if potential is not None and ":" in potential and potential not in named:
+            raise ValueError(
+                f"This campaign's {name} is {potential!r}, which may run any code that is there. "
+                f"If it is yours, name it once more: --{name} {potential}"
+            )
+    if others := set(named) - set(own.values()):
+        used = ", ".join(filter(None, own.values())) or "none"
+        raise ValueError(f"This campaign was begun with {used}, not with {', '.join(others)}.")
 
 
 @dataclass
@@ -110,7 +124,11 @@ class Campaign:
 
     @classmethod
     def open(
-        cls, folder: Path, source: Source | None = None, resources: Resources | None = None
+        cls,
+        folder: Path,
+        source: Source | None = None,
+        resources: Resources | None = None,
+        potentials: Collection[str] = (),
     ) -> Campaign:
         """Take up a campaign where it ended, by whatever it was ended.
 
@@ -118,13 +136,16 @@ class Campaign:
             folder: with a store.
             source: None to make it again from the recipe in the store.
             resources: may be others than before.
+            potentials: those of the campaign that name a module or a file (`NAME:ARGUMENT`), once
+                more: they may run any code, so that the store names them is not enough.
 
         Raises:
             StoreError: see `Store`.
-            ValueError: the source is not what it was.
+            ValueError: the source is not what it was, or a potential is not named.
         """
         store = Store(folder)
         try:
+            _check_potentials(Settings(**store.metadata["settings"]), potentials)
             source = source or source_of(store.metadata["recipe"])
             if source.recipe != store.metadata["recipe"]:
                 raise ValueError(f"{folder} was made from another source: {source.recipe}.")
