@@ -44,6 +44,23 @@ def test_only_the_registry_reads_entry_points() -> None:
     assert readers == {"registry.py"}
 
 
+def decoders(path: Path) -> list[int]:
+    """Lines that make objects of what a file holds: `X.from_dict(...)`, monty's decoder."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_dict")
+        or (isinstance(node, ast.Name) and node.id in ("MontyDecoder", "loadfn"))
+    ]
+
+
+def test_objects_are_made_of_json_where_its_names_of_classes_are_dropped() -> None:
+    files = [file for each in ORDER for file in FOLDERS.get(each, ROOT / each).rglob("*.py")]
+    found = {file.relative_to(ROOT).as_posix() for file in files if decoders(file)}
+    assert found <= {"adit_plugins/inputs.py", "adit_plugins/hull_sources.py"}
+    assert "adit_plugins/inputs.py" in found
+
+
 def renames(path: Path) -> list[int]:
     """Lines that give a file its name: `os.replace`, `Path.rename`, `shutil.move`, `mkstemp`."""
     lines = []
