@@ -15,10 +15,9 @@ from pathlib import Path
 from adit_model.outputs import beside, replacing
 from adit_plugins import registry
 from adit_plugins.formats import FOLDER, WRITERS, is_ours
-from adit_plugins.readers import read_structures
 from adit_plugins.samples import Convertible, Sample, to_sample
 
-__all__ = ["OutputError", "WriteReport", "check_output", "read_structures", "write_samples"]
+__all__ = ["OutputError", "WriteReport", "check_output", "write_samples"]
 
 EXPORTERS = "adit.exporters"
 

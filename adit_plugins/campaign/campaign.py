@@ -165,14 +165,6 @@ class Campaign:
         """Where the store is."""
         return self.store.folder
 
-    @property
-    def finished(self) -> bool:
-        """Whether every structure has its verdict."""
-        last = self.store.largest("number")
-        left = next(entries_left(self.ranges, last), None)
-        waiting = self.store.count("stage", RELAX) + self.store.count("stage", PREFILTER)
-        return left is None and not waiting
-
     def run(self, report: Report = no_report) -> None:
         """Work until everything has its verdict; Ctrl-C sets `interrupted` and keeps the rest.
 
@@ -204,13 +196,6 @@ class Campaign:
                 yield Jobs(executor)
         finally:
             executor.shutdown(wait=isinstance(executor, ProcessesExecutor), cancel_futures=True)
-
-
-def entries_left(ranges: list[range], last: float | None) -> Iterator[int]:
-    """Yield the numbers after `last`."""
-    for part in ranges:
-        start = part.start if last is None else max(part.start, int(last) + 1)
-        yield from range(start, part.stop)
 
 
 class _Run:

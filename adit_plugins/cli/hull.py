@@ -41,7 +41,8 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
     distance is too small.
     """
     from adit_plugins.hull_sources import load_hull
-    from adit_plugins.writers import check_output, read_structures
+    from adit_plugins.readers import read_structures
+    from adit_plugins.writers import check_output
 
     if json_file is not None:
         if json_file.suffix != ".json":
