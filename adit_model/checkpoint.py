@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +20,7 @@ SHARD_BYTES = 16 * 1000 * 1000
 CONFIG = "config.json"
 SHARDS = "shards"  # of config.json: sizes and checksums by name
 INDEX = "index.json"  # the shards of an older folder
+_SHARD = re.compile(r"model-\d{5}(-[0-9a-f]{12})?\.safetensors")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 DEFAULT_NAME = "adit-joint"
 
@@ -56,7 +59,12 @@ def save(folder: Path, config: ADiTConfig, tensors: dict[str, Tensor]) -> None:
         config: the configuration.
         tensors: name to tensor; saved in the precision they have.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            save(temporary, config, tensors)
+        return
     shards = {}
     for i, shard in enumerate(_split(tensors)):
         data = serialize(shard)
@@ -67,9 +75,25 @@ def save(folder: Path, config: ADiTConfig, tensors: dict[str, Tensor]) -> None:
         shards[name] = {"sha256": digest, "bytes": len(data)}
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(json.loads(config.to_json()) | {SHARDS: shards}, indent=2))
-    for path in (*folder.glob("model-*.safetensors"), folder / INDEX):
-        if path.name not in shards:
-            path.unlink(missing_ok=True)
+    for path in folder.iterdir():  # other programs have such names, too: model-00001-of-00002
+        if _SHARD.fullmatch(path.name) and path.name not in shards:
+            path.unlink()
+    if SHARDS in _read_json(folder / INDEX):
+        (folder / INDEX).unlink()
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of ours, and not another program's config.json."""
+    return any(SHARDS in _read_json(folder / name) for name in (CONFIG, INDEX))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A dictionary in a file; an empty one if there is none."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:

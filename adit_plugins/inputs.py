@@ -6,9 +6,8 @@ import bz2
 import gzip
 import lzma
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
@@ -26,10 +25,10 @@ STRUCTURES = ("Structure", "Molecule")
 FREE_BYTES = 64 * 2**20  # what any file may unpack to
 MAX_RATIO = 100  # text of structures packs 3 to 20 times, a bomb of zeros 1000 times
 _CHUNK = 2**20
-_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
-    ".gz": gzip.open,  # type: ignore[dict-item]
-    ".bz2": bz2.open,  # type: ignore[dict-item]
-    ".xz": lzma.open,  # type: ignore[dict-item]
+_OPENERS: dict[str, Any] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
 }
 _ARCHIVES = (".zip", ".npz")
 

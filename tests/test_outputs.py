@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -80,6 +81,29 @@ def test_a_killed_save_leaves_a_loadable_checkpoint(
         assert len(names(folder)) == 4  # notes, configuration, two shards
     assert seen == {"older", "newer"}
     assert (folder / "README.md").read_text() == "my notes"
+
+
+def test_a_killed_save_leaves_no_half_of_a_new_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "model"
+    for _ in killed_at_each_step(
+        tmp_path, lambda: checkpoint.save(folder, ADiTConfig(name="any"), {"a": torch.ones(3)})
+    ):
+        if folder.exists():
+            assert checkpoint.load(folder)[1]["a"].tolist() == [1, 1, 1]
+            shutil.rmtree(folder)
+    assert not checkpoint.is_checkpoint(folder)
+
+
+def test_files_of_other_programs_stay_beside_a_checkpoint(tmp_path: Path) -> None:
+    theirs = ["model-00001-of-00002.safetensors", "model.safetensors", "index.json", "model-a.txt"]
+    for name in theirs:
+        (tmp_path / name).write_text("[]")
+    assert not checkpoint.is_checkpoint(tmp_path)
+    for value in (0.0, 1.0):
+        checkpoint.save(tmp_path, ADiTConfig(name="any"), {"a": torch.full((3,), value)})
+    assert checkpoint.is_checkpoint(tmp_path)
+    assert set(theirs) < set(names(tmp_path))
+    assert len(names(tmp_path)) == len(theirs) + 2
 
 
 def test_a_folder_of_the_older_layout_is_read_and_replaced(tmp_path: Path) -> None:

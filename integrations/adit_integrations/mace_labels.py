@@ -366,7 +366,7 @@ def _checksum(name: str | None) -> str | None:
     """Of the student's weights: the same name may have others tomorrow."""
     from adit_integrations.mace_network import read_config
 
-    return None if name is None else read_config(_weights(name))[1]
+    return None if name is None else read_config(_weights(name))[2]
 
 
 def _weights(name: str) -> Path:

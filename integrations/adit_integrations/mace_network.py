@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,8 @@ from adit_model.outputs import replacing
 # What the Materials Project has: hydrogen to bismuth and actinium to plutonium.
 ELEMENTS = (*range(1, 84), *range(89, 95))
 ATOMIC_ENERGIES = "atomic_energies_fn.atomic_energies"
-CONFIG = "config.json"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # a configuration may name another file
+SHIPPED_OR_SAVED = re.compile(r"model(-[0-9a-f]{12})?\.safetensors")
 
 
 class PrefilterError(ValueError):
@@ -203,8 +205,8 @@ def save(folder: Path, config: NetworkConfig, tensors: dict[str, Tensor]) -> Non
     content = {"network": dataclasses.asdict(config), "weights": weights, "sha256": checksum}
     with replacing(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
-    for older in folder.glob("model*.safetensors"):
-        if older.name != weights:
+    for older in folder.iterdir():
+        if SHIPPED_OR_SAVED.fullmatch(older.name) and older.name != weights:
             older.unlink()
 
 
@@ -243,7 +245,7 @@ def read_config(folder: Path) -> tuple[NetworkConfig, Path, str]:
         network = content["network"]
         for name in ("elements", "known"):
             network[name] = tuple(network[name])
-        weights = folder / Path(content.get("weights", "model.safetensors")).name
+        weights = folder / Path(content.get("weights", WEIGHTS)).name
         return NetworkConfig(**network), weights, str(content["sha256"])
     except FileNotFoundError as error:
         raise PrefilterError(
