@@ -129,7 +129,7 @@ def test_no_recipe_names_code(
 
 
 @pytest.mark.parametrize("name", ["relaxer", "prefilter"])
-@pytest.mark.parametrize("form", ["{}:make", "mace:{}"])
+@pytest.mark.parametrize("form", ["{}:make", "mace:{}", "mace:/tmp/x", "os:system", "mace:../x"])
 def test_no_store_names_code(
     name: str, form: str, trap: dict[str, Any], sprung: Any, tmp_path: Path
 ) -> None:
@@ -143,6 +143,20 @@ def test_no_store_names_code(
     with Store(tmp_path) as store:  # the refusal has let go of it
         assert len(store) == 0
     assert not sprung()
+
+
+def test_installed_potentials_need_no_second_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = StructuresSource(lambda start: [bulk("Cu")][start:], total=1)
+    with Campaign.create(tmp_path, source, Settings("torch-sim:chgnet", prefilter="mace-adit")):
+        pass
+    with Campaign.open(tmp_path, source) as campaign:
+        assert campaign.settings.relaxer == "torch-sim:chgnet"
+    (tmp_path / "chgnet").touch()  # now it is a file, perhaps a stranger's
+    with pytest.raises(ValueError, match="--relaxer torch-sim:chgnet"):
+        Campaign.open(tmp_path, source)
 
 
 def test_plain_values_of_site_properties_stay(tmp_path: Path) -> None:

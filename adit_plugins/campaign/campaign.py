@@ -7,6 +7,7 @@ are in memory; a driver that is started again goes on where the store ends.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -19,7 +20,7 @@ from typing import Any
 
 from ase import Atoms
 
-from adit_plugins import __version__
+from adit_plugins import __version__, registry
 from adit_plugins.campaign import records
 from adit_plugins.campaign.duplicates import Duplicates
 from adit_plugins.campaign.executors import ProcessesExecutor, make_executor
@@ -51,7 +52,7 @@ def _check_potentials(settings: Settings, named: Collection[str]) -> None:
     """Let no file decide which code is run: installed potentials only, or what the user names."""
     own = {"relaxer": settings.relaxer, "prefilter": settings.prefilter}
     for name, potential in own.items():
-        if potential is not None and ":" in potential and potential not in named:
+        if potential is not None and potential not in named and not _is_installed(potential):
             raise ValueError(
                 f"This campaign's {name} is {potential!r}, which may run any code that is there. "
                 f"If it is yours, name it once more: --{name} {potential}"
@@ -59,6 +60,15 @@ def _check_potentials(settings: Settings, named: Collection[str]) -> None:
     if others := set(named) - set(own.values()):
         used = ", ".join(filter(None, own.values())) or "none"
         raise ValueError(f"This campaign was begun with {used}, not with {', '.join(others)}.")
+
+
+def _is_installed(potential: str) -> bool:
+    """Whether it is `NAME` or `NAME:MODEL` of an installed package, and names no file here."""
+    name, _, model = potential.partition(":")
+    if not model:
+        return True
+    plain = re.fullmatch(r"[A-Za-z0-9.-]+", model) and not Path(model).exists()
+    return bool(plain) and name in registry.names("adit.relaxers")
 
 
 @dataclass
@@ -136,8 +146,8 @@ class Campaign:
             folder: with a store.
             source: None to make it again from the recipe in the store.
             resources: may be others than before.
-            potentials: those of the campaign that name a module or a file (`NAME:ARGUMENT`), once
-                more: they may run any code, so that the store names them is not enough.
+            potentials: those of the campaign that name a module or a file, once more: they may
+                run any code, so that the store names them is not enough.
 
         Raises:
             StoreError: see `Store`.
