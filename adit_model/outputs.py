@@ -14,7 +14,7 @@ from pathlib import Path
 
 # The machine and the process are in a name, so that what a kill left is known as such.
 _HIDDEN = re.compile(
-    r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}\.(?P<role>part|old)\.(?P<name>.+)"
+    r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-[0-9a-f]{8}\.(?P<role>part|old)\.(?P<name>.+)"
 )
 
 

@@ -211,11 +211,15 @@ def test_only_what_the_dead_left_is_removed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, tmp_path / "dead"], check=True)
     alive = beside(tmp_path / "alive")
     elsewhere = tmp_path / ".00000000-1-00000000.part.other-machine"
-    for path in (alive, elsewhere, tmp_path / ".part.mine"):
+    host = alive.name[1:9]
+    made_up = tmp_path / f".{host}-{'9' * 30}-00000000.part.no-process-has-such-a-number"
+    for path in (alive, elsewhere, made_up, tmp_path / ".part.mine"):
         path.touch()
-    assert len(names(tmp_path)) == 4
+    assert len(names(tmp_path)) == 5
     write(tmp_path / "file.txt", "")
-    assert names(tmp_path) == sorted([alive.name, elsewhere.name, ".part.mine", "file.txt"])
+    assert names(tmp_path) == sorted(
+        [alive.name, elsewhere.name, made_up.name, ".part.mine", "file.txt"]
+    )
 
 
 def test_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
