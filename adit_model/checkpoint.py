@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from adit_model.config import ADiTConfig
+from adit_model.outputs import replacing
 
 SHARD_BYTES = 16 * 1000 * 1000
-INDEX = "index.json"
 CONFIG = "config.json"
+SHARDS = "shards"  # of config.json: sizes and checksums by name
+INDEX = "index.json"  # the shards of an older folder
+_SHARD = re.compile(r"model-\d{5}(-[0-9a-f]{12})?\.safetensors")
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 DEFAULT_NAME = "adit-joint"
 
@@ -39,40 +42,58 @@ def resolve(name_or_path: str | Path | None) -> Path:
             return folder
     raise CheckpointError(
         f"No checkpoint {name!r}. Known: {', '.join(known) or 'none shipped'}. "
-        f"Or give a folder with {CONFIG} and {INDEX}, a .ckpt file of the published model, or "
+        f"Or give a folder with {CONFIG}, a .ckpt file of the published model, or "
         "hf:OWNER/REPOSITORY."
     )
 
 
 def save(folder: Path, config: ADiTConfig, tensors: dict[str, Tensor]) -> None:
-    """Write a checkpoint folder; an older one is replaced only once the new one is complete.
+    """Write a checkpoint folder; other files in it, such as a model card, stay.
+
+    Shards have their checksum in their name, and config.json lists them: once it is replaced, the
+    new checkpoint counts, and the older shards go. So there is a whole one at any time, whenever
+    the process is killed.
 
     Args:
         folder: where to write.
         config: the configuration.
         tensors: name to tensor; saved in the precision they have.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(folder) as temporary:
+            temporary.mkdir()
+            save(temporary, config, tensors)
+        return
+    shards = {}
+    for i, shard in enumerate(_split(tensors)):
+        data = serialize(shard)
+        digest = hashlib.sha256(data).hexdigest()
+        name = f"model-{i:05d}-{digest[:12]}.safetensors"
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(data)
+        shards[name] = {"sha256": digest, "bytes": len(data)}
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(json.loads(config.to_json()) | {SHARDS: shards}, indent=2))
+    for path in folder.iterdir():  # other programs have such names, too: model-00001-of-00002
+        if _SHARD.fullmatch(path.name) and path.name not in shards:
+            path.unlink()
+    if SHARDS in _read_json(folder / INDEX):
+        (folder / INDEX).unlink()
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint of ours, and not another program's config.json."""
+    return any(SHARDS in _read_json(folder / name) for name in (CONFIG, INDEX))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A dictionary in a file; an empty one if there is none."""
     try:
-        (temporary / CONFIG).write_text(config.to_json())
-        shards = {}
-        for i, shard in enumerate(_split(tensors)):
-            path = temporary / f"model-{i:05d}.safetensors"
-            save_file(shard, path)
-            path.chmod(0o644)
-            shards[path.name] = {"sha256": _digest(path), "bytes": path.stat().st_size}
-        (temporary / INDEX).write_text(json.dumps({"shards": shards}, indent=2))
-        temporary.chmod(0o755)
-        if folder.exists():
-            for stale in [*folder.glob("model-*.safetensors"), folder / INDEX]:
-                stale.unlink(missing_ok=True)
-            for path in temporary.iterdir():
-                path.replace(folder / path.name)  # other files, such as a model card, stay
-        else:
-            temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _split(tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
@@ -104,8 +125,11 @@ def load(folder: Path) -> tuple[ADiTConfig, dict[str, Tensor], str]:
         CheckpointError: a file is missing, truncated, changed, or not what it should be.
     """
     try:
-        config = ADiTConfig.from_json((folder / CONFIG).read_text())
-        shards = json.loads((folder / INDEX).read_text())["shards"]
+        content = json.loads((folder / CONFIG).read_text())
+        if SHARDS not in content:
+            content |= json.loads((folder / INDEX).read_text())
+        shards = content.pop(SHARDS)
+        config = ADiTConfig.from_json(json.dumps(content))
         expected = {str(name): str(entry["sha256"]) for name, entry in shards.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} is no readable checkpoint: {error}") from error
@@ -116,7 +140,7 @@ def load(folder: Path) -> tuple[ADiTConfig, dict[str, Tensor], str]:
             raise CheckpointError(f"{path} is missing. Install or copy the checkpoint again.")
         if _digest(path) != digest:
             raise CheckpointError(
-                f"{path} is damaged: its checksum is not the one in {INDEX}. "
+                f"{path} is damaged: its checksum is not the one that was recorded. "
                 "Install or copy the checkpoint again."
             )
         try:

@@ -32,6 +32,7 @@ from adit_model.batch import (
     random_rotations,
 )
 from adit_model.config import ELEMENTS, KINDS, Condition
+from adit_model.outputs import replacing
 
 SPLITS = ("train", "val", "test")
 _LABEL = "label."
@@ -68,9 +69,8 @@ class PreparedData:
             "source": self.source,
             "conditions": described,
         }
-        temporary = path.with_suffix(".tmp")
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
 
     @classmethod
     def load(cls, path: Path) -> PreparedData:

@@ -8,8 +8,6 @@ the pickled configuration.
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from adit_model.config import (
     published,
 )
 from adit_model.lightning import LightningFile
+from adit_model.outputs import replacing
 from adit_model.restricted_pickle import StoredTensor
 
 LICENCE = "CC BY-NC 4.0"
@@ -281,14 +280,8 @@ def export(config: ADiTConfig, tensors: Mapping[str, Tensor], path: Path) -> Non
         state = {key.removeprefix("autoencoder."): tensor for key, tensor in state.items()}
     state = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    try:
+    with replacing(path) as temporary:
         torch.save({"state_dict": state}, temporary)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _check_exportable(config: ADiTConfig, tensors: Mapping[str, Tensor]) -> None:

@@ -32,6 +32,7 @@ from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
 from adit_model.optimizers import OPTIMIZERS, make_optimizers
+from adit_model.outputs import replacing
 
 DISTANCES_FROM = 0.3  # time; earlier predictions are an average of many structures
 STAGES = ("autoencoder", "denoiser", "prior")
@@ -273,14 +274,13 @@ class Trainer:
             "stage": self.config.stage,
             "optimizer": self.config.optimizer,
         }
-        temporary = out / "state.tmp"
         # The counters ride inside the same file: one rename is atomic, two are not.
-        save_file(
-            {k: v.contiguous() for k, v in tensors.items()},
-            temporary,
-            {"progress": json.dumps(progress)},
-        )
-        temporary.replace(out / "state.safetensors")
+        with replacing(out / "state.safetensors") as temporary:
+            save_file(
+                {k: v.contiguous() for k, v in tensors.items()},
+                temporary,
+                {"progress": json.dumps(progress)},
+            )
 
     def resume(self) -> None:
         """Continue from the state in the run folder.

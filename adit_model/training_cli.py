@@ -25,6 +25,7 @@ from adit_model.config import (
     sized,
 )
 from adit_model.model import ADiT
+from adit_model.outputs import replacing
 from adit_model.trainer import STAGES, Trainer, TrainingConfig, TrainingError
 from adit_model.training import continued_model, initial_model, run
 
@@ -238,7 +239,8 @@ def _tell_changes(config: TrainingConfig, out: Path) -> None:
 
 
 def _record(trainer: Trainer, out: Path) -> None:
-    (out / "training.json").write_text(json.dumps(dataclasses.asdict(trainer.config), indent=2))
+    with replacing(out / "training.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(trainer.config), indent=2))
 
 
 def _describe(trainer: Trainer) -> None:
@@ -300,6 +302,7 @@ def plot_losses(out: Path) -> bool:
         axes.plot(*zip(*points, strict=True), label=name)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend()
-    figure.savefig(out / "loss.png", dpi=120)
+    with replacing(out / "loss.png") as temporary:
+        figure.savefig(temporary, dpi=120)
     plt.close(figure)
     return True

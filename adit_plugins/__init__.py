@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adit_plugins.ase_io import stream
     from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.readers import read_structures
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
     from adit_plugins.symmetry import symmetrized
-    from adit_plugins.writers import read_structures, write_samples
+    from adit_plugins.writers import write_samples
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,7 @@ _HOMES = {
     "ADiTGenerator": "generator",
     "Sample": "samples",
     "from_batch": "samples",
-    "read_structures": "writers",
+    "read_structures": "readers",
     "stream": "ase_io",
     "symmetrized": "symmetry",
     "to_batch": "samples",

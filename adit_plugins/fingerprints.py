@@ -20,6 +20,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from adit_model.outputs import replacing
+from adit_plugins.inputs import check_unpacked_size
+
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
@@ -53,6 +56,7 @@ class Fingerprints(ABC):
             known = ", ".join(_KINDS)
             raise ValueError(f"No fingerprints '{kind_or_path}'. Known: {known}; or give a file.")
         try:
+            check_unpacked_size(Path(path))
             with np.load(path, allow_pickle=False) as arrays:
                 return _KINDS[str(arrays["kind"])]._from_arrays(dict(arrays))
         except (OSError, KeyError, EOFError, ValueError, BadZipFile) as error:
@@ -77,8 +81,8 @@ class Fingerprints(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write the table as a compressed npz file."""
-        with Path(path).open("wb") as file:
-            arrays: dict[str, Any] = {"kind": np.array(self.kind), **self._arrays()}
+        arrays: dict[str, Any] = {"kind": np.array(self.kind), **self._arrays()}
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
 
     @abstractmethod

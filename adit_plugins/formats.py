@@ -22,6 +22,7 @@ from adit_plugins.readers import INDEX, PROVENANCE_TAG
 from adit_plugins.samples import KEY, Sample
 
 FOLDER = "folder/"
+INDEX_COLUMNS = ("file", "id", "formula", "num_atoms")
 _DB_CHUNK = 100  # samples a transaction; a transaction each costs 20 ms
 # Provenance that `ase db` can select by; the names `id` and `index` would not be allowed there.
 _DB_COLUMNS = {"sample_id": "id", "kind": "kind", "seed": "seed", "sample_index": "index"}
@@ -131,7 +132,22 @@ def _folder_writer(folder: Path) -> Iterator[Add]:
         for path in set(folder.iterdir()) - {folder / row[0] for row in rows}:
             path.unlink()  # a file that was interrupted before it entered the index
         with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("file", "id", "formula", "num_atoms"), *rows])
+            csv.writer(file).writerows([INDEX_COLUMNS, *rows])
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds CIFs that this program wrote, and nothing else.
+
+    Its index has our columns and lists every other file, so neither a user's folder with an index
+    of its own nor one of ours to which a user has added a file counts.
+    """
+    try:
+        with (folder / INDEX).open(encoding="utf-8", newline="") as file:
+            columns, *rows = csv.reader(file)
+        content = {path.name for path in folder.iterdir()}
+    except (OSError, ValueError, csv.Error):  # no index, an empty one, or no text
+        return False
+    return tuple(columns) == INDEX_COLUMNS and content <= {INDEX, *(row[0] for row in rows if row)}
 
 
 _json_writer = partial(_text_writer, render=_json_text, start="[\n", between=",\n", end="\n]\n")

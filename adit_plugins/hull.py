@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from adit_plugins.inputs import check_unpacked_size
+
 if TYPE_CHECKING:
     from pymatgen.core import Composition
 
@@ -127,6 +129,7 @@ class Hull:
         shipped = files("adit_plugins") / "data" / "hull.csv.gz"
         file = Path(path) if path is not None else Path(str(shipped))
         try:
+            check_unpacked_size(file)
             content = file.read_bytes()
             if file.suffix == ".gz":
                 content = gzip.decompress(content)

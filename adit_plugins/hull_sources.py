@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins import registry
 from adit_plugins.hull import Hull, Phase, _System
+from adit_plugins.inputs import check_unpacked_size
 
 if TYPE_CHECKING:
     from pymatgen.entries.computed_entries import ComputedEntry
@@ -187,7 +188,8 @@ def _needed(path: str | None, form: str) -> Path:
 
 def _read(file: Path) -> bytes:
     try:
+        check_unpacked_size(file)
         content = file.read_bytes()
         return gzip.decompress(content) if file.suffix == ".gz" else content
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise HullSourceError(f"Cannot read '{file}': {error}") from error

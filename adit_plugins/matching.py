@@ -1,4 +1,4 @@
-"""Duplicates and known crystals by StructureMatcher, and (re-exported) novelty by fingerprints.
+"""Duplicates and known crystals by StructureMatcher; novelty by table is in `fingerprints`.
 
 Comparing every pair takes hours. Two crystals can only match if their reduced formulas are equal,
 and, since pymatgen demands a one-to-one assignment of the sites of the primitive cells, if these
@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adit_plugins.fingerprints import Fingerprints, is_too_empty
+from adit_plugins.fingerprints import is_too_empty
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LEMAT_LTOL",
     "LTOL",
-    "Fingerprints",
     "Matches",
     "duplicate_labels",
     "find_duplicates",

@@ -1,23 +1,10 @@
-"""Files that are whole or not there, and values that JSON can hold."""
+"""Values that JSON can hold."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a hidden name beside `path` that takes its place once it is written, or goes."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def without_nan(value: Any) -> Any:

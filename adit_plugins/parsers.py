@@ -13,9 +13,9 @@ from typing import Any
 import ase.io
 from ase import Atoms
 from ase.io.cif import parse_cif
-from pymatgen.core import Molecule, Structure
 from rdkit import Chem, rdBase
 
+from adit_plugins.inputs import structure_from_dict
 from adit_plugins.samples import KEY, Sample, to_sample
 
 PROVENANCE_TAG = "_adit_provenance"  # of a CIF block
@@ -149,11 +149,7 @@ def parse_pymatgen(content: Any, name: str) -> Iterator[Entry]:
 
 
 def _pymatgen_atoms(entry: Any) -> Atoms:
-    classes: dict[str, Any] = {"Structure": Structure, "Molecule": Molecule}
-    kind = entry.get("@class") if isinstance(entry, dict) else type(entry).__name__
-    if kind not in classes:
-        raise ValueError(f"it is a {kind}. Known: {', '.join(classes)}")
-    return to_sample(classes[kind].from_dict(entry)).to_ase()
+    return to_sample(structure_from_dict(entry)).to_ase()
 
 
 def _split(

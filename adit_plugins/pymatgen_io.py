@@ -25,13 +25,10 @@ from pymatgen.io.registry import (
     register_structure_format,
 )
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
+from adit_plugins.inputs import STRUCTURES, structure_from_dict
 
 NAME = "aditjson"
-_CLASSES: dict[str, type[Structure] | type[Molecule]] = {
-    "Structure": Structure,
-    "Molecule": Molecule,
-}
 
 
 def read_str(
@@ -54,10 +51,9 @@ def read_str(
         raise ValueError(f"no {NAME}: it is not JSON ({error})") from error
     entries = content if isinstance(content, list) else [content]
     kinds = [entry.get("@class") if isinstance(entry, dict) else None for entry in entries]
-    if strange := [i for i, kind in enumerate(kinds) if kind not in _CLASSES]:
-        raise ValueError(
-            f"no {NAME}: entry {strange[0]} is no {' or '.join(_CLASSES)} but {kinds[strange[0]]!r}"
-        )
+    if strange := [i for i, kind in enumerate(kinds) if kind not in STRUCTURES]:
+        known = " or ".join(STRUCTURES)
+        raise ValueError(f"no {NAME}: entry {strange[0]} is no {known} but {kinds[strange[0]]!r}")
     found = [entry for entry, kind in zip(entries, kinds, strict=True) if kind == wanted]
     if not -len(found) <= index < len(found):
         raise ValueError(
@@ -65,11 +61,9 @@ def read_str(
             "crystals are read by Structure.from_file, molecules by Molecule.from_file"
         )
     try:
-        structure = _CLASSES[wanted].from_dict(found[index])
-    except (KeyError, TypeError, IndexError, AttributeError) as error:  # whatever is damaged
-        raise ValueError(
-            f"{wanted} {index} is damaged ({type(error).__name__}: {error})"
-        ) from error
+        structure = structure_from_dict(found[index])
+    except ValueError as error:
+        raise ValueError(f"{wanted} {index}: {error}") from error
     if primitive and isinstance(structure, Structure):
         return structure.get_primitive_structure()
     return structure

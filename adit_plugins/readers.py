@@ -23,6 +23,7 @@ from ase.geometry import cellpar_to_cell
 from ase.io.formats import UnknownFileTypeError
 from numpy.lib.npyio import NpzFile
 
+from adit_plugins.inputs import check_unpacked_size
 from adit_plugins.parsers import (
     PROVENANCE_TAG,
     Entry,
@@ -87,6 +88,7 @@ def iter_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
     if not source.exists():
         raise InputError(f"Cannot read {source}: there is no such file or folder.")
     try:
+        check_unpacked_size(source)
         yield from _read_folder(source) if source.is_dir() else _read_file(source)
     except InputError:
         raise
@@ -104,7 +106,7 @@ def _read_folder(folder: Path) -> Iterator[Entry]:
     paths = _in_order(folder.glob("*.cif"))
     if (folder / INDEX).is_file():
         with (folder / INDEX).open(encoding="utf-8", newline="") as file:
-            paths = [folder / row["file"] for row in csv.DictReader(file)]
+            paths = [folder / Path(row["file"]).name for row in csv.DictReader(file)]
     elif not paths:
         mattergen = [folder / name for name in MATTERGEN if (folder / name).is_file()]
         others = (path for path in folder.iterdir() if path.suffix.lower() in TEXT_PARSERS)
@@ -113,7 +115,10 @@ def _read_folder(folder: Path) -> Iterator[Entry]:
             path for path in _in_order(others) if not path.stem.endswith("_init")
         ]
     for path in paths:
-        yield from _member(path)
+        if path.is_dir():  # a row without a name, or of a folder
+            yield Entry(path.name, None, f"{INDEX} names a folder", "crystal")
+        else:
+            yield from _member(path)
 
 
 def _member(path: Path) -> Iterator[Entry]:

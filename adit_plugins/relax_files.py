@@ -13,7 +13,8 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
-from adit_plugins.outputs import replacing, without_nan
+from adit_model.outputs import replacing
+from adit_plugins.outputs import without_nan
 from adit_plugins.relax_results import RelaxResult
 
 RELAX = "relax"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
 
 if TYPE_CHECKING:
     from adit_plugins.generator import ADiTGenerator
@@ -30,9 +31,6 @@ def save_recipe(generator: ADiTGenerator, path: str | PathLike[str]) -> Path:
 def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
     """Read a saved generator, with some fields of the recipe changed.
 
-    Only the fields of a recipe with plain values are taken: pymatgen's decoder would import
-    whatever module a dictionary in the file names.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no saved generator, or a field is unknown or has an impossible value.
@@ -47,15 +45,32 @@ def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
         raise ValueError(
             f"{path} is no saved generator; write one with ADiTGenerator(...).save({str(path)!r})."
         )
-    fields = {name: value for name, value in content.items() if not name.startswith("@")} | changes
+    try:
+        return generator_of(content | changes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def generator_of(recipe: Mapping[str, Any]) -> ADiTGenerator:
+    """Make a generator from what `ADiTGenerator.as_dict` gave, wherever that was kept.
+
+    Only the fields of a recipe with plain values are taken: monty's decoder would import whatever
+    module a dictionary names.
+
+    Raises:
+        ValueError: a field is unknown or has an impossible value.
+    """
+    from adit_plugins.generator import ADiTGenerator
+
+    fields = {name: value for name, value in recipe.items() if not name.startswith("@")}
     known = [field.name for field in dataclasses.fields(ADiTGenerator)]
     unknown = [name for name in fields if name not in known]
     if unknown:
-        raise ValueError(f"{path}: no setting {unknown[0]!r}. Known: {', '.join(known)}.")
+        raise ValueError(f"no setting {unknown[0]!r}. Known: {', '.join(known)}.")
     for name, value in fields.items():
         if isinstance(value, dict):
-            raise ValueError(f"{path}: {name} must be a plain value; got a dictionary.")
+            raise ValueError(f"{name} must be a plain value; got a dictionary.")
     try:
         return ADiTGenerator(**fields)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    except TypeError as error:
+        raise ValueError(str(error)) from error

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from adit_model.outputs import replacing
+
 if TYPE_CHECKING:
     import pandas as pd
     from pymatgen.core import Structure
@@ -49,7 +51,8 @@ def hull(source: Path, out: Path) -> None:
         energies[flat] = float(energy)
     lines = [TABLE_HEADER, *(f"{formula},{energies[formula]:.4f}" for formula in sorted(energies))]
     # mtime 0: the same source gives the same bytes.
-    out.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
+    with replacing(out) as temporary:
+        temporary.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
     click.echo(f"{len(energies)} formulas, {out.stat().st_size} bytes: {out}")
 
 
@@ -94,7 +97,8 @@ def distributions(
     chosen = _training_set(source, split, max_atoms, max_energy_above_hull)
     with click.progressbar(_structures(chosen), length=len(chosen), file=sys.stderr) as bar:
         summary = summarise_training_set([judge_crystal(to_sample(each)) for each in bar])
-    out.write_text(json.dumps(summary) + "\n", encoding="utf-8")
+    with replacing(out) as temporary:
+        temporary.write_text(json.dumps(summary) + "\n", encoding="utf-8")
     click.echo(f"{summary['num_crystals']} crystals, {out.stat().st_size} bytes: {out}")
 
 

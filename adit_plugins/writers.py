@@ -7,17 +7,17 @@ If the stream breaks off, what was finished is kept as a valid file.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from adit_model.outputs import beside, replacing
 from adit_plugins import registry
-from adit_plugins.formats import FOLDER, WRITERS
-from adit_plugins.readers import INDEX, read_structures
+from adit_plugins.formats import FOLDER, WRITERS, is_ours
 from adit_plugins.samples import Convertible, Sample, to_sample
 
-__all__ = ["OutputError", "WriteReport", "check_output", "read_structures", "write_samples"]
+__all__ = ["OutputError", "WriteReport", "check_output", "write_samples"]
 
 EXPORTERS = "adit.exporters"
 
@@ -28,6 +28,10 @@ Outcome = tuple[int, list[tuple[str, str]], BaseException | None]
 
 class OutputError(ValueError):
     """The samples cannot be written where, or as, they should."""
+
+
+class _NothingWritten(Exception):  # noqa: N818 - no error: an earlier file stays, none is made
+    """There is nothing to put into the target's place."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def check_output(
         registry.load(EXPORTERS, suffix)
     if kind is not None:
         _check_kind(suffix, kind)
-    probe = _beside(target)
+    probe = beside(target)
     try:  # asking the file system is the only answer that also holds for read-only mounts
         _check_place(target, suffix)
         probe.touch()
@@ -130,17 +134,11 @@ def write_samples(
     """
     target = check_output(path, format=format)
     suffix = _format(path, format)
-    temporary = _beside(target)
     write = _write_all if suffix in WRITERS else _export
-    try:
+    with suppress(_NothingWritten), replacing(target) as temporary:
         written, skipped, interruption = write(samples, suffix, temporary)
-    except BaseException:  # the end could not be written: a full disk, a second Ctrl-C
-        _remove(temporary)
-        raise
-    if written:
-        _replace(temporary, target)
-    else:
-        _remove(temporary)
+        if not written:
+            raise _NothingWritten
     if interruption is not None:
         raise interruption
     return WriteReport(target, written, tuple(skipped))
@@ -237,28 +235,8 @@ def _check_place(target: Path, suffix: str) -> None:
         raise OutputError(f"Cannot write {target}: name a new folder, or a file with a suffix.")
     if target.exists() and not target.is_dir():
         raise OutputError(f"Cannot write the folder {target}: a file is in its place.")
-    content = {path.name for path in target.iterdir()} if target.is_dir() else set()
-    ours = INDEX in content and all(name == INDEX or name.endswith(".cif") for name in content)
-    if content and not ours:
+    if target.is_dir() and any(target.iterdir()) and not is_ours(target):
         raise OutputError(
-            f"Cannot write {target}: it is not empty and was not written by this program. "
-            "Choose a new folder."
+            f"Cannot write {target}: it is not empty, and not all in it was written by this "
+            "program. Choose a new folder."
         )
-
-
-def _beside(target: Path) -> Path:
-    """A hidden name in the same folder, because renaming cannot cross file systems."""
-    return target.parent / f".{os.getpid()}.part.{target.name}"
-
-
-def _replace(temporary: Path, target: Path) -> None:
-    if temporary.is_dir() and target.is_dir():
-        shutil.rmtree(target)  # a folder with something in it cannot be renamed over
-    temporary.replace(target)
-
-
-def _remove(temporary: Path) -> None:
-    if temporary.is_dir():
-        shutil.rmtree(temporary)
-    else:
-        temporary.unlink(missing_ok=True)

@@ -72,7 +72,7 @@ def measure(model: ADiT, batches: Sequence[AtomBatch], kind: str) -> list[dict[s
         answers: list[Sample] = []
         for seed, batch in enumerate(batches):
             there = moved(batch, move, seed)
-            back = model.decode(model.encode(there)[0], there)
+            back = model.reconstruct(there)
             compared += compare(kind, there, back)
             answers += from_batch(back)
         plain = plain or answers

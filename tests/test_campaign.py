@@ -337,7 +337,6 @@ def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -
     with begin(tmp_path / "cut", structures, **settings) as campaign:
         campaign.run(stop)
         assert campaign.interrupted
-        assert not campaign.finished
         assert campaign.store.claims() == []
         write_files(campaign.store, campaign.interrupted)
         counts = crystal_counts(campaign)
@@ -347,9 +346,13 @@ def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -
         assert counts["E hull < 0.1, unique, novel"][1] == settled
         source = campaign.source
     assert json.loads((tmp_path / "cut" / "summary.json").read_text())["interrupted"]
-    with Campaign.open(tmp_path / "cut", source, Resources(executor="serial")) as campaign:
+    serial, potentials = Resources(executor="serial"), [settings["relaxer"]]
+    with pytest.raises(ValueError, match="name it once more: --relaxer cheap_potential:"):
+        Campaign.open(tmp_path / "cut", source, serial)
+    with pytest.raises(ValueError, match=r"was begun with .*, not with chgnet"):
+        Campaign.open(tmp_path / "cut", source, serial, [*potentials, "chgnet"])
+    with Campaign.open(tmp_path / "cut", source, serial, potentials) as campaign:
         campaign.run()
-        assert campaign.finished
         assert verdicts(campaign) == whole
 
 
@@ -449,7 +452,10 @@ def test_resume_goes_on_from_the_command_line_with_its_own_settings(
         }
     result = CliRunner().invoke(main, ["discover", "--resume", "found", "--fmax", "1"])
     assert (result.exit_code, "not --fmax" in result.stderr) == (2, True)
-    result = CliRunner().invoke(main, ["discover", "--resume", "found", "--executor", "serial"])
+    command = ["discover", "--resume", "found", "--executor", "serial"]
+    result = CliRunner().invoke(main, command)
+    assert (result.exit_code, "--relaxer cheap_potential:make" in result.stderr) == (2, True)
+    result = CliRunner().invoke(main, [*command, "--relaxer", "cheap_potential:make"])
     assert result.exit_code == 0, result.output
     assert "relaxed with cheap" in result.stdout
     result = CliRunner().invoke(main, ["discover", "--resume", "nowhere"])

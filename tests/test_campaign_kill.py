@@ -32,7 +32,7 @@ MEANS = ("--workers", "2", "--chunk-size", "3")
 def start(folder: Path) -> subprocess.Popen[bytes]:
     """The real driver: begins, or goes on where there is a store."""
     if (folder / "results.db").exists():
-        what: tuple[str, ...] = ("--resume", str(folder))
+        what: tuple[str, ...] = ("--resume", str(folder), "--relaxer", "cheap_potential:make")
     else:
         what = (str(folder.parent / "crystals.extxyz"), "--out", str(folder),
                 "--relaxer", "cheap_potential:make", "--max-steps", "5")  # fmt: skip

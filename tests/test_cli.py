@@ -17,7 +17,7 @@ from ase.build import bulk
 from click.testing import CliRunner, Result
 
 from adit_plugins.cli import main
-from adit_plugins.writers import read_structures
+from adit_plugins.readers import read_structures
 
 FAST = ["--num-steps", "2", "--device", "cpu"]
 

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
 from adit_plugins.composition import CompositionRequest
+from adit_plugins.readers import read_structures
 from adit_plugins.samples import Sample
-from adit_plugins.writers import read_structures
 
 
 def generator(checkpoint: str, **recipe: object) -> ADiTGenerator:

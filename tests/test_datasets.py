@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 import tarfile
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -166,39 +169,88 @@ def test_splits_are_five_per_cent_each() -> None:
     assert [splits.count(s) for s in (0, 1, 2)] == [1800, 100, 100]
 
 
-def test_a_download_that_changed_is_noticed(tmp_path: Path) -> None:
-    source, copy = tmp_path / "source.csv", tmp_path / "cache" / "copy.csv"
-    source.write_text("first")
-    download(source.as_uri(), copy)
-    download(source.as_uri(), copy)  # the record agrees
-    copy.write_text("tampered")
-    with pytest.raises(DatasetError, match="changed since its first use"):
-        download(source.as_uri(), copy)
-    with pytest.raises(DatasetError, match="--source"):
-        download((tmp_path / "missing").as_uri(), tmp_path / "cache" / "other.csv")
-    assert not list((tmp_path / "cache").glob("*.part"))
-
-
-class Cut(BaseHTTPRequestHandler):
-    """Promises ten bytes and sends four."""
+class Served(BaseHTTPRequestHandler):
+    """Sends ten bytes; of `/cut.csv` four of the ten that it promises; the rest is not there."""
 
     def do_GET(self) -> None:
-        self.send_response(200)
+        self.send_response(404 if self.path == "/missing.csv" else 200)
         self.send_header("Content-Length", "10")
         self.end_headers()
-        self.wfile.write(b"four")
+        self.wfile.write(b"four" if self.path == "/cut.csv" else b"ten bytes.")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
 
 
-def test_a_download_that_broke_off_is_not_kept(tmp_path: Path) -> None:
-    with HTTPServer(("127.0.0.1", 0), Cut) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/data.csv"
-        with pytest.raises(DatasetError, match="4 of 10 bytes"):
-            download(url, tmp_path / "data.csv")
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Served) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_download_that_changed_is_noticed(tmp_path: Path, server: str) -> None:
+    copy = tmp_path / "cache" / "copy.csv"
+    download(f"{server}/data.csv", copy)
+    download(f"{server}/data.csv", copy)  # the record agrees
+    copy.write_text("tampered")
+    with pytest.raises(DatasetError, match="changed since its first use"):
+        download(f"{server}/data.csv", copy)
+    assert sorted(path.name for path in copy.parent.iterdir()) == ["copy.csv", "copy.sha256.json"]
+
+
+def test_a_download_of_known_content_is_checked(tmp_path: Path, server: str) -> None:
+    known = f"sha256:{hashlib.sha256(b'ten bytes.').hexdigest()}"
+    download(f"{server}/data.csv", tmp_path / "data.csv", known)
+    (tmp_path / "data.csv").write_text("tampered")
+    download(f"{server}/data.csv", tmp_path / "data.csv", known)  # and fetched again
+    assert (tmp_path / "data.csv").read_text() == "ten bytes."
+    with pytest.raises(DatasetError, match=r"[Hh]ash"):
+        download(f"{server}/data.csv", tmp_path / "other.csv", f"md5:{'0' * 32}")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
+
+
+@pytest.mark.parametrize(("name", "message"), [("cut", "4 bytes read, 6 more"), ("missing", "404")])
+def test_a_download_that_fails_is_not_kept(
+    tmp_path: Path, server: str, name: str, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=f"{message}.*--source"):
+        download(f"{server}/{name}.csv", tmp_path / "data.csv")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_known_of_the_sources_is_pinned() -> None:
+    """Content by checksum where the source publishes one, or by commit; never a branch."""
+    assert re.search(r"/cdvae/[0-9a-f]{40}/", crystals.MP20_URL)
+    assert re.fullmatch(r"md5:[0-9a-f]{32}", molecules.ARCHIVE_HASH)
+    assert all(
+        re.fullmatch(r"[0-9a-f]{64}", digest) for digest in molecules.PACKAGE_HASHES.values()
+    )
+
+
+def test_another_qm9pack_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"qm9_part1\.csv. Or: pip install qm9pack==1\.0\.3"):
+        molecules.qm9(tmp_path)
+    for name in molecules.PACKAGE_HASHES:
+        (tmp_path / name).write_text("Elements,XYZ_Ang\n")
+    with pytest.raises(DatasetError, match=r"is not that of qm9pack==1\.0\.3"):
+        molecules.qm9(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"), [("material_id", "not the only"), ("cif", "no CIF")]
+)
+def test_another_table_is_not_mp20(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, message: str
+) -> None:
+    monkeypatch.setattr(crystals, "MP20_ROWS", {"train": 1, "val": 1, "test": 1})
+    for i, split in enumerate(("train", "val", "test")):
+        row = {"material_id": f"mp-{i}", "cif": rutile().to(fmt="cif")}
+        row |= {column: "mp-0" if column == "material_id" else ""} if i == 2 else {}
+        pd.DataFrame([row]).to_csv(tmp_path / f"{split}.csv")
+    with pytest.raises(DatasetError, match=rf"in test\.csv has .*{message}"):
+        crystals.mp20(tmp_path)
 
 
 def test_without_a_home_folder_only_the_download_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from adit_plugins.fingerprints import Fingerprints
 from adit_plugins.matching import (
-    Fingerprints,
     duplicate_labels,
     find_duplicates,
     is_match,

@@ -96,7 +96,7 @@ def test_pymatgen_finds_the_format_without_our_help() -> None:
         "assert Structure.from_str(text, fmt='aditjson').formula == 'Po1'\n"
         "text = Molecule(['H', 'H'], [[0] * 3, [0, 0, 0.7]]).to(fmt='aditjson')\n"
         "assert Molecule.from_str(text, fmt='aditjson').formula == 'H2'\n"
-        "import sys; print([name for name in sys.modules if name in ('torch', 'adit_model')])"
+        "import sys; print([name for name in sys.modules if name in ('torch', 'adit_model.model')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

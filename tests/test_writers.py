@@ -252,6 +252,35 @@ def test_unwritable_outputs_are_found_out_beforehand(tmp_path: Path) -> None:
     assert names(tmp_path) == ["file", "folder.xyz", "mine"]
 
 
+@pytest.mark.parametrize(
+    "index",
+    [
+        "name,energy\nmine.cif,-1.0\n",  # a user's own
+        "file,id,formula,num_atoms\nother.cif,,Cu,1\n",  # ours, and the user has added a file
+        "file,energy\nmine.cif,-1.0\n",
+        "",
+        "\x00",
+    ],
+)
+def test_a_folder_of_the_users_is_never_replaced(
+    index: str, crystals: list[Sample], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.cif").write_text("years of work")
+    (tmp_path / "index.csv").write_text(index)
+    with pytest.raises(OutputError, match="not all in it was written by this program"):
+        write_samples(crystals, tmp_path)
+    assert (tmp_path / "mine.cif").read_text() == "years of work"
+    assert (tmp_path / "index.csv").read_text() == index
+
+
+def test_a_folder_of_ours_is_replaced_as_a_whole(crystals: list[Sample], tmp_path: Path) -> None:
+    write_samples(crystals, tmp_path / "out")
+    next((tmp_path / "out").glob("*.cif")).unlink()
+    assert write_samples(crystals[:1], tmp_path / "out").written == 1
+    assert len(read_structures(tmp_path / "out")) == 1
+    assert names(tmp_path) == ["out"]
+
+
 def test_wrong_kind_in_the_stream_keeps_the_rest(
     crystals: list[Sample], molecules: list[Sample], tmp_path: Path
 ) -> None:

@@ -7,9 +7,10 @@ are in memory; a driver that is started again goes on where the store ends.
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 
 from ase import Atoms
 
-from adit_plugins import __version__
+from adit_plugins import __version__, registry
 from adit_plugins.campaign import records
 from adit_plugins.campaign.duplicates import Duplicates
 from adit_plugins.campaign.executors import ProcessesExecutor, make_executor
@@ -45,6 +46,29 @@ START_SECONDS = 120.0  # on top of a chunk's limit, for the potential that its w
 
 def no_report(stage: str, done: int, total: int) -> None:
     """Nobody watches."""
+
+
+def _check_potentials(settings: Settings, named: Collection[str]) -> None:
+    """Let no file decide which code is run: installed potentials only, or what the user names."""
+    own = {"relaxer": settings.relaxer, "prefilter": settings.prefilter}
+    for name, potential in own.items():
+        if potential is not None and potential not in named and not _is_installed(potential):
+            raise ValueError(
+                f"This campaign's {name} is {potential!r}, which may run any code that is there. "
+                f"If it is yours, name it once more: --{name} {potential}"
+            )
+    if others := set(named) - set(own.values()):
+        used = ", ".join(filter(None, own.values())) or "none"
+        raise ValueError(f"This campaign was begun with {used}, not with {', '.join(others)}.")
+
+
+def _is_installed(potential: str) -> bool:
+    """Whether it is `NAME` or `NAME:MODEL` of an installed package, and names no file here."""
+    name, _, model = potential.partition(":")
+    if not model:
+        return True
+    plain = re.fullmatch(r"[A-Za-z0-9.-]+", model) and not Path(model).exists()
+    return bool(plain) and name in registry.names("adit.relaxers")
 
 
 @dataclass
@@ -110,7 +134,11 @@ class Campaign:
 
     @classmethod
     def open(
-        cls, folder: Path, source: Source | None = None, resources: Resources | None = None
+        cls,
+        folder: Path,
+        source: Source | None = None,
+        resources: Resources | None = None,
+        potentials: Collection[str] = (),
     ) -> Campaign:
         """Take up a campaign where it ended, by whatever it was ended.
 
@@ -118,13 +146,16 @@ class Campaign:
             folder: with a store.
             source: None to make it again from the recipe in the store.
             resources: may be others than before.
+            potentials: those of the campaign that name a module or a file, once more: they may
+                run any code, so that the store names them is not enough.
 
         Raises:
             StoreError: see `Store`.
-            ValueError: the source is not what it was.
+            ValueError: the source is not what it was, or a potential is not named.
         """
         store = Store(folder)
         try:
+            _check_potentials(Settings(**store.metadata["settings"]), potentials)
             source = source or source_of(store.metadata["recipe"])
             if source.recipe != store.metadata["recipe"]:
                 raise ValueError(f"{folder} was made from another source: {source.recipe}.")
@@ -143,14 +174,6 @@ class Campaign:
     def folder(self) -> Path:
         """Where the store is."""
         return self.store.folder
-
-    @property
-    def finished(self) -> bool:
-        """Whether every structure has its verdict."""
-        last = self.store.largest("number")
-        left = next(entries_left(self.ranges, last), None)
-        waiting = self.store.count("stage", RELAX) + self.store.count("stage", PREFILTER)
-        return left is None and not waiting
 
     def run(self, report: Report = no_report) -> None:
         """Work until everything has its verdict; Ctrl-C sets `interrupted` and keeps the rest.
@@ -183,13 +206,6 @@ class Campaign:
                 yield Jobs(executor)
         finally:
             executor.shutdown(wait=isinstance(executor, ProcessesExecutor), cancel_futures=True)
-
-
-def entries_left(ranges: list[range], last: float | None) -> Iterator[int]:
-    """Yield the numbers after `last`."""
-    for part in ranges:
-        start = part.start if last is None else max(part.start, int(last) + 1)
-        yield from range(start, part.stop)
 
 
 class _Run:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ase import Atoms
 
+from adit_model.outputs import replacing
 from adit_plugins.campaign.executors import make_executor
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.campaign.store import Store
@@ -24,7 +25,7 @@ from adit_plugins.dft import (
     verdict,
     with_moments,
 )
-from adit_plugins.outputs import replacing, without_nan
+from adit_plugins.outputs import without_nan
 from adit_plugins.relax_results import RelaxResult
 from adit_plugins.workers import one_thread_a_child
 

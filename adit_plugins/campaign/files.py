@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 from ase.io.extxyz import write_extxyz
 
+from adit_model.outputs import replacing
 from adit_plugins import __version__
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import Store
-from adit_plugins.outputs import replacing, without_nan
+from adit_plugins.formats import INDEX_COLUMNS, is_ours
+from adit_plugins.outputs import without_nan
+from adit_plugins.readers import INDEX
 from adit_plugins.relax_files import RELAX
 from adit_plugins.samples import KEY, Sample
 
@@ -97,7 +100,7 @@ def _remove_stale(out: Path, written: Iterable[Path]) -> None:
     written = list(written)
     for name in set(FILES) - {path.name for path in written}:
         (out / name).unlink(missing_ok=True)
-    if out / CIFS not in written and (out / CIFS / "index.csv").is_file():
+    if out / CIFS not in written and is_ours(out / CIFS):
         shutil.rmtree(out / CIFS)
 
 
@@ -217,32 +220,29 @@ def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
     if not ranked:
         return []
     check_output(out / CIFS)  # a folder that is not ours stays
-    folder = out / f".{CIFS}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    with (
-        replacing(out / "ranking.csv") as table,
-        replacing(out / "ranking.json") as content,
-        table.open("w", encoding="utf-8", newline="") as rows,
-        content.open("w", encoding="utf-8") as records,
-        (folder / "index.csv").open("w", encoding="utf-8", newline="") as index,
-    ):
-        writer = csv.DictWriter(rows, RANKING)
-        writer.writeheader()
-        files = csv.writer(index)
-        files.writerow(("file", "id", "formula", "num_atoms"))
-        between = "[\n"
-        for values, row_id in zip(ranking(store), ranked, strict=True):
-            writer.writerow(values)
-            records.write(between + json.dumps(values, allow_nan=False))
-            between = ",\n"
-            if values["file"]:
-                atoms = current_atoms(store.row(row_id))
-                _write_cif(atoms, folder / values["file"])
-                files.writerow((values["file"], values["id"], values["formula"], len(atoms)))
-        records.write("\n]\n")
-    shutil.rmtree(out / CIFS, ignore_errors=True)
-    folder.rename(out / CIFS)
+    with replacing(out / CIFS) as folder:
+        folder.mkdir()
+        with (
+            replacing(out / "ranking.csv") as table,
+            replacing(out / "ranking.json") as content,
+            table.open("w", encoding="utf-8", newline="") as rows,
+            content.open("w", encoding="utf-8") as records,
+            (folder / INDEX).open("w", encoding="utf-8", newline="") as index,
+        ):
+            writer = csv.DictWriter(rows, RANKING)
+            writer.writeheader()
+            files = csv.writer(index)
+            files.writerow(INDEX_COLUMNS)
+            between = "[\n"
+            for values, row_id in zip(ranking(store), ranked, strict=True):
+                writer.writerow(values)
+                records.write(between + json.dumps(values, allow_nan=False))
+                between = ",\n"
+                if values["file"]:
+                    atoms = current_atoms(store.row(row_id))
+                    _write_cif(atoms, folder / values["file"])
+                    files.writerow((values["file"], values["id"], values["formula"], len(atoms)))
+            records.write("\n]\n")
     return [out / "ranking.csv", out / "ranking.json", out / CIFS]
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from adit_plugins.samples import Convertible, Sample, to_sample
+from adit_plugins.saved import generator_of
 
 if TYPE_CHECKING:
     from adit_plugins.generator import ADiTGenerator
@@ -147,11 +148,7 @@ def source_of(recipe: dict[str, Any]) -> Source:
         return FileSource(Path(recipe["file"]), recipe["num"], recipe["sha256"])
     if "generators" not in recipe:
         raise ValueError("This campaign was made in Python; continue it there, with its source.")
-    from adit_plugins.generator import ADiTGenerator
-
-    generators = [
-        cast(ADiTGenerator, ADiTGenerator.from_dict(each)) for each in recipe["generators"]
-    ]
+    generators = [generator_of(each) for each in recipe["generators"]]
     source = GeneratorSource(generators, recipe["num"])
     if source.recipe["checkpoint_hash"] != recipe["checkpoint_hash"]:
         raise ValueError(

@@ -24,6 +24,7 @@ from ase.db.core import str_represents
 from ase.db.row import AtomsRow
 from filelock import FileLock, Timeout
 
+from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
 
 STORE = "results.db"
@@ -91,19 +92,16 @@ class Store:
         Raises:
             StoreError: there is one already, or the folder cannot be written.
         """
-        path, temporary = folder / STORE, folder / f".{STORE}"
+        path = folder / STORE
         if path.exists():
             raise StoreError(f"{path} exists. Continue it with --resume {folder}.")
-        with _explained(folder):
-            for left in (temporary, temporary.with_name(f"{temporary.name}-journal")):
-                left.unlink(missing_ok=True)  # of a driver that was killed here
+        with _explained(folder), replacing(path) as temporary:
             database = ase.db.connect(str(temporary), type="db", use_lock_file=False)
             header = {"format": FORMAT, "version": VERSION}
             database.metadata = without_nan({**metadata, **header})
             with database:
                 for statement in _SETUP:
                     database.connection.execute(statement)
-            temporary.replace(path)
         return cls(folder)
 
     def _checked_metadata(self) -> dict[str, Any]:

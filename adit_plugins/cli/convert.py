@@ -46,7 +46,9 @@ def _check_target(target: Path, to_published: bool, overwrite: bool) -> None:
     """
     if not target.exists() or (target.is_dir() and not to_published and not any(target.iterdir())):
         return
-    replaceable = target.is_file() if to_published else (target / "config.json").is_file()
+    from adit_model.checkpoint import is_checkpoint
+
+    replaceable = target.is_file() if to_published else is_checkpoint(target)
     if not replaceable:
         raise ValueError(NOT_OURS.format(target))
     if not overwrite:

@@ -144,8 +144,9 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
 
 
 def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
+    from adit_model.outputs import replacing
     from adit_plugins.campaign.dft_stage import REFERENCES, compute_crystals
-    from adit_plugins.outputs import replacing, without_nan
+    from adit_plugins.outputs import without_nan
     from adit_plugins.readers import read_structures
 
     crystals = read_structures(file)

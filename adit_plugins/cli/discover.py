@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 64  # of each kind
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
+POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are code of one's own
 
 
 @click.command()
@@ -133,7 +134,9 @@ def discover(
     means = Resources(executor, workers, chunk_size, time_limit=time_limit)
     if resume is not None:
         _check_resume(ctx)
-        campaign = Campaign.open(resume, resources=means)
+        options = {"relaxer": relaxer, "prefilter": prefilter}
+        given = [value for name, value in options.items() if value and _given(ctx, [name])]
+        campaign = Campaign.open(resume, resources=means, potentials=given)
     else:
         _check_together(ctx, file, recipe)
         settings = Settings(
@@ -163,7 +166,7 @@ def _check_resume(ctx: click.Context) -> None:
     Raises:
         UsageError: see above.
     """
-    names = _given(ctx, [name for name in ctx.params if name not in MEANS])
+    names = _given(ctx, [name for name in ctx.params if name not in MEANS + POTENTIALS])
     if names:
         allowed = ", ".join(_option(name) for name in MEANS[1:])
         raise click.UsageError(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_model.outputs import replacing
 from adit_plugins.cli.progress import progress
-from adit_plugins.outputs import replacing
 
 if TYPE_CHECKING:
     from adit_plugins.metrics.evaluation import SetMetrics

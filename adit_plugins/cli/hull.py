@@ -41,7 +41,8 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
     distance is too small.
     """
     from adit_plugins.hull_sources import load_hull
-    from adit_plugins.writers import check_output, read_structures
+    from adit_plugins.readers import read_structures
+    from adit_plugins.writers import check_output
 
     if json_file is not None:
         if json_file.suffix != ".json":
@@ -86,7 +87,8 @@ def _place(atoms: Atoms, reference: Hull, convention: str | None) -> dict[str, A
 
 
 def _write(rows: list[dict[str, Any]], reference: Hull, path: Path) -> None:
-    from adit_plugins.outputs import replacing, without_nan
+    from adit_model.outputs import replacing
+    from adit_plugins.outputs import without_nan
 
     content = without_nan({"source": reference.source, "structures": rows})
     with replacing(path) as temporary:

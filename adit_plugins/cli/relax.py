@@ -66,9 +66,9 @@ def relax(
     Each gets its outcome: converged or why not, energy, forces, stress, how far it moved. Ctrl-C
     keeps what was finished; --resume goes on from there.
     """
+    from adit_plugins.readers import read_structures
     from adit_plugins.relax import find_relaxer
     from adit_plugins.relax_files import read_frames, write_frames
-    from adit_plugins.writers import read_structures
 
     check_time_limit(ctx)
     _check_out(out, resume, overwrite)

@@ -341,7 +341,7 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    from adit_plugins.outputs import replacing
+    from adit_model.outputs import replacing
 
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

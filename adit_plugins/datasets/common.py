@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from adit_model.outputs import replacing
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
@@ -62,39 +63,32 @@ def assemble(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> P
     )
 
 
-def download(url: str, path: Path) -> None:
-    """Fetch once; record the checksum on first use and compare it later.
+def download(url: str, path: Path, known_hash: str | None = None) -> None:
+    """Fetch a file once.
+
+    Args:
+        url: where from.
+        path: where to.
+        known_hash: `sha256:...` or `md5:...` as the source publishes it. Without one, the SHA-256
+            of the first download is recorded in a file beside it, and compared from then on.
 
     Raises:
-        DatasetError: no network, a download that broke off, or the file changed since its first
-            use.
+        DatasetError: no network, a download that broke off, or not the known content.
     """
-    from http.client import HTTPException
-    from urllib.error import URLError
-    from urllib.request import urlopen
+    import pooch
 
-    record = path.with_suffix(".sha256.json")
-    if not path.is_file():
+    try:
+        pooch.get_logger().setLevel("WARNING")
+        downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        try:
-            with (
-                urlopen(url, timeout=TIMEOUT) as response,  # noqa: S310
-                temporary.open("wb") as file,
-            ):
-                while chunk := response.read(1 << 20):
-                    file.write(chunk)
-                expected = response.headers.get("Content-Length")
-            # Reading in pieces takes a connection that breaks off for the end of the file.
-            if expected is not None and temporary.stat().st_size != int(expected):
-                raise OSError(f"{temporary.stat().st_size} of {expected} bytes arrived")
-            temporary.replace(path)
-        except (URLError, HTTPException, OSError) as error:
-            raise DatasetError(f"Cannot download {url}: {error}. Or pass --source PATH.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
+    except (OSError, ValueError) as error:  # requests' errors are OSErrors
+        raise DatasetError(f"Cannot download {url}: {error} Or pass --source PATH.") from error
+    if known_hash is not None:
+        return
+    digest, record = pooch.file_hash(str(path)), path.with_suffix(".sha256.json")
     if not record.is_file():
-        record.write_text(json.dumps({"url": url, "sha256": digest}))
+        with replacing(record) as temporary:
+            temporary.write_text(json.dumps({"url": url, "sha256": digest}))
     elif json.loads(record.read_text())["sha256"] != digest:
         raise DatasetError(f"{path} changed since its first use; delete it to download it again.")

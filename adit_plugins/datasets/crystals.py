@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from adit_model.data import PreparedData
 
-MP20_URL = "https://raw.githubusercontent.com/txie-93/cdvae/main/data/mp_20/{split}.csv"
+MP20_COMMIT = "f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea"  # of the data set's own repository
+MP20_URL = f"https://raw.githubusercontent.com/txie-93/cdvae/{MP20_COMMIT}/data/mp_20/{{split}}.csv"
 MP20_ROWS = {"train": 27136, "val": 9047, "test": 9046}
 
 
@@ -38,7 +39,8 @@ def mp20(source: Path | None = None) -> PreparedData:
             into the cache (`~/.cache/adit-plugins`) and their checksums recorded there.
 
     Raises:
-        DatasetError: a file is missing, changed since its first use, or has too few rows.
+        DatasetError: a file is missing, changed since its first use, or is not MP-20's: another
+            number of rows, an id twice, a row without a CIF.
     """
     import pandas as pd
 
@@ -54,7 +56,18 @@ def mp20(source: Path | None = None) -> PreparedData:
         if len(frame) != expected:
             raise DatasetError(f"{path} has {len(frame)} rows, MP-20 has {expected} there.")
         frames.append(frame.assign(split=split))
-    return _from_table("mp20", pd.concat(frames, ignore_index=True), str(MP20_URL))
+    table = pd.concat(frames, ignore_index=True)
+    ids, cifs = table["material_id"], table["cif"]
+    for wrong, what in (
+        (ids.isna() | ids.duplicated(), "an id that is missing or not the only one"),
+        (~cifs.str.contains("_cell_length_a", na=False), "no CIF"),
+    ):
+        if wrong.any():
+            row = table[wrong].iloc[0]
+            raise DatasetError(
+                f"{folder} is not MP-20: {row['material_id']} in {row['split']}.csv has {what}."
+            )
+    return _from_table("mp20", table, MP20_URL)
 
 
 def crystals(

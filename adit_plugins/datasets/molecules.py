@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tarfile
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,8 +18,16 @@ if TYPE_CHECKING:
 
 ARCHIVE_URL = "https://ndownloader.figshare.com/files/3195389"
 ARCHIVE_NAME = "dsgdb9nsd.xyz.tar.bz2"
+ARCHIVE_HASH = "md5:ad1ebd51ee7f5b3a6e32e974e5d54012"  # as figshare publishes it
+MAX_MEMBER_BYTES = 100_000  # a molecule of QM9 has a few thousand
 PACKAGE_ROWS = 130_831  # without the molecules that failed the authors' consistency check
 ARCHIVE_ROWS = 133_885
+PACKAGE = "qm9pack==1.0.3"
+PACKAGE_HASHES = {  # SHA-256 of the parts in its wheel
+    "qm9_part1.csv": "19f0a5d595462d52cd82eef3370f3e9eb55a1f52cb14985657200349568deff3",
+    "qm9_part2.csv": "2bca113fdc0b28a13563c80ed9b240e934f3da6c64c64fe74ddb4f0f36036e61",
+    "qm9_part3.csv": "9c5efb5733d2af149db8d95d36ff198b4ffed12d9f7b344220a1e5877d5c6a43",
+}
 NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 
 
@@ -36,13 +45,13 @@ def qm9(source: Path | None = None) -> PreparedData:
         source = _package_folder()
     if source is None:
         source = cache() / ARCHIVE_NAME
-        download(ARCHIVE_URL, source)
+        download(ARCHIVE_URL, source, ARCHIVE_HASH)
     if source.is_dir():
         molecules, expected = list(_from_package(source)), PACKAGE_ROWS
     elif source.is_file():
         molecules, expected = list(_from_archive(source)), ARCHIVE_ROWS
     else:
-        raise DatasetError(f"No such file or folder: {source}. Or: pip install qm9pack")
+        raise DatasetError(f"No such file or folder: {source}. Or: pip install {PACKAGE}")
     if len(molecules) != expected:
         raise DatasetError(
             f"{source} holds {len(molecules)} molecules, expected {expected}: incomplete? "
@@ -66,7 +75,13 @@ def _package_folder() -> Path | None:
 def _from_package(folder: Path) -> Iterator[Molecule]:
     import pandas as pd
 
-    for part in sorted(folder.glob("qm9_part*.csv")):
+    for name, digest in PACKAGE_HASHES.items():
+        part = folder / name
+        if not part.is_file():
+            raise DatasetError(f"No {part}. Or: pip install {PACKAGE}")
+        with part.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                raise DatasetError(f"{part} is not that of {PACKAGE}. Install it again.")
         table = pd.read_csv(part, usecols=["Elements", "XYZ_Ang"])
         for elements, text in zip(table["Elements"], table["XYZ_Ang"], strict=True):
             positions = np.array(_items(text), dtype=np.float64).reshape(-1, 3)
@@ -79,6 +94,9 @@ def _from_archive(path: Path) -> Iterator[Molecule]:
         with tarfile.open(path) as archive:
             for member in archive:
                 file = archive.extractfile(member)
+                if member.size > MAX_MEMBER_BYTES:
+                    text = f"{member.name} has {member.size} bytes, too many for a molecule"
+                    raise ValueError(text)
                 if file is not None and member.name.endswith(".xyz"):
                     yield _parse_xyz(file.read().decode())
     except (tarfile.TarError, EOFError, OSError, ValueError, KeyError) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
-from adit_plugins.outputs import replacing
+from adit_model.outputs import replacing
+from adit_plugins.inputs import structure_from_dict
 from adit_plugins.submissions.shards import MATERIAL_ID, Settings
 
 if TYPE_CHECKING:
@@ -97,14 +98,13 @@ def with_relaxed(
     structures: Mapping[str, Atoms], records: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Atoms]:
     """Return the relaxed structures; the generated one stays where the relaxation failed."""
-    from pymatgen.core import Structure
     from pymatgen.io.ase import AseAtomsAdaptor
 
     def one(name: str) -> Atoms:
         content = records[name]["structure"]
         if content is None:
             return structures[name]
-        return AseAtomsAdaptor.get_atoms(Structure.from_dict(content), msonable=False)
+        return AseAtomsAdaptor.get_atoms(structure_from_dict(content), msonable=False)
 
     return {name: one(name) for name in structures}
 

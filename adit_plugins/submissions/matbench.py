@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ase import Atoms
 
+from adit_model.outputs import replacing
 from adit_plugins.hull import UnknownElementError, element_references, formation_energy_per_atom
-from adit_plugins.outputs import replacing
+from adit_plugins.inputs import structure_from_dict
 from adit_plugins.submissions.model_file import ModelFile
 from adit_plugins.submissions.shards import MATERIAL_ID, Settings
 
@@ -174,9 +175,7 @@ def _prediction(record: Mapping[str, Any], references: Mapping[str, float] | Non
     """Return the formation energy of a record, eV/atom; None without energy or reference."""
     if record["corrected_energy"] is None:
         return None
-    from pymatgen.core import Structure
-
-    composition = Structure.from_dict(record["structure"]).composition
+    composition = structure_from_dict(record["structure"]).composition
     per_atom = record["corrected_energy"] / composition.num_atoms
     try:
         if references is None:

@@ -1,6 +1,8 @@
 """The YAML that describes a model to Matbench Discovery: what it must say, and what it may not.
 
 The keys and enumerations are those of its `contributing.md` and `tests/model-schema.yml` in 2026.
+That schema is in no release of the package matbench-discovery (1.3.1 has only modules and the list
+of its figshare files), so the rules stand here; what the benchmark's own tests say, counts.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ from typing import Any
 
 from ase import Atoms
 
-from adit_plugins.outputs import replacing, without_nan
+from adit_model.outputs import replacing
+from adit_plugins.outputs import without_nan
 from adit_plugins.relax import TIME_LIMIT_SECONDS, RelaxResult, relax
 
 MATERIAL_ID = "material_id"

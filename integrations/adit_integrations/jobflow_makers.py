@@ -68,7 +68,9 @@ class ScreenMaker(Maker):
         folder, means = Path(self.folder), Resources(**self.resources)
         source = StructuresSource(lambda start: structures[start:], len(structures))
         if has_store(folder):
-            campaign = Campaign.open(folder, source, means)
+            own = Settings(**self.settings)
+            potentials = [name for name in (own.relaxer, own.prefilter) if name is not None]
+            campaign = Campaign.open(folder, source, means, potentials)
         else:
             folder.mkdir(parents=True, exist_ok=True)
             campaign = Campaign.create(folder, source, Settings(**self.settings), means)

@@ -25,6 +25,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
+from adit_model.outputs import replacing
 from adit_model.training_cli import Parser
 from adit_plugins.relax_results import broken_energy, broken_geometry
 
@@ -280,10 +281,8 @@ def write_shard(
         "group": np.array(formulas),
         "way": np.array([way for _, way, _ in kept]),
     }
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    temporary.replace(path)
     return len(kept)
 
 
@@ -368,7 +367,7 @@ def _checksum(name: str | None) -> str | None:
     """Of the student's weights: the same name may have others tomorrow."""
     from adit_integrations.mace_network import read_config
 
-    return None if name is None else read_config(_weights(name))[1]
+    return None if name is None else read_config(_weights(name))[2]
 
 
 def _weights(name: str) -> Path:
@@ -405,9 +404,8 @@ def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
                 "Choose another --out."
             )
         return
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(ours, indent=2))
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(ours, indent=2))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +20,18 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from torch import Tensor
 
 from adit_integrations.mace import contained
+from adit_model.outputs import replacing
 
 # What the Materials Project has: hydrogen to bismuth and actinium to plutonium.
 ELEMENTS = (*range(1, 84), *range(89, 95))
 ATOMIC_ENERGIES = "atomic_energies_fn.atomic_energies"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # a configuration may name another file
+SHIPPED_OR_SAVED = re.compile(r"model(-[0-9a-f]{12})?\.safetensors")
 
 
 class PrefilterError(ValueError):
@@ -188,16 +192,22 @@ def set_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], origin: st
 
 
 def save(folder: Path, config: NetworkConfig, tensors: dict[str, Tensor]) -> None:
-    """Write weights and then their configuration with the checksum; the folder may exist."""
+    """Write weights and then the configuration that names them; an older network goes last.
+
+    So a folder holds a whole network at any time, whenever the process is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".writing"
-    save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, temporary)
-    checksum = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    temporary.chmod(0o644)
-    temporary.replace(folder / WEIGHTS)
-    text = json.dumps({"network": dataclasses.asdict(config), "sha256": checksum}, indent=1)
-    temporary.write_text(text)
-    temporary.replace(folder / CONFIG)
+    data = serialize({k: v.cpu().contiguous() for k, v in tensors.items()})
+    checksum = hashlib.sha256(data).hexdigest()
+    weights = f"model-{checksum[:12]}.safetensors"
+    with replacing(folder / weights) as temporary:
+        temporary.write_bytes(data)
+    content = {"network": dataclasses.asdict(config), "weights": weights, "sha256": checksum}
+    with replacing(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps(content, indent=1))
+    for older in folder.iterdir():
+        if SHIPPED_OR_SAVED.fullmatch(older.name) and older.name != weights:
+            older.unlink()
 
 
 def load(folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
@@ -206,8 +216,7 @@ def load(folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
     Raises:
         PrefilterError: a file is missing, damaged, or not what it should be.
     """
-    config, checksum = read_config(folder)
-    path = folder / WEIGHTS
+    config, path, checksum = read_config(folder)
     if not path.is_file():
         raise PrefilterError(f"{path} is missing. Install or copy the weights again.")
     if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
@@ -224,8 +233,8 @@ def load(folder: Path) -> tuple[NetworkConfig, torch.nn.Module]:
     return config, network.requires_grad_(False).eval()
 
 
-def read_config(folder: Path) -> tuple[NetworkConfig, str]:
-    """Read the configuration and the checksum of the weights.
+def read_config(folder: Path) -> tuple[NetworkConfig, Path, str]:
+    """Read the configuration, and which file holds the weights, with its checksum.
 
     Raises:
         PrefilterError: it is missing or damaged.
@@ -236,7 +245,8 @@ def read_config(folder: Path) -> tuple[NetworkConfig, str]:
         network = content["network"]
         for name in ("elements", "known"):
             network[name] = tuple(network[name])
-        return NetworkConfig(**network), str(content["sha256"])
+        weights = folder / Path(content.get("weights", WEIGHTS)).name
+        return NetworkConfig(**network), weights, str(content["sha256"])
     except FileNotFoundError as error:
         raise PrefilterError(
             f"No small MACE in {folder}: it has no {CONFIG}. Train one: adit train prefilter --help"

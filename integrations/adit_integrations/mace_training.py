@@ -32,6 +32,7 @@ from torch import Tensor
 from adit_integrations import mace_network as nets
 from adit_integrations.gradient_processes import GradientProcesses, LostProcessError
 from adit_integrations.mace_labels import INTERRUPTED, Labels
+from adit_model.outputs import replacing
 from adit_model.training_cli import Parser
 
 STATE = "state.safetensors"
@@ -302,10 +303,9 @@ class Trainer:
             "seconds": self.seconds,
             "structures": len(self.train.graphs),
         }
-        temporary = self.out / "state.tmp"
         contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-        save_file(contiguous, temporary, {"progress": json.dumps(progress)})
-        temporary.replace(self.out / STATE)
+        with replacing(self.out / STATE) as temporary:
+            save_file(contiguous, temporary, {"progress": json.dumps(progress)})
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
         provenance = {
             "structures": len(self.train.graphs),
