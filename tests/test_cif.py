@@ -100,7 +100,7 @@ def test_without_operators_the_setting_counts(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"sites": SI_1, "cell": SI_CELL, "name": "F d -3 m"}, "two origins"),
+        ({"sites": SI_1, "cell": SI_CELL, "name": "F d -3 m"}, "two origins or settings"),
         ({"sites": ASYMMETRIC, "name": "Q m -3 m"}, "'Q m -3 m' is not known"),
         ({"sites": ASYMMETRIC, "name": "F m -3 m", "number": 12}, "no setting F m -3 m number 12"),
         ({"sites": ASYMMETRIC, "number": 231}, "no space group number 231"),

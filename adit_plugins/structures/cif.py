@@ -184,8 +184,8 @@ def _decided(
     if not fitting:
         raise ValueError(problems[0])
     raise ValueError(
-        "its space group has two origins, and neither operators nor :1 or :2 say which is meant; "
-        "write the symmetry operators into the file"
+        "its space group has two origins or settings, and neither operators nor :1 or :2 say which "
+        "is meant; write the symmetry operators into the file"
     )
 
 

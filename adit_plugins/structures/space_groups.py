@@ -7,6 +7,7 @@ International Tables and some more. A name that fits several settings is decided
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 METRIC_TOLERANCE = 0.02  # of a cosine or a relative length squared
-_STANDARD = ("", "b", "b1", "-b1")  # axes of the settings that International Tables begin with
+_STANDARD = ("", "b", "b1")  # axes of the settings that International Tables begin with
 _ORIGINS = {"z": "2", "s": "1", "o1": "1", "o2": "2", "1": "1", "2": "2", "h": "H", "r": "R"}
 
 
@@ -76,94 +77,84 @@ def operators_of_setting(named: Named, cell: NDArray[np.float64]) -> list[Operat
         ValueError: there is no such setting, what is said contradicts itself, or the cell does
             not have the symmetry.
     """
-    halls = _settings(named)
+    halls = [named.hall] if named.hall else [group.hall for group in _settings(named)]
     groups = {hall: _of_hall(hall) for hall in halls}
     misfits = {hall: _misfit(group, cell) for hall, group in groups.items()}
     best = min(misfits.values())
     if best > METRIC_TOLERANCE:
         raise ValueError(f"its cell does not have the symmetry of {_text(named)}")
-    fitting = [hall for hall in halls if misfits[hall] < best + 1e-4]
-    return [groups[hall] for hall in _preferred(fitting)]
+    fitting = [hall for hall in groups if misfits[hall] < best + 1e-4]
+    if named.hall or len(fitting) == 1:
+        return [groups[hall] for hall in fitting]
+    # Of those that the cell cannot tell apart, the ones with the axes of International Tables.
+    standard = {group.hall for group in _settings(named) if group.qualifier in _STANDARD}
+    return [groups[hall] for hall in fitting if hall in standard or not standard & set(fitting)]
 
 
-def _settings(named: Named) -> list[str]:
-    """Hall symbols of all settings that the file can mean."""
-    if named.hall:
-        try:
-            gemmi.symops_from_hall(named.hall)
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"its Hall symbol {named.hall!r:.40} cannot be read") from error
-        return [named.hall]
-    halls, code = _by_name(named.name) if named.name else ([], "")
-    if not halls and named.name:
+def _settings(named: Named) -> list[gemmi.SpaceGroup]:
+    """All settings that the file can mean.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found, code = _by_name(named.name) if named.name else ([], "")
+    if named.name and not found:
         raise ValueError(
             f"its space group {named.name!r:.40} is not known and no symmetry operators are "
             "listed; write them into the file"
         )
-    halls = halls or [s.hall for s in gemmi.spacegroup_table() if s.number == named.number]
-    table = _by_hall()
+    found = found or [group for group in _settings_of_tables() if group.number == named.number]
     if named.number:
-        halls = [hall for hall in halls if table[hall].number == named.number]
+        found = [group for group in found if group.number == named.number]
     for each in filter(None, (code, named.code.lower())):
-        halls = [h for h in halls if _has_code(table[h], each)] if each != "?" else halls
-    if not halls:
+        found = [group for group in found if _has_code(group, each)]
+    if not found:
         raise ValueError(f"there is no setting {_text(named)}")
-    return halls
+    return found
 
 
 def _has_code(group: gemmi.SpaceGroup, code: str) -> bool:
+    """Return whether it has a code: CIF's (`2`, `R`, `b1`, `1cab`) or ICSD's (`Z`, `S`)."""
     extension = group.ext.strip("\0")
     wanted = _ORIGINS.get(code)
     if wanted is not None:
         return extension == wanted or (not extension and wanted in "12")
     axes = code.lstrip("12") if extension else code
     origin = code[: len(code) - len(axes)]
-    return axes in (group.qualifier, "abc" if not group.qualifier else "") and (
-        not origin or origin == extension
-    )
-
-
-def _preferred(halls: list[str]) -> list[str]:
-    """Of settings that the cell cannot tell apart, those with the axes of International Tables."""
-    table = _by_hall()
-    standard = [h for h in halls if h not in table or table[h].qualifier in _STANDARD]
-    groups = standard or halls
-    first = table[groups[0]].qualifier if groups[0] in table else ""
-    return [h for h in groups if h not in table or table[h].qualifier == first]
+    return axes == (group.qualifier or "abc") and origin in ("", extension)
 
 
 @lru_cache(maxsize=1000)
-def _by_name(text: str) -> tuple[list[str], str]:
-    """Hall symbols for a Hermann-Mauguin symbol in any spelling, and the code that it ends with."""
+def _by_name(text: str) -> tuple[list[gemmi.SpaceGroup], str]:
+    """Settings for a Hermann-Mauguin symbol in any spelling, and the code that it ends with."""
     name, _, code = text.partition(":")
     word, code = _plain(name), code.strip().lower()
     for ending in ("", "o1", "o2", "z", "s", "h", "r"):
         if ending and not word.endswith(ending):
             continue
-        halls = _lookup(word.removesuffix(ending))
-        if halls:
-            return halls, code or ending
+        found = _lookup(word.removesuffix(ending))
+        if found:
+            return found, code or ending
     return [], code
 
 
-def _lookup(word: str) -> list[str]:
+def _lookup(word: str) -> list[gemmi.SpaceGroup]:
     names = _names()
     older = re.sub(r"(?<=[a-z])3(?=[mncd]?$)", "-3", word)  # Fm3m, Pa3: written so until 1983
     for each in (word, older, _short(word)):
         if each in names:
             return names[each]
-    # gemmi knows other spellings, such as Cmce for Cmca.
-    found = gemmi.find_spacegroup_by_name(word)
-    if found is None:
-        return []
-    return names[_plain(found.hm)]
+    if "e" in word:  # a glide plane along two axes, which older names call by either of them
+        either = [_short(word).replace("e", letter) for letter in "abc"]
+        return [group for each in either for group in names.get(each, ())]
+    return []
 
 
 def _short(word: str) -> str:
     """`p21/n21/m21/a` to `pnma`, `f4/m-32/m` to `fm-3m`; what is short stays as it is."""
     if "-3" in word[2:]:
         word = re.sub(r"^([a-z])\d+/", r"\1", word)
-    return re.sub(r"2_?1?/(?=[a-z])", "", word)
+    return re.sub(r"(?<![46])21?/(?=[a-z])", "", word)
 
 
 def _plain(name: str) -> str:
@@ -172,8 +163,8 @@ def _plain(name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _names() -> dict[str, list[str]]:
-    names: dict[str, list[str]] = defaultdict(list)
+def _names() -> dict[str, list[gemmi.SpaceGroup]]:
+    names: dict[str, list[gemmi.SpaceGroup]] = defaultdict(list)
     for group in gemmi.spacegroup_table():
         words = {_plain(group.hm)}
         if (
@@ -182,18 +173,22 @@ def _names() -> dict[str, list[str]]:
             lattice, *axes = group.hm.split()
             words.add(_plain(lattice + "".join(axis for axis in axes if axis != "1")))
         for word in words:
-            names[word].append(group.hall)
+            names[word].append(group)
     return dict(names)
 
 
 @lru_cache(maxsize=1)
-def _by_hall() -> dict[str, gemmi.SpaceGroup]:
-    return {group.hall: group for group in gemmi.spacegroup_table()}
+def _settings_of_tables() -> list[gemmi.SpaceGroup]:
+    """The 530 settings of International Tables; what gemmi adds is meant only where it is named."""
+    return list(itertools.islice(gemmi.spacegroup_table(), 530))
 
 
 @lru_cache(maxsize=256)
 def _of_hall(hall: str) -> Operators:
-    return _arrays(gemmi.symops_from_hall(hall))
+    try:
+        return _arrays(gemmi.symops_from_hall(hall))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"its Hall symbol {hall!r:.40} cannot be read") from error
 
 
 def _is_closed(group: Operators) -> bool:
