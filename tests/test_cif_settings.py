@@ -34,7 +34,7 @@ def operators_of(hall: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def cell_of(rotations: NDArray[np.float64]) -> tuple[float, ...]:
     """Lengths and angles of a cell with this symmetry and no other: a metric averaged over it."""
-    start = np.array([[30.0, 1.3, -2.1], [1.3, 42.0, 2.9], [-2.1, 2.9, 55.0]])
+    start = np.array([[480.0, 21.0, -34.0], [21.0, 672.0, 46.0], [-34.0, 46.0, 880.0]])
     metric = np.mean([w.T @ start @ w for w in rotations], axis=0)
     lengths = np.sqrt(np.diag(metric))
     cosines = metric / np.outer(lengths, lengths)
@@ -100,10 +100,8 @@ def pymatgens(text: str) -> Places:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (structure,) = CifParser.from_str(text).parse_structures(primitive=False)
-    return {
-        symbol: structure.frac_coords[[i for i, s in enumerate(structure) if s.specie.symbol == symbol]]
-        for symbol, _ in SITES
-    }  # fmt: skip
+    symbols = np.array([site.specie.symbol for site in structure])
+    return {symbol: structure.frac_coords[symbols == symbol] for symbol, _ in SITES}
 
 
 def names(hall: int) -> list[dict[str, object]]:
@@ -116,7 +114,7 @@ def names(hall: int) -> list[dict[str, object]]:
     spaced = full.replace("_", "")
     code = f"_space_group_IT_coordinate_system_code '{kind.choice}'\n" if kind.choice else ""
     forms = [
-        {"hall": kind.hall_symbol.replace("=", '"')} if "'" not in kind.hall_symbol else {"name": full},
+        {"hall": kind.hall_symbol.replace("=", '"')},
         {"name": spaced, "number": kind.number},
         {"name": full},
         {"name": spaced, "more": code},

@@ -15,10 +15,11 @@ from typing import Any
 
 from ase import Atoms
 
+from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
 from adit_plugins.structures.ase_files import read_ase, read_db
 from adit_plugins.structures.cif import parse_cifs
-from adit_plugins.structures.entries import Entry, InputError
+from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
 from adit_plugins.structures.sdf import parse_sdf
 from adit_plugins.structures.selection import INDEX, choose
@@ -92,11 +93,10 @@ def iter_entries(path: str | os.PathLike[str], notes: list[str] | None = None) -
     source = Path(path)
     if not source.exists():
         raise InputError(f"Cannot read {source}: there is no such file or folder.")
-    found: list[str] = []
+    found: list[str] = [] if notes is None else notes
     try:
-        yield from (
-            _set(of_folder(source), found) if source.is_dir() else _file(of_file(source), found)
-        )
+        for entry in _of(source, found):
+            yield _named(entry)
     except InputError as error:
         if str(source) in str(error):
             raise
@@ -104,11 +104,23 @@ def iter_entries(path: str | os.PathLike[str], notes: list[str] | None = None) -
     except Exception as error:  # parsers of a dozen formats fail in as many ways
         reason = str(error).strip() or f"damaged, or of another format ({type(error).__name__})"
         raise InputError(f"Cannot read structures from {source}: {reason}") from error
-    if notes is not None:
-        notes += found
-        return
-    for note in found:
-        warnings.warn(f"{source}: {note}", stacklevel=2)
+    finally:
+        if notes is None:
+            for note in found:
+                warnings.warn(f"{source}: {note}", stacklevel=2)
+
+
+def _of(source: Path, notes: list[str]) -> Iterator[Entry]:
+    if source.is_dir():
+        return _set(of_folder(source), notes)
+    return _file(of_file(source), notes)
+
+
+def _named(entry: Entry) -> Entry:
+    """Let an id that no provenance holds go with the atoms, into results and submissions."""
+    if entry.atoms is not None and entry.id and not entry.atoms.info.get(KEY):
+        entry.atoms.info.setdefault(MATERIAL_ID, entry.id)
+    return entry
 
 
 def _set(members: list[Member], notes: list[str]) -> Iterator[Entry]:
