@@ -42,9 +42,9 @@ def choose(members: Sequence[Member]) -> tuple[list[Member], list[str]]:
     strange = [m.name for m in rest if m.name not in names and not _is_index(m.name)]
     notes = []
     if doubled:
-        notes.append(f"{_files(doubled)} left out, as another form of the same structures")
+        notes.append(f"{_files(doubled)} left out: another form of the same structures")
     if strange and chosen:
-        notes.append(f"{_files(strange)} left out, as no file of structures")
+        notes.append(f"{_files(strange)} left out: no file of structures")
     kinds = Counter(member.kind for member in chosen)
     if len(kinds) > 1:
         text = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -59,7 +59,7 @@ def _is_index(name: str) -> bool:
 def _files(names: Collection[str]) -> str:
     first = ", ".join(sorted(names)[:_NAMED])
     more = ", ..." if len(names) > _NAMED else ""
-    return f"{len(names)} {'file was' if len(names) == 1 else 'files were'} ({first}{more})"
+    return f"{len(names)} {'file' if len(names) == 1 else 'files'} ({first}{more})"
 
 
 def _second_forms(names: Sequence[str]) -> set[str]:
