@@ -29,8 +29,8 @@ def perceive_bonds(atomic_numbers: ArrayLike, positions: ArrayLike) -> Chem.Mol:
     connectivity. Where that fits no valences, a tighter distance rule (1.15 covalent radii) gets
     a second chance, because the first one bonds across strained rings (7 % of QM9); it may not
     split the molecule further. Where neither fits, single bonds are tried, as the rule for bond
-    orders does not know the metals of LiF or AlCl3. The result can still have several fragments or charged atoms: it
-    is for the caller to ask. It is `adit_plugins.samples.perceive_bonds`, too.
+    orders does not know the metals of LiF or AlCl3. The result can still have several fragments or
+    charged atoms: it is for the caller to ask. It is `adit_plugins.samples.perceive_bonds`, too.
 
     Args:
         atomic_numbers: `[num_atoms]`.
@@ -123,7 +123,10 @@ def _assign_bond_orders(connected: Chem.Mol) -> Chem.Mol:
 def _saturated(connected: Chem.Mol) -> Chem.Mol | None:
     """Return the molecule with single bonds alone, if no electron is left over."""
     mol = Chem.Mol(connected)
+    table = Chem.GetPeriodicTable()
     for atom in mol.GetAtoms():
+        if table.GetDefaultValence(atom.GetAtomicNum()) < 0:
+            return None  # RDKit lets such metals have any number of bonds
         atom.SetNoImplicit(True)
     try:
         Chem.SanitizeMol(mol)

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from rdkit.Chem.MolStandardize.rdMolStandardize import Normalizer
 
+_HEAVY = "S,P,Se,As,Te,Cl,Br,I"
 # RDKit's own list writes sulfoxides with charges but sulfones without; here neither has any.
 _RULES = (
     ("nitro", "[N;X3:1](=[O:2])=[O:3]>>[*+1:1](-[*-1:2])=[*:3]"),
     (
         "two oxides",
-        "[S,P,Se,As,Te,Cl,Br,I;+2:1](-[O,S;-1:2])-[O,S;-1:3]>>[*+0:1](=[*-0:2])=[*-0:3]",
+        f"[{_HEAVY};+2:1](-[O,S;-1:2])-[O,S;-1:3]>>[*+0:1](=[*-0:2])=[*-0:3]",
     ),
-    ("oxide", "[S,P,Se,As,Te,Cl,Br,I;+1:1]-[O,S,N;-1:2]>>[*+0:1]=[*-0:2]"),
+    ("oxide", f"[{_HEAVY};+1:1]-[O,S,N;-1:2]>>[*+0:1]=[*-0:2]"),
     ("carbon disulfide", "[S+1;X1:1]#[C:2]-[S-1;X1:3]>>[*+0:1]=[*:2]=[*-0:3]"),
     ("azide", "[N;-1:1]-[N+1:2]#[N+0;X1:3]>>[*-0:1]=[*+1:2]=[*-1:3]"),
     ("azide without charges", "[N;+0:1]=[N+0:2]#[N+0;X1:3]>>[*:1]=[*+1:2]=[*-1:3]"),
@@ -70,7 +71,9 @@ def with_conventional_bonds(mol: Mol) -> Mol:
             except (ValueError, RuntimeError):
                 continue
             found = normalised(found)
-            if not has_separated_charges(found) and not has_radicals(found):
+            if not (
+                has_separated_charges(found) or has_radicals(found) or _has_ions_of_carbon(found)
+            ):
                 return found
     return mol
 
@@ -93,6 +96,10 @@ def has_separated_charges(mol: Mol) -> bool:
         if charge and not any(each * charge < 0 for each in neighbours):
             return True
     return False
+
+
+def _has_ions_of_carbon(mol: Mol) -> bool:
+    return any(atom.GetAtomicNum() == 6 and atom.GetFormalCharge() for atom in mol.GetAtoms())
 
 
 def _with_paired_radicals(mol: Mol) -> Mol:
