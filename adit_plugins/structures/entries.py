@@ -76,8 +76,10 @@ def sound(atoms: Atoms) -> Atoms:
     atoms alone would be another structure.
 
     Raises:
-        ValueError: the structure is disordered, charged, or has isotopes.
+        ValueError: the structure is disordered, charged, or has isotopes or dummy atoms.
     """
+    if not (atoms.numbers > 0).all():
+        raise ValueError("an atom has no element: a dummy atom (X), or the file does not say")
     _check_occupancies(atoms.info.pop("occupancy", None))
     if not atoms.pbc.any():
         check_neutral(next((_number(atoms.info[k]) for k in _CHARGES if k in atoms.info), 0.0))

@@ -17,7 +17,7 @@ from ase import Atoms
 
 from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
-from adit_plugins.structures.ase_files import read_ase, read_db
+from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar
 from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
@@ -45,7 +45,7 @@ FILES: dict[str, Callable[[Path, str], Iterator[Entry]]] = {
     ".npz": read_npz,
     ".pt": read_torch,
     ".db": read_db,
-    ".vasp": partial(read_ase, kind="vasp"),
+    ".vasp": read_poscar,
     ".xdatcar": partial(read_ase, kind="vasp-xdatcar"),
 }
 PICKLES = (".pkl", ".pickle", ".p")
