@@ -69,6 +69,14 @@ class LightningFile:
         """
         if not tensor.dtype.is_floating_point:
             raise CheckpointError(f"{self.path}: {name} holds {tensor.dtype}, not floats.")
+        return self.read_stored(tensor, name).to(torch.float32)
+
+    def read_stored(self, tensor: StoredTensor, name: str) -> Tensor:
+        """Return a tensor's values as they are stored, in memory of their own.
+
+        Raises:
+            CheckpointError: it does not fit its storage, or is damaged.
+        """
         last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
         fits = tensor.offset + last < tensor.num_stored and tensor.numel <= tensor.num_stored
         if not fits or min((tensor.offset, *tensor.shape, *tensor.stride)) < 0:
@@ -78,8 +86,7 @@ class LightningFile:
             )
         data = self._bytes(f"data/{tensor.key}", tensor.num_stored * tensor.dtype.itemsize, name)
         flat = torch.frombuffer(bytearray(data), dtype=tensor.dtype)
-        strided = flat.as_strided(tensor.shape, tensor.stride, tensor.offset)
-        return strided.to(torch.float32).contiguous()
+        return flat.as_strided(tensor.shape, tensor.stride, tensor.offset).contiguous()
 
     def _find_program(self) -> str:
         programs = [n for n in self._zip.namelist() if n.endswith("/data.pkl")]

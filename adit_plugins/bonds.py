@@ -28,8 +28,9 @@ def perceive_bonds(atomic_numbers: ArrayLike, positions: ArrayLike) -> Chem.Mol:
     RDKit's `rdDetermineBonds` (Kim & Kim, doi 10.1002/bkcs.10334) on its connect-the-dots
     connectivity. Where that fits no valences, a tighter distance rule (1.15 covalent radii) gets
     a second chance, because the first one bonds across strained rings (7 % of QM9); it may not
-    split the molecule further. The result can still have several fragments or charged atoms: it
-    is for the caller to ask. It is `adit_plugins.samples.perceive_bonds`, too.
+    split the molecule further. Where neither fits, single bonds are tried, as the rule for bond
+    orders does not know the metals of LiF or AlCl3. The result can still have several fragments or
+    charged atoms: it is for the caller to ask. It is `adit_plugins.samples.perceive_bonds`, too.
 
     Args:
         atomic_numbers: `[num_atoms]`.
@@ -55,6 +56,9 @@ def perceive_bonds(atomic_numbers: ArrayLike, positions: ArrayLike) -> Chem.Mol:
                 return _assign_bond_orders(tight)
             except (ValueError, RuntimeError):
                 pass  # the first reason is the telling one
+        saturated = _saturated(loose)
+    if saturated is not None:
+        return saturated
     raise ValueError(f"no bond assignment fits the geometry as a neutral molecule: {reason}")
 
 
@@ -114,6 +118,21 @@ def _assign_bond_orders(connected: Chem.Mol) -> Chem.Mol:
     rdDetermineBonds.DetermineBondOrders(mol, charge=0, maxIterations=_MAX_ITERATIONS)
     Chem.SanitizeMol(mol)
     return mol
+
+
+def _saturated(connected: Chem.Mol) -> Chem.Mol | None:
+    """Return the molecule with single bonds alone, if no electron is left over."""
+    mol = Chem.Mol(connected)
+    table = Chem.GetPeriodicTable()
+    for atom in mol.GetAtoms():
+        if table.GetDefaultValence(atom.GetAtomicNum()) < 0:
+            return None  # RDKit lets such metals have any number of bonds
+        atom.SetNoImplicit(True)
+    try:
+        Chem.SanitizeMol(mol)
+    except (ValueError, RuntimeError):
+        return None
+    return None if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()) else mol
 
 
 def _bare_mol(numbers: np.ndarray, positions: np.ndarray) -> Chem.Mol:

@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adit_plugins.bonds import openbabel_bonds, perceive_bonds
+from adit_plugins.resonance import (
+    has_radicals,
+    has_separated_charges,
+    with_conventional_bonds,
+)
 from adit_plugins.timed_workers import DIED, stream_parts
 
 if TYPE_CHECKING:
@@ -110,7 +115,7 @@ def examine(atoms: Atoms) -> tuple[MoleculeReport, Mol | None]:
     if problem:
         return _invalid(problem), None
     try:
-        mol = perceive_bonds(atoms.numbers, atoms.positions)
+        mol = with_conventional_bonds(perceive_bonds(atoms.numbers, atoms.positions))
     except ValueError as error:
         connected = _is_connected(atoms)
         return replace(_invalid(str(error)), connected=connected), None
@@ -118,9 +123,9 @@ def examine(atoms: Atoms) -> tuple[MoleculeReport, Mol | None]:
     reason = ""
     if fragments > 1:
         reason = f"{fragments} fragments"
-    elif _has_radicals(mol):
+    elif has_radicals(mol):
         reason = "radicals"
-    elif _has_separated_charges(mol):
+    elif has_separated_charges(mol):
         reason = "separated charges"
     report = MoleculeReport(
         canonical_smiles(mol),
@@ -182,11 +187,17 @@ def largest_fragment_smiles(mol: Mol) -> str:
 
 
 def canonical_smiles(mol: Mol) -> str:
-    """Return the canonical SMILES without stereo and hydrogens, the key of all comparisons."""
+    """Return the canonical SMILES without stereo and hydrogens, the key of all comparisons.
+
+    It is of the normalised molecule (`adit_plugins.resonance`), so that `C[S+](C)[O-]` and
+    `CS(C)=O` have one key.
+    """
     from rdkit import Chem
     from rdkit.rdBase import BlockLogs
 
-    flat = Chem.RWMol(mol)
+    from adit_plugins.resonance import normalised
+
+    flat = Chem.RWMol(normalised(mol))
     Chem.RemoveStereochemistry(flat)  # first: a hydrogen that defines stereo would not be removed
     with BlockLogs():
         return Chem.MolToSmiles(Chem.RemoveHs(flat), isomericSmiles=False)
@@ -246,22 +257,3 @@ def _is_connected(atoms: Atoms) -> bool:
     cutoffs = natural_cutoffs(atoms, mult=1.3)
     neighbors = build_neighbor_list(atoms, cutoffs, self_interaction=False)
     return bool(connected_components(neighbors.get_connectivity_matrix())[0] == 1)
-
-
-def _has_radicals(mol: Mol) -> bool:
-    return any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
-
-
-def _has_separated_charges(mol: Mol) -> bool:
-    """Return whether a charged atom has no opposite charge on a bonded neighbour.
-
-    With charges allowed, RDKit writes a diradical as a distant carbocation and carbanion; real
-    neutral molecules carry formal charges side by side (nitro, N-oxide, isocyanide, diazo). The
-    price is gas-phase amino-acid zwitterions, 0.5 % of QM9.
-    """
-    for atom in mol.GetAtoms():
-        charge = atom.GetFormalCharge()
-        neighbours = [each.GetFormalCharge() for each in atom.GetNeighbors()]
-        if charge and not any(each * charge < 0 for each in neighbours):
-            return True
-    return False

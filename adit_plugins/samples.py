@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_masses
 from numpy.typing import NDArray
 from pymatgen.core import Element, IMolecule, IStructure, Molecule, Structure
 from rdkit import Chem
 
 from adit_plugins.bonds import perceive_bonds
+from adit_plugins.structures.elements import check_isotopes, is_isotope
 
 if TYPE_CHECKING:  # torch is imported by the two functions that need it, and by nothing else here
     from adit_model.batch import AtomBatch
@@ -128,10 +128,8 @@ class Sample:
                 f"periodic in some directions only (pbc={atoms.pbc.tolist()}); "
                 "set atoms.pbc to True (crystal) or False (molecule)"
             )
-        # Impossible numbers are found out later, by their own message.
-        masses = atomic_masses[np.clip(atoms.numbers, 0, len(atomic_masses) - 1)]
-        if atoms.has("masses") and np.abs(atoms.get_masses() - masses).max(initial=0) > 0.5:
-            raise ValueError("isotopes cannot be represented; reset them with atoms.set_masses()")
+        if atoms.has("masses"):
+            check_isotopes(atoms.numbers, atoms.get_masses())
         if not atoms.pbc.any():
             return cls("molecule", atoms.numbers, atoms.positions, None, _load(atoms.info.get(KEY)))
         lattice = atoms.cell.array
@@ -157,7 +155,7 @@ class Sample:
                 )
             _check_volume(structure.lattice.matrix)
             return cls("crystal", numbers, positions, structure.lattice.matrix, provenance)
-        _check_neutral(structure.charge)
+        check_neutral(structure.charge)
         return cls("molecule", numbers, positions, None, provenance)
 
     @classmethod
@@ -171,9 +169,9 @@ class Sample:
             raise ValueError("the Mol has no 3D conformer; make one with AllChem.EmbedMolecule")
         if any(atom.GetTotalNumHs() for atom in mol.GetAtoms()):
             raise ValueError("the Mol has implicit hydrogens; use Chem.AddHs(mol, addCoords=True)")
-        if any(atom.GetIsotope() for atom in mol.GetAtoms()):
+        if any(is_isotope(atom.GetAtomicNum(), atom.GetIsotope()) for atom in mol.GetAtoms()):
             raise ValueError("isotopes cannot be represented; call atom.SetIsotope(0) on them")
-        _check_neutral(Chem.GetFormalCharge(mol))
+        check_neutral(Chem.GetFormalCharge(mol))
         numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=int)
         provenance = _load(mol.GetProp(KEY) if mol.HasProp(KEY) else None)
         return cls("molecule", numbers, mol.GetConformer().GetPositions(), None, provenance)
@@ -308,7 +306,7 @@ def _check_volume(lattice: NDArray[np.float64]) -> None:
         )
 
 
-def _check_neutral(charge: float) -> None:
+def check_neutral(charge: float) -> None:
     if charge:
         raise ValueError(f"the molecule has charge {charge:+g}; only neutral ones are known")
 

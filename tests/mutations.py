@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
 import ase.io
 import numpy as np
 from ase import Atoms
 from ase.build import bulk, molecule
+from monty.json import MontyEncoder
 from numpy.random import Generator
+from pymatgen.io.ase import AseAtomsAdaptor
+from pymatgen.io.cif import CifParser, CifWriter
 
 CRYSTALS = (
     bulk("NaCl", "rocksalt", 5.64), bulk("MgO", "rocksalt", 4.21, cubic=True),
@@ -40,19 +45,37 @@ WORDS = (
 )
 
 
-def write_files(folder: Path) -> list[Path]:
-    """Write 58 different files: each crystal as CIF and extxyz, each molecule as xyz and SDF."""
-    paths = []
+def write_files(folder: Path) -> dict[Path, list[Atoms]]:
+    """Write 100 different files in six formats, and return what they hold.
+
+    Each crystal as CIF of ASE and of pymatgen (with symmetry operators), as extxyz, POSCAR and
+    JSON, each molecule as xyz and SDF; all but POSCARs with a second structure.
+    """
+    warnings.filterwarnings("ignore", module="pymatgen")
+    tungsten, files = bulk("W", "bcc", 3.16), {}
     for i, atoms in enumerate(CRYSTALS):
-        for suffix in ("cif", "extxyz"):
-            path = folder / f"crystal_{i}.{suffix}"
-            ase.io.write(path, [atoms, bulk("W", "bcc", 3.16)])
-            paths.append(path)
+        both = [atoms, tungsten]
+        names = [f"crystal_{i}.{suffix}" for suffix in ("cif", "extxyz", "sym.cif", "json")]
+        structures = [AseAtomsAdaptor.get_structure(each) for each in both]
+        ase.io.write(folder / names[0], both)
+        ase.io.write(folder / names[1], both)
+        symmetric = [CifWriter(each, symprec=0.01) for each in structures]
+        (folder / names[2]).write_text("\n".join(map(str, symmetric)))
+        text = json.dumps([each.as_dict() for each in structures], indent=1, cls=MontyEncoder)
+        (folder / names[3]).write_text(text)
+        conventional = [AseAtomsAdaptor.get_atoms(
+            CifParser.from_str(str(each)).parse_structures(primitive=False)[0]
+        ) for each in symmetric]  # fmt: skip
+        files |= {folder / name: both for name in names}
+        files[folder / names[2]] = conventional
+        ase.io.write(folder / f"crystal_{i}.vasp", atoms, sort=True)
+        files[folder / f"crystal_{i}.vasp"] = [atoms]
     for i, name in enumerate(MOLECULES):
-        ase.io.write(folder / f"molecule_{i}.xyz", [molecule(name), molecule("O2")])
-        write_sdf(folder / f"molecule_{i}.sdf", [molecule(name), molecule("O2")])
-        paths += [folder / f"molecule_{i}.xyz", folder / f"molecule_{i}.sdf"]
-    return paths
+        both = [molecule(name), molecule("O2")]
+        ase.io.write(folder / f"molecule_{i}.xyz", both)
+        write_sdf(folder / f"molecule_{i}.sdf", both)
+        files |= {folder / f"molecule_{i}.{suffix}": both for suffix in ("xyz", "sdf")}
+    return files
 
 
 def write_sdf(path: Path, molecules: list[Atoms]) -> None:
@@ -97,6 +120,31 @@ def mutate(content: str, rng: Generator) -> str:
                 lines[place], lines[other] = lines[other], lines[place]
         content = "\n".join(lines)
     return content
+
+
+def without_a_line(content: str, rng: Generator) -> str:
+    """Lose or repeat a line, or lose all after it: what breaks in copying, not in meaning."""
+    lines = content.splitlines(keepends=True)
+    place = int(rng.integers(len(lines)))
+    match rng.integers(3):
+        case 0:
+            del lines[place]
+        case 1:
+            lines.insert(place, lines[place])
+        case _:
+            lines = lines[:place]
+    return "".join(lines)
+
+
+def same_structure(first: Atoms, second: Atoms) -> bool:
+    """Whether elements, cell and all distances agree."""
+    if sorted(first.numbers) != sorted(second.numbers) or (first.pbc != second.pbc).any():
+        return False
+    periodic = bool(first.pbc.all())
+    if periodic and abs(first.get_volume() / second.get_volume() - 1) > 1e-3:
+        return False
+    distances = [np.sort(each.get_all_distances(mic=periodic).ravel()) for each in (first, second)]
+    return bool(np.allclose(*distances, atol=0.01))
 
 
 def damaged(atoms: Atoms, scale: float, seed: int = 0) -> Atoms:

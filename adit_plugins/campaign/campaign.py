@@ -325,7 +325,8 @@ class _Run:
         return len(block.screened) == crystals
 
     def _rows(self, block: Block) -> list[Row]:
-        molecules = self._molecule_rows([e for e in block.entries if e.kind == "molecule"])
+        readable = [e for e in block.entries if e.sample is not None]
+        molecules = self._molecule_rows([e for e in readable if e.kind == "molecule"])
         rows = []
         for entry in block.entries:
             if entry.sample is None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # The columns that say how far a crystal came; a shard's and an uninterrupted run's are the same.
 _COLUMNS = {"checkpoint": "checkpoint", "seed": "seed", "sample_index": "index"}
+_CRYSTAL_CHECKS = ("structure_valid", "composition_valid")
+_MOLECULE_CHECKS = ("rdkit_valid", "connected", "strict_valid", "posebusters")
 
 
 def _new(entry: Entry) -> Row:
@@ -57,7 +59,8 @@ def name_of(entry: Entry) -> str:
 def unreadable_row(entry: Entry) -> Row:
     """A structure that cannot be read is invalid."""
     row = _new(entry)
-    row.columns |= {"structure_valid": False, "composition_valid": False}
+    checks = _MOLECULE_CHECKS if entry.kind == "molecule" else _CRYSTAL_CHECKS
+    row.columns |= dict.fromkeys(checks, False)
     row.columns["problem"] = entry.problem
     return row
 

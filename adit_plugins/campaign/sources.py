@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -25,17 +26,19 @@ class Entry:
         name: its id where it brings none along.
         sample: None if it cannot be read.
         problem: why not.
+        expected: the kind that it counts as where it cannot be read.
     """
 
     number: int
     name: str
     sample: Sample | None
     problem: str = ""
+    expected: str = "crystal"
 
     @property
     def kind(self) -> str:
-        """`"crystal"` or `"molecule"`; what cannot be read counts as a crystal."""
-        return "crystal" if self.sample is None else self.sample.kind
+        """`"crystal"` or `"molecule"`; of what cannot be read, the kind that it would have been."""
+        return self.expected if self.sample is None else self.sample.kind
 
 
 class Source(Protocol):
@@ -86,14 +89,18 @@ class FileSource:
 
         self.path = path
         entries = islice(iter_entries(path), num)
-        total, readable, problem = 0, 0, "it holds no structures"
+        kinds: Counter[str] = Counter()
+        total, problem = 0, "it holds no structures"
         for entry in entries:  # once through, so that progress and shards know the end
             total += 1
-            readable += entry.atoms is not None
             problem = entry.reason or problem
-        if not readable:
+            if entry.atoms is not None:
+                kinds["crystal" if entry.atoms.pbc.any() else "molecule"] += 1
+        if not kinds:
             raise InputError(f"Cannot read {path}: {problem}.")
         self.parts = [range(total)]
+        # What cannot be read and is of no kind by its format counts as most others do.
+        self._usual = "molecule" if kinds["molecule"] > kinds["crystal"] else "crystal"
         found = _digest(path)
         if digest is not None and found != digest:
             raise InputError(
@@ -106,12 +113,14 @@ class FileSource:
         """See `Source`."""
         from adit_plugins.readers import iter_entries
 
-        for number, entry in enumerate(islice(iter_entries(self.path), start, stop), start):
-            name = f"{self.path.name}/{number}"
+        entries = iter_entries(self.path, notes=[])  # they were said when it was counted
+        for number, entry in enumerate(islice(entries, start, stop), start):
+            name = entry.id or f"{self.path.name}/{number}"
             if entry.atoms is None:
-                yield Entry(number, name, None, entry.reason)
+                yield Entry(number, name, None, entry.reason, entry.kind or self._usual)
             else:
-                yield _entry(number, name, entry.atoms)
+                kind = "crystal" if entry.atoms.pbc.any() else "molecule"
+                yield _entry(number, name, entry.atoms, kind)
 
 
 class StructuresSource:
@@ -131,11 +140,11 @@ class StructuresSource:
             yield _entry(number, f"structure/{number}", structure)
 
 
-def _entry(number: int, name: str, structure: Convertible) -> Entry:
+def _entry(number: int, name: str, structure: Convertible, expected: str = "crystal") -> Entry:
     try:
         return Entry(number, name, to_sample(structure))
     except (TypeError, ValueError) as error:
-        return Entry(number, name, None, str(error))
+        return Entry(number, name, None, str(error), expected)
 
 
 def source_of(recipe: dict[str, Any]) -> Source:
@@ -182,7 +191,11 @@ def entries_after(source: Source, ranges: Sequence[range], last: int | None) -> 
 def _digest(path: Path) -> str:
     """Hash a file's content, or the names and sizes of a folder's files."""
     if path.is_dir():
-        names = sorted(f"{each.name}:{each.stat().st_size}" for each in path.iterdir())
+        names = sorted(
+            f"{each.relative_to(path).as_posix()}:{each.stat().st_size}"
+            for each in path.rglob("*")
+            if each.is_file()
+        )
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,8 +25,8 @@ def data() -> None:
 def prepare(names: tuple[str, ...], out: Path, source: Path | None) -> None:
     """Turn data sets into arrays that training loads in seconds.
 
-    NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own parquet,
-    CSV or folder of CIFs, with --source), or any that an installed plugin adds.
+    NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own table,
+    folder of CIFs or other structures, with --source), or any that an installed plugin adds.
     """
     from adit_plugins.datasets import prepare as prepare_data
 

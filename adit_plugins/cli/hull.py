@@ -67,7 +67,7 @@ def _place(atoms: Atoms, reference: Hull, convention: str | None) -> dict[str, A
     from adit_plugins.relax_files import result_of
 
     row: dict[str, Any] = {
-        "id": atoms.info.get("adit", {}).get("id", ""),
+        "id": atoms.info.get("adit", {}).get("id") or atoms.info.get("material_id", ""),
         "formula": atoms.get_chemical_formula("metal", empirical=True),
         "energy_above_hull": None,
         "problem": "",

@@ -1,12 +1,13 @@
-"""Crystals as prepared arrays: MP-20 and users' own tables or CIF folders."""
+"""Crystals as prepared arrays: MP-20 and users' own tables, folders and files."""
 
 from __future__ import annotations
 
-import json
 import warnings
+from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,10 +19,11 @@ from adit_plugins.datasets.common import (
     download,
     split_by_row,
 )
+from adit_plugins.readers import Entry, InputError, iter_entries
 from adit_plugins.samples import MAX_ATOMIC_NUMBER
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from ase import Atoms
     from pymatgen.core import Structure
 
     from adit_model.data import PreparedData
@@ -40,142 +42,153 @@ def mp20(source: Path | None = None) -> PreparedData:
 
     Raises:
         DatasetError: a file is missing, changed since its first use, or is not MP-20's: another
-            number of rows, an id twice, a row without a CIF.
+            number of rows, or an id twice.
     """
-    import pandas as pd
-
     folder = source if source is not None else cache() / "mp_20"
-    frames = []
+    rows: list[tuple[Entry, str | None]] = []
     for split, expected in MP20_ROWS.items():
         path = folder / f"{split}.csv"
         if source is None:
             download(MP20_URL.format(split=split), path)
         if not path.is_file():
             raise DatasetError(f"No {path}. MP-20 is {', '.join(MP20_ROWS)} (.csv) in one folder.")
-        frame = pd.read_csv(path, usecols=["material_id", "cif"])
-        if len(frame) != expected:
-            raise DatasetError(f"{path} has {len(frame)} rows, MP-20 has {expected} there.")
-        frames.append(frame.assign(split=split))
-    table = pd.concat(frames, ignore_index=True)
-    ids, cifs = table["material_id"], table["cif"]
-    for wrong, what in (
-        (ids.isna() | ids.duplicated(), "an id that is missing or not the only one"),
-        (~cifs.str.contains("_cell_length_a", na=False), "no CIF"),
-    ):
-        if wrong.any():
-            row = table[wrong].iloc[0]
+        found = _entries(path)
+        if len(found) != expected:
+            raise DatasetError(f"{path} has {len(found)} rows, MP-20 has {expected} there.")
+        rows += [(entry, split) for entry in found]
+    _check_mp20(folder, rows)
+    return _prepared("mp20", rows, MP20_URL)
+
+
+def _check_mp20(folder: Path, rows: list[tuple[Entry, str | None]]) -> None:
+    """Refuse files that have MP-20's names and lengths, but another content."""
+    seen: set[str] = set()
+    for entry, split in rows:
+        identity = str(entry.columns.get("material_id") or entry.id)
+        if not identity or identity in seen:
             raise DatasetError(
-                f"{folder} is not MP-20: {row['material_id']} in {row['split']}.csv has {what}."
+                f"{folder} is not MP-20: in {split}.csv the id {identity!r} is missing or not the "
+                "only one."
             )
-    return _from_table("mp20", table, MP20_URL)
+        seen.add(identity)
 
 
 def crystals(
     source: Path | None = None, max_num_atoms: int = 20, max_energy_above_hull: float = 0.1
 ) -> PreparedData:
-    """A user's crystals: a parquet or CSV table, or a folder of CIF files.
+    """A user's crystals: a table, a folder of CIFs, or whatever else `adit` reads.
 
-    A table has either a `cif` column or `atomic_numbers`, `frac_coords` (flat), `a`, `b`, `c`,
-    `alpha`, `beta`, `gamma`; optional columns are `split` (train, val, test) and
-    `energy_above_hull`. Without `split`, every 20th row is test and every 20th + 10 validation.
+    A table (parquet or CSV) has a column of structures (`cif`, `structure`, ...) or
+    `atomic_numbers`, `frac_coords` (flat), `a`, `b`, `c`, `alpha`, `beta`, `gamma`; optional
+    columns are `split` (train, val, test), `energy_above_hull` and `num_atoms`. Without `split`,
+    every 20th row is test and every 20th + 10 validation. What is left out is said, with its
+    number and reason.
 
     Args:
         source: the file or folder.
         max_num_atoms: larger cells are left out.
-        max_energy_above_hull: eV/atom; rows above it are left out where the column exists.
+        max_energy_above_hull: eV/atom; rows above it, or without a number, are left out where the
+            column exists.
 
     Raises:
-        DatasetError: the source is missing, unreadable, or lacks columns.
+        DatasetError: the source is missing, unreadable, or holds nothing that passes.
     """
-    import pandas as pd
-
     if source is None:
         raise DatasetError("The data set 'crystals' is your own file: pass --source PATH.")
-    table = _read_table(source)
-    if "energy_above_hull" in table:
-        table = table[table["energy_above_hull"] <= max_energy_above_hull]
-    if "num_atoms" in table:
-        table = table[table["num_atoms"] <= max_num_atoms]
-    if table.empty:
+    left: Counter[str] = Counter()
+    rows: list[tuple[Entry, str | None]] = []
+    entries = _entries(source)
+    for entry in entries:
+        reason = _filtered(entry.columns, max_num_atoms, max_energy_above_hull)
+        if reason:
+            left[reason] += 1
+            continue
+        split = entry.columns.get("split") or None
+        if split is not None and split not in SPLITS:
+            raise DatasetError(f"{source}: split must be one of {SPLITS}, got {split!r}")
+        rows.append((entry, split))
+    for reason, count in left.items():
+        warnings.warn(f"{source}: {count} of {len(entries)} rows {reason}", stacklevel=2)
+    if not rows:
         raise DatasetError(f"{source}: no structure passes the filters.")
-    if "split" in table and not set(table["split"]) <= set(SPLITS):
-        raise DatasetError(f"{source}: split must be one of {SPLITS}, got {set(table['split'])}")
-    return _from_table(
-        "crystals", pd.DataFrame(table).reset_index(drop=True), source.name, max_num_atoms
-    )
+    return _prepared("crystals", rows, source.name, max_num_atoms)
 
 
-def _read_table(source: Path) -> pd.DataFrame:
-    import pandas as pd
-
+def _entries(source: Path) -> list[Entry]:
+    """All entries of a source, and warnings about what was left out of it."""
     if not source.exists():
         raise DatasetError(f"No such file or folder: {source}")
-    if not source.is_dir() and source.suffix not in (".parquet", ".csv"):
-        raise DatasetError(
-            f"{source}: unknown kind of file; use .parquet, .csv or a folder of .cif files."
-        )
     try:
-        if source.is_dir():
-            files = sorted(source.glob("*.cif"))
-            table = pd.DataFrame({"cif": [f.read_text() for f in files]})
-        elif source.suffix == ".parquet":
-            table = pd.read_parquet(source)
-        else:
-            table = pd.read_csv(source)
-    except (OSError, ValueError, ImportError) as error:
-        raise DatasetError(f"{source} cannot be read: {error}") from error
-    arrays = {"atomic_numbers", "frac_coords", "a", "b", "c", "alpha", "beta", "gamma"}
-    if "cif" not in table and not arrays <= set(table.columns):
-        raise DatasetError(f"{source} lacks columns: needs `cif`, or {sorted(arrays)}.")
-    return table
+        return list(iter_entries(source))
+    except InputError as error:
+        raise DatasetError(
+            f"{source} cannot be read: {error} Known are .parquet, .csv, folders of .cif, and "
+            "other files of structures."
+        ) from error
 
 
-def _from_table(
-    name: str, table: pd.DataFrame, source: str, max_num_atoms: int = 20
+def _filtered(columns: Mapping[str, Any], max_num_atoms: int, max_energy_above_hull: float) -> str:
+    """Why the columns of a row leave it out, or nothing."""
+    for name, limit, unit in (
+        ("energy_above_hull", max_energy_above_hull, " eV/atom"),
+        ("num_atoms", max_num_atoms, ""),
+    ):
+        if name not in columns:
+            continue
+        try:
+            value = float(columns[name])
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not np.isfinite(value):
+            return f"have no {name} and are left out"
+        if value > limit:
+            return f"have {name} above {limit:g}{unit} and are left out"
+    return ""
+
+
+def _prepared(
+    name: str,
+    rows: list[tuple[Entry, str | None]],
+    source: str,
+    max_num_atoms: int = 20,
 ) -> PreparedData:
     """Reduce and order every crystal, in processes; count what cannot be read."""
-    records = table.to_dict("records")
     with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(_crystal_row, records, chunksize=64))
-    kept, lost, large = [], 0, 0
-    for i, row in enumerate(rows):
-        if row is None:
+        atoms = [entry.atoms for entry, _ in rows]
+        found = list(pool.map(_crystal_row, atoms, chunksize=64))
+    kept, lost, large, reason = [], 0, 0, ""
+    for i, ((entry, split), row) in enumerate(zip(rows, found, strict=True)):
+        if isinstance(row, str):
             lost += 1
+            reason = reason or f"{entry.name}: {entry.reason or row}"
         elif len(row["atomic_numbers"]) <= max_num_atoms:
-            split = records[i].get("split")
             row["split"] = SPLITS.index(split) if split else split_by_row(i)
             kept.append(row)
         else:
             large += 1
     if lost:
-        warnings.warn(f"{source}: {lost} of {len(rows)} crystals cannot be read", stacklevel=2)
+        text = f"{source}: {lost} of {len(rows)} crystals cannot be read"
+        warnings.warn(f"{text} and are left out; the first: {reason}", stacklevel=2)
     if large:
         text = f"{source}: {large} of {len(rows)} crystals have more than {max_num_atoms} atoms"
         warnings.warn(f"{text} in the reduced cell and are left out", stacklevel=2)
     return assemble(name, "crystal", kept, source)
 
 
-def _crystal_row(record: dict[str, Any]) -> dict[str, Any] | None:
-    """One crystal as arrays, or None if it cannot be read."""
-    from pymatgen.core import Lattice, Structure
+def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
+    """One crystal as arrays, or why there is none."""
+    from adit_plugins.samples import to_sample
 
     warnings.filterwarnings("ignore")
+    if atoms is None:
+        return "it cannot be read"
     try:
-        if record.get("cif") is not None:
-            structure = Structure.from_str(record["cif"], fmt="cif")
-        else:
-            cell = [float(record[k]) for k in ("a", "b", "c", "alpha", "beta", "gamma")]
-            numbers: list[Any] = [int(z) for z in _listed(record["atomic_numbers"])]
-            frac = np.asarray(_listed(record["frac_coords"]), dtype=float).reshape(-1, 3)
-            structure = Structure(Lattice.from_parameters(*cell), numbers, frac)
-        return canonical_crystal(structure)
-    except Exception:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
-        return None
-
-
-def _listed(value: Any) -> Any:
-    """A list as it is in a parquet file; in a CSV it is the text `[1, 2]`."""
-    return json.loads(value) if isinstance(value, str) else value
+        sample = to_sample(atoms)
+        if sample.kind != "crystal":
+            return "it is a molecule"
+        return canonical_crystal(cast("Structure", sample.to_pymatgen()))
+    except Exception as error:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
+        return str(error) or type(error).__name__
 
 
 def canonical_crystal(structure: Structure) -> dict[str, Any]:

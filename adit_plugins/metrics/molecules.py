@@ -195,7 +195,7 @@ def _load_reference(reference: Fingerprints | str | PathLike[str]) -> Fingerprin
     if not isinstance(reference, Fingerprints):
         path = Path(reference)
         if path.is_file() and path.suffix.lower() in (".smi", ".smiles", ".txt", ".csv"):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
             cells = [line.replace(",", " ").split() for line in lines if line.strip()]
             smiles = [cell[0] for cell in cells if cell and cell[0].lower() != "smiles"]
             reference = Fingerprints.build(smiles)

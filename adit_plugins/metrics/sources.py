@@ -55,7 +55,7 @@ def read_set(
     source = Path(path)
     result = StructureSet(_short_name(source), source)
     homeless: list[tuple[str, str]] = []
-    for count, entry in enumerate(iter_entries(source), start=1):
+    for count, entry in enumerate(iter_entries(source, result.notes), start=1):
         _file(entry, result, homeless)
         if progress is not None and count % 100 == 0:
             progress(f"read {result.name}", count, count)

@@ -54,7 +54,9 @@ class Artifacts:
 
 
 def read_initial(path: Path) -> dict[str, Atoms]:
-    """Return initial structures by material id: `info["material_id"]`, or the entry's name.
+    """Return initial structures by material id: of the file, table or name of a file with one.
+
+    Those without an id go by their place in the file.
 
     Raises:
         InputError: the file cannot be read.
