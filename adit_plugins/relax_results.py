@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +18,9 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from adit_plugins.symmetry import symmetry_dataset
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 # Energy conventions: with the Materials Project's 2020 corrections in them, or raw energies of its
 # settings (PBE, PBE+U), to which they are yet to be added.
@@ -124,6 +127,19 @@ def finished(
         space_group_before=space_group(before) if crystal else None,
         space_group_after=space_group(final) if crystal else None,
         **outcome,
+    )
+
+
+def bare_structure(atoms: Atoms) -> Structure:
+    """Return the geometry of a crystal alone, for pymatgen.
+
+    Magnetic moments, charges and whatever else a file brings along as site properties stay behind:
+    pymatgen's input sets read them, and stop at moments that are vectors.
+    """
+    from pymatgen.core import Structure
+
+    return Structure(
+        atoms.cell.array, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True
     )
 
 
