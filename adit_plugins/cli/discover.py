@@ -26,6 +26,7 @@ from adit_plugins.cli.options import (
     sampling_options,
 )
 from adit_plugins.cli.progress import progress
+from adit_plugins.relax_settings import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from adit_plugins.campaign import Campaign, GeneratorSource, Settings
@@ -63,12 +64,12 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
 @click.option(
     "--max-steps",
     type=click.IntRange(min=0),
-    default=100,
+    default=CAMPAIGN_STEPS,
     show_default=True,
     help="Relaxation steps a crystal; what has not converged by then is marked.",
 )
 @click.option("--prefilter", metavar="NAME", help="A cheaper potential that relaxes first.")
-@click.option("--prefilter-steps", type=click.IntRange(min=0), default=50, show_default=True)
+@click.option("--prefilter-steps", type=click.IntRange(min=0), default=PREFILTER_STEPS, show_default=True)
 @click.option(
     "--prefilter-limit",
     type=click.FloatRange(min=0),
@@ -95,7 +96,7 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
+    default=TIME_LIMIT_SECONDS,
     show_default=True,
     help="Seconds a crystal, whatever the potential does; not with --workers 0.",
 )

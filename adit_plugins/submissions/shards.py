@@ -18,7 +18,8 @@ from typing import Any
 from ase import Atoms
 
 from adit_plugins.outputs import replacing, without_nan
-from adit_plugins.relax import TIME_LIMIT_SECONDS, RelaxResult, relax
+from adit_plugins.relax import RelaxResult, relax
+from adit_plugins.relax_settings import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS
 
 MATERIAL_ID = "material_id"
 
@@ -35,11 +36,13 @@ class Settings:
         relaxer: as for `adit_plugins.relax.relax`.
         fmax: eV/angstrom.
         max_steps: optimiser steps a structure.
+        keep_constraints: as for `adit_plugins.relax.relax`.
     """
 
     relaxer: str = "chgnet"
-    fmax: float = 0.05
-    max_steps: int = 500
+    fmax: float = FMAX
+    max_steps: int = MAX_STEPS
+    keep_constraints: bool = False
 
 
 @dataclass(frozen=True)
