@@ -282,7 +282,8 @@ def _check_constraints(relaxer: Relaxer, job: Job) -> None:
     Raises:
         RelaxerError: the structures carry constraints, and the relaxer knows none.
     """
-    if not getattr(relaxer, "keeps_constraints", False) and any(each.constraints for _, each in job):
+    held = any(each.constraints for _, each in job)
+    if held and not getattr(relaxer, "keeps_constraints", False):
         raise RelaxerError(
             f"{relaxer.name} cannot keep constraints. Take chgnet, mace:MODEL or an ASE calculator "
             "(module:function), or let them be dropped."

@@ -141,7 +141,7 @@ def result_of(atoms: Atoms, convention: str | None = None) -> RelaxResult:
         reason = str(record.get("reason") or "no energy in the file; run adit relax first")
         return RelaxResult.failure(atoms, reason, potential)
     if not isinstance(energy, Real) or isinstance(energy, bool) or not math.isfinite(energy):
-        reason = f"the energy in the file is no number: {str(energy):.40}"
+        reason = f"the energy in the file is no number: {energy!s:.40}"
         return RelaxResult.failure(atoms, reason, potential)
     known = convention if convention is not None else record.get("convention")
     if known is None:

@@ -1,8 +1,9 @@
-"""Constraints, keys and damaged entries of other people's files, through the commands that relax."""
+"""Constraints, keys and damaged entries of other people's files, in the commands on energies."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,15 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from click.testing import CliRunner
 from small_mace import save_small_mace
 
 from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.cli import main
-from adit_plugins.relax import RelaxerError, relax
+from adit_plugins.dft import with_moments
+from adit_plugins.relax import RelaxerError, RelaxResult, relax
 
 EMT_SPEC = "ase.calculators.emt:EMT"
 CELL = '2\nLattice="0 2.82 2.82 2.82 0 2.82 2.82 2.82 0" Properties=species:S:1:pos:R:3 {}\n'
@@ -38,6 +41,15 @@ def adit(*arguments: str) -> Any:
 
 def emt() -> AseRelaxer:
     return AseRelaxer("emt", EMT())
+
+
+class Deaf:
+    """A relaxer that says nothing about constraints."""
+
+    name = "deaf"
+
+    def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
+        return emt().relax(batch, fmax, max_steps)
 
 
 def copper(fixed: Sequence[int] = ()) -> Atoms:
@@ -86,7 +98,7 @@ def test_a_potential_that_knows_no_constraints_is_not_given_any(tmp_path: Path) 
         with pytest.raises(RelaxerError, match="cannot keep constraints"):
             relax([salt], name, workers=0, keep_constraints=True)
     with pytest.raises(RelaxerError, match="cannot keep constraints"):
-        relax([salt], "mace-adit", workers=1, keep_constraints=True)
+        relax([copper([0])], Deaf, workers=1, keep_constraints=True)
 
 
 def test_adit_relax_says_what_became_of_constraints(place: Path) -> None:
@@ -131,8 +143,14 @@ def test_a_bad_frame_is_a_failure_of_its_own(place: Path) -> None:
 
 def test_nothing_readable_is_an_error(place: Path) -> None:
     Path("in.extxyz").write_text("8\nno atoms\n")
-    for command in ("relax", "hull", "dft"):
-        result = adit(command, "in.extxyz")
+    for command in (
+        ("relax", "in.extxyz"),
+        ("hull", "in.extxyz"),
+        ("dft", "in.extxyz", "--engine", "ase:emt"),
+        ("submit", "lemat-genbench", "in.extxyz", "--num", "1", "--out", "x"),
+        ("submit", "matbench-discovery", "in.extxyz", "--out", "x"),
+    ):
+        result = adit(*command)
         assert result.exit_code == 2
         assert "says 8 atoms and has 0" in result.stderr and result.stderr.count("\n") == 1
 
@@ -153,6 +171,108 @@ def test_a_crash_costs_the_structure_at_work_alone(place: Path) -> None:
     Path("relaxed.extxyz").write_text("".join(lines[:2] + lines[3:]))  # not the work of a crash
     result = adit(*command, "--resume")
     assert result.exit_code == 2 and "structure 0" in result.stderr
+
+
+def test_submissions_count_what_cannot_be_read(place: Path) -> None:
+    ase.io.write("whole.extxyz", [copper([0]), copper(), copper()])
+    text = Path("whole.extxyz").read_text().splitlines(keepends=True)
+    molecule = "2\n\nCu 0 0 0\nCu 0 0 2\n"
+    Path("in.extxyz").write_text("".join(text[:8] + text[9:]) + molecule)
+    emt_options = ("--workers", "0", "--out")
+    command = ("submit", "matbench-discovery", "in.extxyz", "--relaxer", EMT_SPEC, *emt_options)
+    result = adit(*command, "mb")
+    assert result.exit_code == 0, result.output
+    assert "Constraints of 1 of 3 structures were dropped" in result.stdout
+    assert "1 of 4 structures cannot be used" in result.stdout
+    summary = json.loads(Path("mb/summary.json").read_text())
+    counts = [summary[name] for name in ("materials", "unreadable", "relaxed", "converged")]
+    assert counts == [4, 1, 2, 2] and summary["constraints dropped"] == 1
+    assert summary["potentials"] == [EMT_SPEC]
+    command = ("submit", "lemat-genbench", "in.extxyz", "--num", "4", "--relax", EMT_SPEC)
+    result = adit(*command, *emt_options, "lm")
+    assert result.exit_code == 0, result.output
+    assert "2 of 4 structures cannot be used" in result.stdout
+    form = json.loads(Path("lm/submission.json").read_text())
+    assert form["num_structures"] == 2 and len(form["unreadable"]) == 2
+    assert form["relaxation"]["constraints_dropped"] == 1
+    assert len(Path("lm/structures.csv").read_text().splitlines()) == 3
+    kept = adit(*command, "--keep-constraints", *emt_options, "kept")
+    assert "1 of 2 structures kept their constraints" in kept.stdout
+    alone = adit("submit", "lemat-genbench", "in.extxyz", "--keep-constraints", "--out", "x")
+    assert "needs --relax" in alone.stderr
+
+
+def test_dft_counts_what_it_cannot_compute_and_drops_constraints(place: Path) -> None:
+    ase.io.write("in.extxyz", [copper([0, 1, 2, 3]), copper()])
+    with Path("in.extxyz").open("a") as file:
+        file.write("2\n\nCu 0 0 0\nCu 0 0 2\n3\ncut\nCu 0 0 0\n")
+    command = ("dft", "in.extxyz", "--engine", "ase:emt", "--workers", "0", "--relax-steps", "50")
+    result = adit(*command, "--out", "free.json")
+    assert result.exit_code == 0, result.output
+    assert "2 of 4 structures computed" in result.stdout and "is no crystal" in result.stdout
+    assert "Constraints of 1 of 4 structures were dropped" in result.stdout
+    rows = json.loads(Path("free.json").read_text())
+    assert [row["energy_per_atom"] is None for row in rows] == [False, False, True, True]
+    assert "says 3 atoms" in rows[3]["reason"]
+    assert rows[0]["energy_per_atom"] == pytest.approx(rows[1]["energy_per_atom"], abs=1e-4)
+    result = adit(*command, "--out", "held.json", "--keep-constraints")
+    held = json.loads(Path("held.json").read_text())
+    assert held[0]["energy_per_atom"] > rows[0]["energy_per_atom"] + 1e-3
+
+
+def test_dft_inputs_hold_atoms_only_when_told(place: Path) -> None:
+    ase.io.write("in.extxyz", [copper([0, 1, 2, 3]), copper()])
+    with Path("in.extxyz").open("a") as file:
+        file.write("3\ncut\nCu 0 0 0\n")
+    command = ("dft", "in.extxyz", "--inputs")
+    for code, mark, name in (
+        ("vasp", "^Selective dynamics$", "POSCAR"),
+        ("espresso", "^Cu .* 0 0 0$", "espresso.pwi"),
+    ):
+        result = adit(*command, code, "--out", code)
+        assert result.exit_code == 0, result.output
+        assert "Constraints of 1 of 2 structures were dropped" in result.stdout
+        assert "1 of 3 structures were left out" in result.stdout
+        free = Path(code, "0001-Cu", name).read_text()
+        assert adit(*command, code, "--out", f"{code}2", "--keep-constraints").exit_code == 0
+        held = Path(f"{code}2", "0001-Cu", name).read_text()
+        assert [bool(re.search(mark, each, re.M)) for each in (free, held)] == [False, True]
+
+
+def test_moments_that_are_vectors_stop_nothing(place: Path) -> None:
+    """Where only collinear moments or none are known, those of the file stay behind."""
+    fields = "Properties=species:S:1:pos:R:3:initial_magmoms:R:3 energy=-12.0"
+    lattice = 'Lattice="0 2.15 2.15 2.15 0 2.15 2.15 2.15 0"'
+    sites = "Fe 0 0 0 0 0 4\nO 2.15 0 0 0 0 0\n"
+    Path("in.extxyz").write_text(f'2\n{lattice} {fields} pbc="T T T"\n{sites}')
+    bare = bulk("FeO", "rocksalt", a=4.3)
+    place_of = []
+    for name in ("in.extxyz", "bare.traj"):
+        if name == "bare.traj":
+            bare.calc = SinglePointCalculator(bare, energy=-12.0)
+            ase.io.write(name, bare)
+        result = adit("hull", name, "--convention", "mp-raw", "--json", "hull.json")
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads(Path("hull.json").read_text())["structures"]
+        place_of.append(row["energy_above_hull"])
+    assert place_of[0] == pytest.approx(place_of[1])
+    for code in ("vasp", "espresso"):
+        assert adit("dft", "in.extxyz", "--inputs", code, "--out", code).exit_code == 0
+    assert "MAGMOM = 5.0 0.6" in " ".join(Path("vasp/0001-FeO/INCAR").read_text().split()).replace(
+        "1*", ""
+    )
+    assert "nspin" in Path("espresso/0001-FeO/espresso.pwi").read_text()
+    moments = with_moments(ase.io.read("in.extxyz")).get_initial_magnetic_moments()
+    assert moments.tolist() == [5.0, 0.0]
+    for command in (
+        ("relax", "in.extxyz", "--max-steps", "1", "--workers", "0"),
+        ("submit", "lemat-genbench", "in.extxyz", "--num", "1", "--out", "lm"),
+        ("submit", "matbench-discovery", "in.extxyz", "--max-steps", "1", "--workers", "0",
+         "--out", "mb"),
+        ("evaluate", "in.extxyz", "--workers", "1"),
+    ):  # fmt: skip
+        result = adit(*command)
+        assert result.exit_code == 0, (command, result.output)
 
 
 FOREIGN = {

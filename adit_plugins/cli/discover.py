@@ -69,7 +69,9 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
     help="Relaxation steps a crystal; what has not converged by then is marked.",
 )
 @click.option("--prefilter", metavar="NAME", help="A cheaper potential that relaxes first.")
-@click.option("--prefilter-steps", type=click.IntRange(min=0), default=PREFILTER_STEPS, show_default=True)
+@click.option(
+    "--prefilter-steps", type=click.IntRange(min=0), default=PREFILTER_STEPS, show_default=True
+)
 @click.option(
     "--prefilter-limit",
     type=click.FloatRange(min=0),
