@@ -32,7 +32,7 @@ from adit_plugins.parsers import (
     parse_sdf,
     parse_xyz,
 )
-from adit_plugins.samples import KEY
+from adit_plugins.samples import KEY, provenance_in
 
 __all__ = ["INDEX", "PROVENANCE_TAG", "Entry", "InputError", "iter_entries", "read_structures"]
 
@@ -189,8 +189,8 @@ def _read_db(path: Path) -> Iterator[Entry]:
 
         def make(row: Any = row) -> Atoms:
             atoms = row.toatoms()
-            if KEY in row.data:
-                atoms.info[KEY] = dict(row.data[KEY])
+            if provenance := provenance_in(row.data):
+                atoms.info[KEY] = provenance
             assert isinstance(atoms, Atoms)
             return atoms
 

@@ -130,6 +130,24 @@ def test_the_choice_of_the_cell_changes_no_number(potential: Potential) -> None:
         np.testing.assert_allclose(found[2], stress, atol=1e-5)
 
 
+@pytest.mark.parametrize("make", [in_ase, in_torch_sim])
+def test_forces_on_molecules_are_derivatives(
+    make: Callable[[str, Path], Potential], mace_file: Path
+) -> None:
+    """Of the potentials only MACE describes them."""
+    if make is in_torch_sim:
+        pytest.importorskip("torch_sim")
+    molecule = Atoms("ONaCl", [[0.0, 0.0, 0.1], [2.1, 0.1, 0.0], [-0.3, 1.9, 0.4]])
+    energy_of, step = make("mace", mace_file), 1e-3
+    _, forces, _ = energy_of(molecule)
+    for atom in range(3):
+        ends = [molecule.copy() for _ in range(2)]
+        for sign, end in zip((1, -1), ends, strict=True):
+            end.positions[atom, 1] += sign * step
+        slope = (energy_of(ends[0])[0] - energy_of(ends[1])[0]) / (2 * step)
+        assert -forces[atom, 1] == pytest.approx(slope, rel=1e-3, abs=1e-4)
+
+
 @pytest.mark.parametrize("name", [*ASE, *TORCH_SIM])
 def test_relaxation_ends_alike_in_every_cell(
     name: str, mace_file: Path, capfd: pytest.CaptureFixture[str]

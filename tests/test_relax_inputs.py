@@ -218,6 +218,17 @@ def test_dft_counts_what_it_cannot_compute_and_drops_constraints(place: Path) ->
     result = adit(*command, "--out", "held.json", "--keep-constraints")
     held = json.loads(Path("held.json").read_text())
     assert held[0]["energy_per_atom"] > rows[0]["energy_per_atom"] + 1e-3
+    assert held[0]["reason"] == "converged" and held[0]["max_force"] > 0.1
+    assert "1 of 4 structures kept their constraints" in result.stdout
+
+
+def test_screening_and_scoring_say_that_constraints_play_no_part(place: Path) -> None:
+    ase.io.write("in.extxyz", [copper([0]), copper()])
+    result = adit("evaluate", "in.extxyz", "--workers", "1")
+    assert "constraints of 1 structures dropped" in result.stdout
+    result = adit("discover", "in.extxyz", "--out", "found", "--no-relax", "--workers", "0")
+    assert result.exit_code == 0, result.output
+    assert "Constraints of 1 of 2 structures were dropped" in result.stdout
 
 
 def test_dft_inputs_hold_atoms_only_when_told(place: Path) -> None:

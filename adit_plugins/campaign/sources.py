@@ -86,9 +86,11 @@ class FileSource:
         self.path = path
         entries = islice(iter_entries(path), num)
         total, readable, problem = 0, 0, "it holds no structures"
+        self.num_constrained = 0  # structures whose constraints have no say here
         for entry in entries:  # once through, so that progress and shards know the end
             total += 1
             readable += entry.atoms is not None
+            self.num_constrained += entry.atoms is not None and bool(entry.atoms.constraints)
             problem = entry.reason or problem
         if not readable:
             raise InputError(f"Cannot read {path}: {problem}.")

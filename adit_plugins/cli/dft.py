@@ -164,7 +164,10 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
 
     def keep(place: int, found: DftVerdict, result: RelaxResult) -> None:
         formula = result.atoms.get_chemical_formula("metal", empirical=True)
-        rows[places[place]] = {"formula": formula, **found.as_dict()}
+        rows[places[place]] = {
+            "formula": formula, **found.as_dict(),
+            "max_force": result.max_force, "constraints": result.constraints,
+        }  # fmt: skip
         fates[places[place]] = result.constraints
 
     target = out.parent if out is not None else Path()
@@ -179,6 +182,7 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
             "" if energy is None else f"E hull about {energy:.3f}",
             row["reason"],
             row["problem"],
+            f"largest force {row['max_force']:.3f} eV/angstrom" if row.get("max_force") else "",
             f"{row['seconds']:.0f} s",
         ]
         what = row["formula"] or "not computed"

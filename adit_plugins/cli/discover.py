@@ -18,6 +18,7 @@ from adit_plugins.cli.folders import (
     remove_campaign,
     shard_folder,
 )
+from adit_plugins.cli.inputs import say_constraints
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
@@ -66,7 +67,8 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
     type=click.IntRange(min=0),
     default=CAMPAIGN_STEPS,
     show_default=True,
-    help="Relaxation steps a crystal; what has not converged by then is marked.",
+    help="Relaxation steps a crystal, fewer than elsewhere as most are only sorted out; what "
+    "has not converged by then is marked.",
 )
 @click.option("--prefilter", metavar="NAME", help="A cheaper potential that relaxes first.")
 @click.option(
@@ -213,7 +215,10 @@ def make_source(
     from adit_plugins.campaign import FileSource
 
     if file is not None:
-        return FileSource(file, num)
+        source = FileSource(file, num)
+        held = source.num_constrained
+        say_constraints(["dropped"] * held + [""] * (len(source.parts[0]) - held))
+        return source
     return make_generators(kinds, num or DEFAULT_NUM, recipe)
 
 

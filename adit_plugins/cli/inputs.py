@@ -65,8 +65,8 @@ def say_constraints(fates: Iterable[str]) -> None:
 def _constraint_lines(fates: list[str]) -> Iterator[str]:
     if dropped := fates.count("dropped"):
         yield (
-            f"Constraints of {dropped} of {len(fates)} structures were dropped: all atoms were "
-            "free. --keep-constraints keeps them.\n"
+            f"Constraints of {dropped} of {len(fates)} structures were dropped: all atoms are "
+            "free. --keep-constraints of adit relax, dft and submit keeps them.\n"
         )
     if kept := fates.count("kept"):
         yield (

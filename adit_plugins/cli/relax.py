@@ -98,9 +98,9 @@ def relax(
     except KeyboardInterrupt:
         finished = False
     finally:
-        if any(frames[i].info["relax"]["potential"] for i in frames):
+        done = any(structures[i] is not None for i in frames)  # beside what cannot be read
+        if done:
             write_frames(frames, out)  # in the order of the input
-    done = out.exists() and bool(frames)
     if done:
         _print_table(frames)
         say_constraints(atoms.info["relax"]["constraints"] for atoms in frames.values())
