@@ -281,6 +281,7 @@ def test_moments_that_are_vectors_stop_nothing(place: Path) -> None:
         ("submit", "matbench-discovery", "in.extxyz", "--max-steps", "1", "--workers", "0",
          "--out", "mb"),
         ("evaluate", "in.extxyz", "--workers", "1"),
+        ("discover", "in.extxyz", "--out", "found", "--no-relax", "--workers", "0"),
     ):  # fmt: skip
         result = adit(*command)
         assert result.exit_code == 0, (command, result.output)
@@ -303,6 +304,8 @@ def test_keys_of_the_users_own_break_nothing(place: Path, key: str, value: str) 
         ("submit", "matbench-discovery", "in.extxyz", "--max-steps", "0", "--workers", "0",
          "--out", "matbench"),
         ("evaluate", "in.extxyz", "--workers", "1", "--json", "e.json"),
+        ("discover", "in.extxyz", "--out", "found", "--no-relax", "--workers", "0"),
+        ("dft", "in.extxyz", "--inputs", "vasp", "--out", "vasp"),
     ):  # fmt: skip
         result = adit(*command)
         assert result.exit_code == 0, (command, result.output, result.exception)
