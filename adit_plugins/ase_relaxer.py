@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator
@@ -38,6 +39,8 @@ class AseRelaxer:
         crystals_only: the potential does not describe molecules.
         convention: of its energies, see `adit_plugins.relax_results`.
         elements: atomic numbers that the potential knows; None for any.
+        keeps_constraints: those of a structure are obeyed; `adit_plugins.relax.relax` drops them
+            first, unless it is told otherwise.
     """
 
     name: str
@@ -47,6 +50,7 @@ class AseRelaxer:
     crystals_only: bool = False
     convention: str = MP2020
     elements: frozenset[int] | None = None
+    keeps_constraints: ClassVar[bool] = True
 
     def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
         """Relax one after the other; see `adit_plugins.relax.Relaxer`."""
@@ -69,13 +73,13 @@ class AseRelaxer:
         seconds = time.perf_counter() - start
         if problem:
             return RelaxResult.failure(atoms.copy(), problem, self.name, num_steps, seconds)
-        stress = relaxed.get_stress() if relaxed.pbc.all() else None
+        crystal = bool(relaxed.pbc.all())
         return finished(
             atoms,
             relaxed,
             float(relaxed.get_potential_energy()),
-            relaxed.get_forces(),
-            stress,
+            relaxed.get_forces(apply_constraint=False),
+            relaxed.get_stress(apply_constraint=False) if crystal else None,
             reason=reason,
             num_steps=num_steps,
             potential=self.name,
@@ -102,6 +106,7 @@ class AseRelaxer:
     def _broken_state(self, atoms: Atoms) -> str:
         """Say what went wrong in the last step, or nothing."""
         energy = atoms.get_potential_energy() / len(atoms)
-        return broken_energy(energy, atoms.get_forces(), self.energy_bounds) or broken_geometry(
+        forces = atoms.get_forces(apply_constraint=False)
+        return broken_energy(energy, forces, self.energy_bounds) or broken_geometry(
             atoms, self.name, self.crystals_only
         )

@@ -7,7 +7,7 @@ An engine is found by name in the entry-point group `adit.dft`: a factory `(opti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -17,7 +17,13 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from adit_plugins import registry
-from adit_plugins.relax_results import MP_RAW, RelaxResult, raised
+from adit_plugins.relax_results import (
+    MP_RAW,
+    RelaxResult,
+    bare_structure,
+    raised,
+    without_constraints,
+)
 
 if TYPE_CHECKING:
     from ase.calculators.calculator import Calculator
@@ -146,9 +152,16 @@ def _ase_calculator(name: str) -> Callable[[Atoms], Calculator]:
 
 
 def compute(
-    spec: str, options: Mapping[str, Any], max_steps: int, fmax: float, batch: Sequence[Atoms]
+    spec: str,
+    options: Mapping[str, Any],
+    max_steps: int,
+    fmax: float,
+    batch: Sequence[Atoms],
+    keep_constraints: bool = False,
 ) -> list[RelaxResult]:
     """Compute energies by DFT, after a relaxation of at most `max_steps` (0: a single point).
+
+    Constraints are dropped unless they are to be kept, as by `adit_plugins.relax.relax`.
 
     Raises:
         UnknownPluginError: see `find_engine`.
@@ -158,20 +171,29 @@ def compute(
 
     engine = find_engine(spec, options)
     results = []
-    for atoms in batch:
+    for given in batch:
+        atoms = given if keep_constraints else without_constraints(given)
         try:
             calculator = engine.calculator(atoms)
         except Exception as error:  # noqa: BLE001 - codes fail in as many ways
             results.append(RelaxResult.failure(atoms.copy(), raised(error), engine.name))
             continue
         relaxer = AseRelaxer(engine.name, calculator, MAX_SECONDS, convention=MP_RAW)
-        results += relaxer.relax([atoms], fmax, max_steps)
+        (result,) = relaxer.relax([atoms], fmax, max_steps)
+        if given.constraints:
+            result = replace(result, constraints="kept" if keep_constraints else "dropped")
+        results.append(result)
     return results
 
 
 def with_moments(atoms: Atoms) -> Atoms:
-    """Return a copy with the initial magnetic moments of a calculation."""
+    """Return a copy with the initial magnetic moments of a calculation.
+
+    Moments that are vectors are left behind: every calculation here is collinear.
+    """
     copy = atoms.copy()
+    if copy.has("initial_magmoms") and copy.get_initial_magnetic_moments().ndim > 1:
+        copy.set_initial_magnetic_moments(None)
     moments = np.array([MOMENTS.get(symbol, 0.0) for symbol in copy.symbols])
     if moments.any():
         copy.set_initial_magnetic_moments(moments)
@@ -234,11 +256,9 @@ def verdict(
 
 
 def _above_hull(atoms: Atoms, formation: float, hull: Hull) -> float:
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     from adit_plugins.hull_energies import mp2020_correction
 
-    correction = mp2020_correction(AseAtomsAdaptor.get_structure(atoms)) / len(atoms)
+    correction = mp2020_correction(bare_structure(atoms)) / len(atoms)
     formula = atoms.get_chemical_formula(empirical=True)
     return hull.energy_above_hull(formula, formation + correction).energy_above_hull
 

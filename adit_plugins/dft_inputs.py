@@ -15,14 +15,17 @@ from adit_plugins.dft import with_moments
 def write_vasp(atoms: Atoms, folder: Path) -> None:
     """Write INCAR, KPOINTS, POSCAR and POTCAR.spec of the Materials Project's relaxation.
 
-    POTCAR.spec names the pseudopotentials, which nobody may pass on.
+    POTCAR.spec names the pseudopotentials, which nobody may pass on. Initial moments are the
+    Materials Project's; constraints become selective dynamics.
     """
     from pymatgen.io.ase import AseAtomsAdaptor
     from pymatgen.io.vasp.sets import MPRelaxSet
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about POTCARs that are not installed
-        structure = AseAtomsAdaptor.get_structure(atoms).get_sorted_structure()
+        plain = atoms.copy()
+        plain.set_initial_magnetic_moments(None)
+        structure = AseAtomsAdaptor.get_structure(plain).get_sorted_structure()
         MPRelaxSet(structure).write_input(str(folder), potcar_spec=True)
 
 

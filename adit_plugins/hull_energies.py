@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 
 from adit_plugins.hull import Hull, HullResult
 from adit_plugins.hull_calibration import metastable_probability
-from adit_plugins.relax_results import CONVENTIONS, MP2020, MP_RAW, RelaxResult
+from adit_plugins.relax_results import (
+    CONVENTIONS,
+    MP2020,
+    MP_RAW,
+    RelaxResult,
+    bare_structure,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -82,9 +88,7 @@ def corrected_energy(atoms: Atoms, energy: float, convention: str) -> float:
             f"energies of the convention {convention!r} have no place on the Materials Project's "
             f"hull. Known: {known} (of `adit hull --convention`)."
         )
-    from pymatgen.io.ase import AseAtomsAdaptor
-
-    return energy + mp2020_correction(AseAtomsAdaptor.get_structure(atoms))
+    return energy + mp2020_correction(bare_structure(atoms))
 
 
 def mp2020_correction(structure: Structure) -> float:

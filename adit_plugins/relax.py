@@ -7,10 +7,9 @@ explosion, a worker that dies or hangs) is written into its own result.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -18,13 +17,12 @@ from typing import Any, Protocol, cast
 from ase import Atoms
 
 from adit_plugins import registry
-from adit_plugins.relax_results import RelaxResult, raised
+from adit_plugins.relax_results import RelaxResult, raised, without_constraints
+from adit_plugins.relax_settings import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS, check_limits
 from adit_plugins.timed_workers import TIME_LIMIT, stream_parts
 from adit_plugins.workers import available_cores
 
 __all__ = ["RelaxResult", "Relaxer", "RelaxerError", "find_relaxer", "relax"]
-
-TIME_LIMIT_SECONDS = 300.0
 
 Job = list[tuple[int, Atoms]]  # structures relaxed together, with their places in the input
 
@@ -33,7 +31,8 @@ class Relaxer(Protocol):
     """What a relaxer offers: a name, and a verb that answers for every structure of a batch.
 
     A factory with an attribute `chunk_atoms` wants batches of up to so many atoms; without it
-    structures come one by one.
+    structures come one by one. A relaxer with a true attribute `keeps_constraints` obeys those of
+    the structures that it is given; the others are never given any.
     """
 
     name: str
@@ -56,12 +55,13 @@ Part = str | RelaxerError | tuple[int, RelaxResult]  # what a worker says: its n
 def relax(
     atoms: Sequence[Atoms],
     relaxer: str | RelaxerFactory = "chgnet",
-    fmax: float = 0.05,
-    max_steps: int = 200,
+    fmax: float = FMAX,
+    max_steps: int = MAX_STEPS,
     workers: int | None = None,
     on_result: Callable[[int, RelaxResult], None] | None = None,
     time_limit: float = TIME_LIMIT_SECONDS,
     chunk_atoms: int | None = None,
+    keep_constraints: bool = False,
 ) -> list[RelaxResult]:
     """Relax positions (and the cell, for crystals) of each structure.
 
@@ -76,13 +76,17 @@ def relax(
         time_limit: seconds after which the process of a structure (times their number, in a
             batch) is ended, whatever it does. Relaxers have limits of their own between steps.
         chunk_atoms: atoms in a batch; None for what the relaxer wants, often one structure.
+        keep_constraints: obey the constraints that structures carry (fixed atoms, symmetry). They
+            are dropped otherwise, as a structure that is held has no energy to compare; the
+            result says which.
 
     Returns:
         One result a structure, in the order of the input.
 
     Raises:
         UnknownPluginError: if no relaxer of that name is installed.
-        RelaxerError: if the potential cannot be loaded or no worker can start.
+        RelaxerError: if the potential cannot be loaded, no worker can start, or constraints are to
+            be kept and the relaxer knows none.
         ValueError: if fmax, max_steps, workers or time_limit is out of range.
     """
     check_limits(fmax, max_steps, workers)
@@ -91,10 +95,15 @@ def relax(
     if isinstance(atoms, Atoms):
         raise TypeError("relax takes a list of Atoms; put a single one into [ ]")
     factory = find_relaxer(relaxer) if isinstance(relaxer, str) else relaxer
-    budget = chunk_atoms or getattr(getattr(factory, "func", factory), "chunk_atoms", None)
+    budget = chunk_atoms or chunk_atoms_of(factory)
+    held = [bool(each.constraints) for each in atoms]
+    if not keep_constraints:
+        atoms = [without_constraints(each) for each in atoms]
     results: dict[int, RelaxResult] = {}
 
     def keep(index: int, result: RelaxResult) -> None:
+        if held[index]:
+            result = replace(result, constraints="kept" if keep_constraints else "dropped")
         results[index] = result
         if on_result is not None:
             on_result(index, result)
@@ -104,6 +113,7 @@ def relax(
     if workers == 0:
         instance = _make(factory)
         for job in jobs:
+            _check_constraints(instance, job)
             for index, result in _relax_job(instance, job, fmax, max_steps):
                 keep(index, result)
     elif jobs:
@@ -143,6 +153,12 @@ def find_relaxer(spec: str) -> RelaxerFactory:
     return _Custom(spec, found)
 
 
+def chunk_atoms_of(factory: RelaxerFactory) -> int | None:
+    """Return how many atoms a relaxer wants in a batch; None for structures one by one."""
+    budget: int | None = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
+    return budget
+
+
 def load_relaxer(spec: str) -> Relaxer:
     """Find a potential by its name and load it.
 
@@ -170,17 +186,6 @@ class _Custom:
             raise TypeError(f"{self.name} gives no ASE calculator but a {type(made).__name__}")
         # On what scale its energies are, only their maker can say.
         return AseRelaxer(self.name, made, convention="")
-
-
-def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
-    """Refuse limits that mean nothing.
-
-    Raises:
-        ValueError: one is out of range.
-    """
-    if not 0 < fmax < math.inf or max_steps < 0 or (workers is not None and workers < 0):
-        message = f"{fmax=} must be above 0, {max_steps=} and {workers=} at least 0"
-        raise ValueError(message)
 
 
 def _jobs(atoms: Sequence[Atoms], budget: int | None) -> Iterator[Job]:
@@ -253,6 +258,11 @@ def _work(fmax: float, max_steps: int, job: Job) -> Iterator[Part]:
     if _relaxer is None or isinstance(_relaxer, RelaxerError):
         yield _relaxer or RelaxerError("no relaxer was made")
         return
+    try:
+        _check_constraints(_relaxer, job)
+    except RelaxerError as error:
+        yield error
+        return
     yield _relaxer.name
     yield from _relax_job(_relaxer, job, fmax, max_steps)
 
@@ -264,6 +274,20 @@ def _make(factory: RelaxerFactory) -> Relaxer:
         raise registry.MissingExtraError(registry.missing_package("Relaxer", error)) from error
     except Exception as error:
         raise RelaxerError(f"The relaxer cannot be loaded: {error}") from error
+
+
+def _check_constraints(relaxer: Relaxer, job: Job) -> None:
+    """Refuse what would be ignored in silence.
+
+    Raises:
+        RelaxerError: the structures carry constraints, and the relaxer knows none.
+    """
+    held = any(each.constraints for _, each in job)
+    if held and not getattr(relaxer, "keeps_constraints", False):
+        raise RelaxerError(
+            f"{relaxer.name} cannot keep constraints. Take chgnet, mace:MODEL or an ASE calculator "
+            "(module:function), or let them be dropped."
+        )
 
 
 def _relax_job(

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +18,9 @@ from ase.units import GPa
 from numpy.typing import NDArray
 
 from adit_plugins.symmetry import symmetry_dataset
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 # Energy conventions: with the Materials Project's 2020 corrections in them, or raw energies of its
 # settings (PBE, PBE+U), to which they are yet to be added.
@@ -43,7 +46,7 @@ class RelaxResult:
         num_steps: optimiser steps taken.
         energy: eV; None where the relaxation failed.
         energy_per_atom: eV/atom; None where the relaxation failed.
-        max_force: eV/angstrom, the longest force vector at the end.
+        max_force: eV/angstrom, the longest force vector at the end, whatever holds the atoms.
         potential: name of the relaxer.
         seconds: wall-clock time of this structure.
         max_stress: GPa, the largest component; None for molecules.
@@ -53,6 +56,10 @@ class RelaxResult:
         space_group_after: the same of the relaxed structure.
         convention: of the energy, one of `CONVENTIONS`; empty if not on the scale of the
             Materials Project.
+        constraints: what became of those of the input: `"dropped"`, `"kept"`, or empty where there
+            were none.
+        max_free_force: eV/angstrom, the longest force that kept constraints leave, on which
+            `converged` rests; None without constraints.
     """
 
     atoms: Atoms
@@ -70,6 +77,8 @@ class RelaxResult:
     space_group_before: int | None = None
     space_group_after: int | None = None
     convention: str = MP2020
+    constraints: str = ""
+    max_free_force: float | None = None
 
     @property
     def failed(self) -> bool:
@@ -102,7 +111,7 @@ def finished(
         before: the input.
         after: the relaxed structure, atoms in the same order.
         energy: eV.
-        forces: eV/angstrom, [num_atoms, 3].
+        forces: eV/angstrom, [num_atoms, 3]; all of them, also on atoms that a constraint holds.
         stress: eV/cubic angstrom in Voigt order, [6]; None for molecules.
         **outcome: reason, num_steps, potential, seconds and convention.
     """
@@ -117,13 +126,40 @@ def finished(
         converged=outcome["reason"] == "converged",
         energy=energy,
         energy_per_atom=energy / len(final),
-        max_force=float(np.linalg.norm(forces, axis=1).max()),
+        max_force=_longest(forces),
+        max_free_force=_longest(final.get_forces()) if final.constraints else None,
         max_stress=None if stress is None else float(np.abs(stress).max() / GPa),
         rmsd=displacement(before, final),
         volume_change=float(final.cell.volume / before.cell.volume - 1) if crystal else None,
         space_group_before=space_group(before) if crystal else None,
         space_group_after=space_group(final) if crystal else None,
         **outcome,
+    )
+
+
+def _longest(forces: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(forces, axis=1).max())
+
+
+def without_constraints(atoms: Atoms) -> Atoms:
+    """Return the structure, a copy without constraints where it has any."""
+    if not atoms.constraints:
+        return atoms
+    free = atoms.copy()
+    free.set_constraint()
+    return free
+
+
+def bare_structure(atoms: Atoms) -> Structure:
+    """Return the geometry of a crystal alone, for pymatgen.
+
+    Magnetic moments, charges and whatever else a file brings along as site properties stay behind:
+    pymatgen's input sets read them, and stop at moments that are vectors.
+    """
+    from pymatgen.core import Structure
+
+    return Structure(
+        atoms.cell.array, atoms.numbers.tolist(), atoms.positions, coords_are_cartesian=True
     )
 
 

@@ -7,7 +7,7 @@ Provenance travels as one dictionary under the key `"adit"`: in `Atoms.info`, in
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:  # torch is imported by the two functions that need it, and by
 
 KEY = "adit"
 KINDS = ("crystal", "molecule")
+# What provenance holds under these names has these types.
+_SHAPE: dict[str, type] = {
+    "id": str, "checkpoint": str, "checkpoint_hash": str, "kind": str, "seed": int, "index": int,
+}  # fmt: skip
 MAX_ATOMIC_NUMBER = 99  # the type head of the network ends there
 
 
@@ -131,10 +135,10 @@ class Sample:
         if atoms.has("masses"):
             check_isotopes(atoms.numbers, atoms.get_masses())
         if not atoms.pbc.any():
-            return cls("molecule", atoms.numbers, atoms.positions, None, _load(atoms.info.get(KEY)))
+            return cls("molecule", atoms.numbers, atoms.positions, None, provenance_in(atoms.info))
         lattice = atoms.cell.array
         _check_volume(lattice)
-        return cls("crystal", atoms.numbers, atoms.positions, lattice, _load(atoms.info.get(KEY)))
+        return cls("crystal", atoms.numbers, atoms.positions, lattice, provenance_in(atoms.info))
 
     @classmethod
     def from_pymatgen(cls, structure: IStructure | IMolecule) -> Self:
@@ -146,7 +150,7 @@ class Sample:
         """
         numbers = np.array([_site_number(site, i) for i, site in enumerate(structure)], dtype=int)
         positions = np.array([site.coords for site in structure]).reshape(-1, 3)
-        provenance = _load(structure.properties.get(KEY))
+        provenance = provenance_in(structure.properties)
         if isinstance(structure, IStructure):
             if not all(structure.lattice.pbc):
                 raise ValueError(
@@ -173,7 +177,7 @@ class Sample:
             raise ValueError("isotopes cannot be represented; call atom.SetIsotope(0) on them")
         check_neutral(Chem.GetFormalCharge(mol))
         numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=int)
-        provenance = _load(mol.GetProp(KEY) if mol.HasProp(KEY) else None)
+        provenance = provenance_in({KEY: mol.GetProp(KEY)} if mol.HasProp(KEY) else {})
         return cls("molecule", numbers, mol.GetConformer().GetPositions(), None, provenance)
 
 
@@ -329,13 +333,22 @@ def _to_sample_at(index: int, structure: Convertible) -> Sample:
         raise type(error)(f"item {index}: {error}") from error
 
 
-def _load(provenance: Any) -> dict[str, Any]:
-    """Provenance as found in a file: a dictionary, or its JSON where a format keeps only text."""
-    if isinstance(provenance, str):
-        provenance = json.loads(provenance)
-    if not isinstance(provenance, dict | None):
-        raise ValueError(f"the provenance {KEY!r} is no dictionary: {provenance!r:.80}")
-    return dict(provenance or {})
+def provenance_in(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provenance in `Atoms.info` or `Structure.properties`; empty if there is none.
+
+    A dictionary, or its JSON where a format keeps only text. Files of others may have a key `adit`
+    of their own: what does not look like ours is passed over.
+    """
+    found = info.get(KEY)
+    if isinstance(found, str):
+        try:
+            found = json.loads(found)
+        except ValueError:
+            return {}
+    if not isinstance(found, dict):
+        return {}
+    ours = all(isinstance(found[key], kind) for key, kind in _SHAPE.items() if key in found)
+    return dict(found) if ours else {}
 
 
 def _wrap(frac: NDArray[Any]) -> NDArray[Any]:

@@ -61,7 +61,7 @@ def symmetrized(structure: Structure, tolerance: float = SYMPREC) -> Structure:
     """
     from moyopy.interface import MoyoAdapter
 
-    from adit_plugins.samples import KEY
+    from adit_plugins.samples import KEY, provenance_in
 
     if not tolerance > 0:
         raise ValueError(f"tolerance is {tolerance!r}; it must be above 0 (angstrom)")
@@ -73,6 +73,6 @@ def symmetrized(structure: Structure, tolerance: float = SYMPREC) -> Structure:
         )
     symmetric = MoyoAdapter.get_structure(dataset.prim_std_cell)
     found = {"space_group": dataset.number, "symmetry_tolerance": float(tolerance)}
-    provenance = structure.properties.get(KEY) or {}
+    provenance = provenance_in(structure.properties)
     symmetric.properties = structure.properties | {KEY: provenance | found}
     return symmetric

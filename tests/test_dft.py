@@ -130,7 +130,7 @@ def test_bad_input_is_explained(campaign: Path, tmp_path: Path) -> None:
     with pytest.raises(DftError, match=r"P .*--references"):
         reference_structure("P")
     ase.io.write("water.xyz", molecule("H2O"))
-    assert "computes crystals" in adit("dft", "water.xyz", "--engine", "ase:emt").stderr
+    assert "holds no crystals" in adit("dft", "water.xyz", "--engine", "ase:emt").stderr
     ase.io.write("salt.cif", bulk("NaCl", "rocksalt", a=5.6))
     message = adit("dft", campaign, "--engine", "ase:emt", "--references", "salt.cif").stderr
     assert "ClNa, which is no element" in message

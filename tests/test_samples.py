@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from typing import Any
 
 import ase.io
 import numpy as np
@@ -21,6 +22,7 @@ from rdkit.Chem import AllChem
 from scipy.spatial.transform import Rotation
 
 from adit_plugins.samples import KINDS, Sample, from_batch, perceive_bonds, to_batch, to_sample
+from adit_plugins.symmetry import symmetrized
 
 PROVENANCE = {
     "id": "adit-joint/0/17",
@@ -218,13 +220,19 @@ def test_impossible_items_are_named_by_index(message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_numbers_that_are_not_whole_and_foreign_provenance_are_refused() -> None:
+def test_numbers_that_are_not_whole_are_refused() -> None:
     with pytest.raises(ValueError, match=r"whole numbers.*1\.5"):
         Sample("molecule", [1.5], [[0, 0, 0]])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("foreign", [5, True, "yes", "[1]", [1], {"id": [1]}, {"seed": "a"}, None])
+def test_a_key_of_somebody_else_is_no_provenance(foreign: Any) -> None:
     atoms = Atoms("H")
-    atoms.info["adit"] = 5
-    with pytest.raises(ValueError, match="no dictionary: 5"):
-        Sample.from_ase(atoms)
+    atoms.info["adit"] = foreign
+    assert Sample.from_ase(atoms).provenance == {}
+    structure = Structure(Lattice.cubic(4), ["Po"], [[0, 0, 0]], properties={"adit": foreign})
+    assert Sample.from_pymatgen(structure).provenance == {}
+    assert "space_group" in symmetrized(structure).properties["adit"]
 
 
 def test_unknown_types_and_empty_lists_are_refused() -> None:

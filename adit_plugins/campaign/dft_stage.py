@@ -27,6 +27,7 @@ from adit_plugins.dft import (
 )
 from adit_plugins.outputs import without_nan
 from adit_plugins.relax_results import RelaxResult
+from adit_plugins.relax_settings import FMAX
 from adit_plugins.workers import one_thread_a_child
 
 REFERENCES = "dft_references.json"
@@ -46,15 +47,17 @@ class DftTask:
         executor: name for `make_executor`.
         workers: processes; each computes one structure at a time.
         structures: of elements, by symbol, in the place of ASE's.
+        keep_constraints: of the crystals; dropped otherwise.
     """
 
     engine: str = "gpaw"
     options: Mapping[str, Any] = field(default_factory=dict)
     max_steps: int = 0
-    fmax: float = 0.05
+    fmax: float = FMAX
     executor: str = "processes"
     workers: int | None = 1
     structures: Mapping[str, Atoms] = field(default_factory=dict)
+    keep_constraints: bool = False
 
     @property
     def made(self) -> DftEngine:
@@ -85,7 +88,10 @@ def compute_crystals(
     engine = task.made
     known = Elements(references, engine, task)
     executor = make_executor(task.executor, task.workers, 24 * 3600.0)
-    function = partial(compute, task.engine, dict(task.options), task.max_steps, task.fmax)
+    function = partial(
+        compute, task.engine, dict(task.options), task.max_steps, task.fmax,
+        keep_constraints=task.keep_constraints,
+    )  # fmt: skip
     single_point = task.max_steps == 0
     try:
         with one_thread_a_child():

@@ -5,6 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from adit_plugins.relax_settings import (
+    CAMPAIGN_STEPS,
+    FMAX,
+    PREFILTER_STEPS,
+    TIME_LIMIT_SECONDS,
+    check_limits,
+)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -24,15 +32,13 @@ class Settings:
     """
 
     relaxer: str | None = "chgnet"
-    fmax: float = 0.05
-    max_steps: int = 100
+    fmax: float = FMAX
+    max_steps: int = CAMPAIGN_STEPS
     prefilter: str | None = None
-    prefilter_steps: int = 50
+    prefilter_steps: int = PREFILTER_STEPS
     prefilter_limit: float = 0.5
 
     def __post_init__(self) -> None:
-        from adit_plugins.relax import check_limits
-
         check_limits(self.fmax, self.max_steps, None)
         check_limits(self.fmax, self.prefilter_steps, None)
         if not (math.isfinite(self.prefilter_limit) and self.prefilter_limit >= 0):
@@ -73,7 +79,7 @@ class Resources:
     workers: int | None = None
     chunk_size: int = 8
     block_size: int = 64
-    time_limit: float = 300.0
+    time_limit: float = TIME_LIMIT_SECONDS
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:

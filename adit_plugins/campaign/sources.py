@@ -91,8 +91,10 @@ class FileSource:
         entries = islice(iter_entries(path), num)
         kinds: Counter[str] = Counter()
         total, problem = 0, "it holds no structures"
+        self.num_constrained = 0  # structures whose constraints have no say here
         for entry in entries:  # once through, so that progress and shards know the end
             total += 1
+            self.num_constrained += entry.atoms is not None and bool(entry.atoms.constraints)
             problem = entry.reason or problem
             if entry.atoms is not None:
                 kinds["crystal" if entry.atoms.pbc.any() else "molecule"] += 1

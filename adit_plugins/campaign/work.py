@@ -141,10 +141,9 @@ def relax_and_place(
         UnknownPluginError: there is none of that name where this worker runs.
         MissingExtraError: its package is not installed there.
     """
-    from adit_plugins.relax import find_relaxer, relax
+    from adit_plugins.relax import chunk_atoms_of, find_relaxer, relax
 
-    factory = find_relaxer(relaxer)
-    budget = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
+    budget = chunk_atoms_of(find_relaxer(relaxer))
     made = _relaxer(relaxer)
     results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
     return [place_result(result) for result in results]
@@ -204,15 +203,9 @@ def place_result(result: RelaxResult) -> Placed:
 
 @lru_cache(maxsize=2)  # pre-filter and relaxer
 def _relaxer(name: str) -> Relaxer:
-    from adit_plugins.registry import MissingExtraError, missing_package
-    from adit_plugins.relax import RelaxerError, find_relaxer
+    from adit_plugins.relax import load_relaxer
 
-    try:
-        return find_relaxer(name)()
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(missing_package("Relaxer", error)) from error
-    except Exception as error:
-        raise RelaxerError(f"The relaxer '{name}' cannot be loaded: {error}") from error
+    return load_relaxer(name)
 
 
 @lru_cache(maxsize=1)

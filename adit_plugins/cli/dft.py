@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import fmax_option
+from adit_plugins.cli.inputs import crystals_of, say_constraints, say_left_out
+from adit_plugins.cli.options import fmax_option, keep_constraints_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_plugins.campaign.dft_stage import DftTask
-    from adit_plugins.dft import DftVerdict
+    from adit_plugins.relax_results import RelaxResult
 
 INPUTS = ("vasp", "espresso")
 
@@ -42,10 +43,11 @@ INPUTS = ("vasp", "espresso")
     "--relax-steps",
     type=click.IntRange(min=0),
     default=0,
-    show_default=True,
-    help="Of a relaxation by DFT; 0 for single points.",
+    help="Of a relaxation by DFT. [0: single points, as the structures are relaxed already and a "
+    "step costs minutes]",
 )
 @fmax_option
+@keep_constraints_option
 @click.option(
     "--references",
     type=click.Path(path_type=Path),
@@ -72,6 +74,7 @@ def dft(
     xc: str | None,
     relax_steps: int,
     fmax: float,
+    keep_constraints: bool,
     references: Path | None,
     workers: int,
     executor: str,
@@ -81,19 +84,20 @@ def dft(
     """Compute the best candidates of a campaign's folder, or the crystals of a FILE, by DFT.
 
     Formation energies are from elements computed with the same settings. What was computed is kept
-    as it comes, and not computed again.
+    as it comes, and not computed again. What cannot be read, or is no crystal, is said.
     """
     from adit_plugins.campaign.dft_stage import DftTask
     from adit_plugins.campaign.store import has_store
 
     campaign = has_store(source)
     if inputs is not None:
-        _write_inputs(source, campaign, top, inputs, out or Path(f"{inputs}-inputs"))
+        folder = out or Path(f"{inputs}-inputs")
+        _write_inputs(source, campaign, top, inputs, folder, keep_constraints)
         return
     options = {"cutoff": cutoff, "kpoint_density": kpoint_density, "xc": xc}
     task = DftTask(
         engine, {key: value for key, value in options.items() if value is not None},
-        relax_steps, fmax, executor, workers, _elements(references),
+        relax_steps, fmax, executor, workers, _elements(references), keep_constraints,
     )  # fmt: skip
     found = task.made  # an unknown engine or option is found now
     stated = ", ".join(f"{key} {value}" for key, value in found.settings.items())
@@ -146,19 +150,29 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
 def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     from adit_model.outputs import replacing
     from adit_plugins.campaign.dft_stage import REFERENCES, compute_crystals
+    from adit_plugins.dft import DftVerdict
     from adit_plugins.outputs import without_nan
-    from adit_plugins.readers import read_structures
 
-    crystals = read_structures(file)
-    if not all(atoms.pbc.all() for atoms in crystals):
-        raise ValueError(f"{file} holds molecules; adit dft computes crystals.")
-    rows: dict[int, dict[str, Any]] = {}
+    entries = crystals_of(file)
+    places = [i for i, entry in enumerate(entries) if entry.atoms is not None]
+    name, settings = task.made.name, dict(task.made.settings)
+    rows: dict[int, dict[str, Any]] = {
+        i: {"formula": "", **DftVerdict(name, settings, f"{entry.name}: {entry.reason}").as_dict()}
+        for i, entry in enumerate(entries)
+        if entry.atoms is None
+    }
+    fates = [""] * len(entries)
 
-    def keep(place: int, found: DftVerdict, result: Any) -> None:
+    def keep(place: int, found: DftVerdict, result: RelaxResult) -> None:
         formula = result.atoms.get_chemical_formula("metal", empirical=True)
-        rows[place] = {"formula": formula, **found.as_dict()}
+        rows[places[place]] = {
+            "formula": formula, **found.as_dict(),
+            "max_force": result.max_force, "constraints": result.constraints,
+        }  # fmt: skip
+        fates[places[place]] = result.constraints
 
     target = out.parent if out is not None else Path()
+    crystals = [entry.atoms for entry in entries if entry.atoms is not None]
     with progress() as report:
         compute_crystals(crystals, task, target / REFERENCES, report, keep)
     ordered = [rows[place] for place in sorted(rows)]
@@ -169,32 +183,47 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
             "" if energy is None else f"E hull about {energy:.3f}",
             row["reason"],
             row["problem"],
+            f"largest force {row['max_force']:.3f} eV/angstrom" if row.get("max_force") else "",
             f"{row['seconds']:.0f} s",
         ]
-        click.echo(f"{row['formula']}: " + ", ".join(part for part in parts if part))
+        what = row["formula"] or "not computed"
+        click.echo(f"{what}: " + ", ".join(part for part in parts if part))
+    say_constraints(fates)
+    failed = sum(row["energy_per_atom"] is None for row in ordered)
+    click.echo(f"{len(ordered) - failed} of {len(ordered)} structures computed.")
     if out is not None:
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(without_nan(ordered), indent=1), encoding="utf-8")
 
 
-def _write_inputs(source: Path, campaign: bool, top: int, inputs: str, out: Path) -> None:
+def _write_inputs(
+    source: Path, campaign: bool, top: int, inputs: str, out: Path, keep_constraints: bool
+) -> None:
     from adit_plugins.campaign.store import Store
     from adit_plugins.dft_inputs import WRITERS
-    from adit_plugins.readers import read_structures
+    from adit_plugins.parsers import Entry
+    from adit_plugins.relax_results import without_constraints
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")
     if campaign:
         with Store(source) as store:
             ids = store.ranked("energy_above_hull", "composition_valid")[:top]
-            crystals = [store.row(row_id).toatoms() for row_id in ids]
+            entries = [Entry(str(row_id), store.row(row_id).toatoms()) for row_id in ids]
     else:
-        crystals = read_structures(source)
-    if not crystals:
+        entries = crystals_of(source)
+    if not entries:
         raise ValueError(f"{source} has no candidates.")
-    for rank, atoms in enumerate(crystals, start=1):
+    fates = []
+    for rank, entry in enumerate(entries, start=1):
+        if entry.atoms is None:
+            continue
+        fates.append(("kept" if keep_constraints else "dropped") if entry.atoms.constraints else "")
+        atoms = entry.atoms if keep_constraints else without_constraints(entry.atoms)
         atoms.calc = None
         atoms.info = {}
         formula = atoms.get_chemical_formula("metal", empirical=True)
         WRITERS[inputs](atoms, out / f"{rank:04d}-{formula}")
-    click.echo(f"{len(crystals)} folders of {inputs} inputs in {out}/.")
+    say_left_out(entries)
+    say_constraints(fates)
+    click.echo(f"{len(fates)} folders of {inputs} inputs in {out}/.")

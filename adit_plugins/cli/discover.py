@@ -18,6 +18,7 @@ from adit_plugins.cli.folders import (
     remove_campaign,
     shard_folder,
 )
+from adit_plugins.cli.inputs import say_constraints
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
@@ -26,6 +27,7 @@ from adit_plugins.cli.options import (
     sampling_options,
 )
 from adit_plugins.cli.progress import progress
+from adit_plugins.relax_settings import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from adit_plugins.campaign import Campaign, GeneratorSource, Settings
@@ -64,12 +66,15 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
 @click.option(
     "--max-steps",
     type=click.IntRange(min=0),
-    default=100,
+    default=CAMPAIGN_STEPS,
     show_default=True,
-    help="Relaxation steps a crystal; what has not converged by then is marked.",
+    help="Relaxation steps a crystal, fewer than elsewhere as most are only sorted out; what "
+    "has not converged by then is marked.",
 )
 @click.option("--prefilter", metavar="NAME", help="A cheaper potential that relaxes first.")
-@click.option("--prefilter-steps", type=click.IntRange(min=0), default=50, show_default=True)
+@click.option(
+    "--prefilter-steps", type=click.IntRange(min=0), default=PREFILTER_STEPS, show_default=True
+)
 @click.option(
     "--prefilter-limit",
     type=click.FloatRange(min=0),
@@ -96,7 +101,7 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
+    default=TIME_LIMIT_SECONDS,
     show_default=True,
     help="Seconds a crystal, whatever the potential does; not with --workers 0.",
 )
@@ -213,7 +218,10 @@ def make_source(
     from adit_plugins.campaign import FileSource
 
     if file is not None:
-        return FileSource(file, num)
+        source = FileSource(file, num)
+        held = source.num_constrained
+        say_constraints(["dropped"] * held + [""] * (len(source.parts[0]) - held))
+        return source
     return make_generators(kinds, num or DEFAULT_NUM, recipe)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adit_model.outputs import replacing
+from adit_plugins.cli.options import max_steps_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Relax crystals with this potential (chgnet, ...): energies above hull, S.U.N. rates.",
 )
-@click.option("--max-steps", type=click.IntRange(min=0), default=200, show_default=True)
+@max_steps_option
 @click.option("--fast", is_flag=True, help="Leave out PoseBusters' energy check (50 conformers).")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option("--json", "json_file", metavar="FILE", help="Everything, a row for each structure.")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from ase import Atoms
+from adit_plugins.cli.inputs import entries_of
 
+if TYPE_CHECKING:
     from adit_plugins.hull import Hull
+    from adit_plugins.parsers import Entry
 
 ROWS = 20  # of the table
 
@@ -41,7 +42,6 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
     distance is too small.
     """
     from adit_plugins.hull_sources import load_hull
-    from adit_plugins.readers import read_structures
     from adit_plugins.writers import check_output
 
     if json_file is not None:
@@ -50,8 +50,8 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
         check_output(json_file)
     reference = load_hull(source)
     rows = [
-        {"index": i, **_place(atoms, reference, convention)}
-        for i, atoms in enumerate(read_structures(file))
+        {"index": i, **_place(entry, reference, convention)}
+        for i, entry in enumerate(entries_of(file))
     ]
     if json_file is not None:
         _write(rows, reference, json_file)
@@ -60,25 +60,31 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
         raise ValueError(f"none of the {len(rows)} structures has a place: {rows[0]['problem']}")
 
 
-def _place(atoms: Atoms, reference: Hull, convention: str | None) -> dict[str, Any]:
+def _place(entry: Entry, reference: Hull, convention: str | None) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from adit_plugins.hull import UnknownElementError
     from adit_plugins.hull_energies import place
     from adit_plugins.relax_files import result_of
+    from adit_plugins.samples import provenance_in
 
-    row: dict[str, Any] = {
-        "id": atoms.info.get("adit", {}).get("id") or atoms.info.get("material_id", ""),
-        "formula": atoms.get_chemical_formula("metal", empirical=True),
-        "energy_above_hull": None,
-        "problem": "",
-    }
+    row: dict[str, Any] = {"id": "", "formula": "", "energy_above_hull": None, "problem": ""}
+    atoms = entry.atoms
+    if atoms is None:
+        return row | {"id": entry.id or entry.name, "problem": f"unreadable: {entry.reason}"}
+    row["id"] = provenance_in(atoms.info).get("id", "") or entry.id
+    if len(atoms):
+        row["formula"] = atoms.get_chemical_formula("metal", empirical=True)
     try:
         result = result_of(atoms, convention)
         formation, found = place(result, reference)
+    except UnknownElementError as error:  # which elements are known is the same for all
+        return row | {"problem": str(error).partition(" Known elements:")[0]}
     except (ValueError, ArithmeticError) as error:
         return row | {"problem": str(error)}
     return row | {
         "converged": result.converged,
+        "held": result.constraints == "kept",
         "potential": result.potential,
         "formation_energy_per_atom": formation,
         **asdict(found),
@@ -102,11 +108,12 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     placed = [row for row in rows if row["energy_above_hull"] is not None]
     placed.sort(key=lambda row: float(row["energy_above_hull"]))
     table = Table(
-        title=f"{len(placed)} of {len(rows)} on the hull of: {reference.source}",
+        title=f"{len(placed)} of {len(rows)} have a place. Hull: {reference.source}",
         title_justify="left",
         title_style="bold",
         caption="eV/atom. P: probability that DFT puts it below 0.1, where calibrated. Coverage: "
-        "sub-systems with known compounds. * not converged: an upper bound.",
+        "sub-systems with known compounds. * not converged, or held by constraints: an upper "
+        "bound.",
         caption_justify="left",
     )
     for heading in ("number", "formula", "E form", "E hull", "P", "phases", "coverage", "id"):
@@ -118,7 +125,7 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
             str(row["index"]),
             row["formula"],
             f"{row['formation_energy_per_atom']:.3f}",
-            f"{row['energy_above_hull']:.3f}{'' if row['converged'] else '*'}",
+            f"{row['energy_above_hull']:.3f}{'' if row['converged'] and not row['held'] else '*'}",
             "-" if probability is None else f"{probability:.2f}",
             str(row["num_reference_phases"]),
             f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
@@ -128,7 +135,11 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     console.print(table)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
-    for row in [row for row in rows if row["problem"]][:ROWS]:
-        console.print(
-            f"{row['index']} {row['formula']}: {row['problem']}", markup=False, highlight=False
-        )
+    problems = [row for row in rows if row["problem"]]
+    for row in problems[:ROWS]:
+        what = row["formula"] or row["id"]
+        console.print(f"{row['index']} {what}: {row['problem']}", markup=False, highlight=False)
+    if len(problems) > ROWS:
+        console.print(f"... and {len(problems) - ROWS} more without a place")
+    if any(row["problem"].startswith("No reference energy") for row in problems):
+        console.print(f"Known elements: {', '.join(sorted(reference.references))}.")

@@ -8,6 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from adit_plugins.relax_settings import FMAX, MAX_STEPS
+
 KINDS = ("crystal", "molecule")
 
 
@@ -120,9 +122,23 @@ class Shard(click.ParamType[tuple[int, int]]):
 fmax_option = click.option(
     "--fmax",
     type=click.FloatRange(min=0, min_open=True),
-    default=0.05,
+    default=FMAX,
     show_default=True,
     help="Force limit, eV/angstrom.",
+)
+
+max_steps_option = click.option(
+    "--max-steps",
+    type=click.IntRange(min=0),
+    default=MAX_STEPS,
+    show_default=True,
+    help="Relaxation steps a structure; what has not converged by then is marked.",
+)
+
+keep_constraints_option = click.option(
+    "--keep-constraints",
+    is_flag=True,
+    help="Obey the constraints of the input (fixed atoms). [default: drop them, and say so]",
 )
 
 

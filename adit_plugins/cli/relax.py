@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import check_time_limit, fmax_option
+from adit_plugins.cli.inputs import entries_of, say_constraints
+from adit_plugins.cli.options import (
+    check_time_limit,
+    fmax_option,
+    keep_constraints_option,
+    max_steps_option,
+)
 from adit_plugins.cli.progress import progress
+from adit_plugins.relax_settings import TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-SAVE_SECONDS = 30.0  # between two saves: what a crash or a power cut can cost
 ROWS = 20  # of the table
 
 
@@ -38,11 +43,12 @@ ROWS = 20  # of the table
     "that returns an ASE calculator.",
 )
 @fmax_option
-@click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
+@max_steps_option
+@keep_constraints_option
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
+    default=TIME_LIMIT_SECONDS,
     show_default=True,
     help="Seconds a structure, whatever the potential does; not with --workers 0.",
 )
@@ -57,73 +63,94 @@ def relax(
     relaxer: str,
     fmax: float,
     max_steps: int,
+    keep_constraints: bool,
     resume: bool,
     overwrite: bool,
     **limits: Any,
 ) -> None:
     """Relax crystals (with their cells) and molecules of FILE, any structure file.
 
-    Each gets its outcome: converged or why not, energy, forces, stress, how far it moved. Ctrl-C
-    keeps what was finished; --resume goes on from there.
+    Each gets its outcome: converged or why not, energy, forces, stress, how far it moved. What
+    cannot be read is a failure of its own. Every result is kept as it comes: after Ctrl-C or a
+    crash --resume goes on from there.
     """
     from adit_plugins.readers import read_structures
     from adit_plugins.relax import find_relaxer
-    from adit_plugins.relax_files import read_frames, write_frames
+    from adit_plugins.relax_files import frame, read_frames, unreadable, write_frames
 
     check_time_limit(ctx)
     _check_out(out, resume, overwrite)
     find_relaxer(relaxer)
-    structures = read_structures(file)
-    settings = {"relaxer": relaxer, "fmax": fmax, "max_steps": max_steps}
+    entries = entries_of(file)
+    structures = [entry.atoms for entry in entries]
+    settings = {
+        "relaxer": relaxer, "fmax": fmax, "max_steps": max_steps,
+        "keep_constraints": keep_constraints,
+    }  # fmt: skip
     frames = read_frames(out, structures, settings) if resume and out.exists() else {}
+    frames |= {
+        i: frame(i, unreadable(entry.reason), settings)
+        for i, entry in enumerate(entries)
+        if entry.atoms is None
+    }
     try:
         _run(structures, frames, settings, out, **limits)
         finished = True
     except KeyboardInterrupt:
         finished = False
-    if frames:
-        write_frames(frames, out)
+    finally:
+        done = any(structures[i] is not None for i in frames)  # beside what cannot be read
+        if done:
+            write_frames(frames, out)  # in the order of the input
+    if done:
         _print_table(frames)
+        say_constraints(atoms.info["relax"]["constraints"] for atoms in frames.values())
         failed = sum(atoms.info["relax"]["energy"] is None for atoms in frames.values())
         suffix = f"; {failed} failed" if failed else ""
         click.echo(f"{len(frames)} of {len(structures)} structures in {out}{suffix}.")
     if not finished:
-        kept = "--resume goes on from there." if frames else "Nothing was finished."
+        kept = "--resume goes on from there." if done else "Nothing was finished."
         click.echo(f"Interrupted. {kept}", err=True)
         ctx.exit(130)
 
 
 def _run(
-    structures: Sequence[Atoms],
+    structures: Sequence[Atoms | None],
     frames: dict[int, Atoms],
     settings: dict[str, Any],
     out: Path,
     workers: int | None,
     time_limit: float,
 ) -> None:
-    """Relax what `frames` lacks, and save now and then.
+    """Relax what `frames` lacks; each frame is on the disk as soon as it is finished.
 
     Raises:
-        RelaxerError: the potential cannot be loaded; what was finished is saved.
+        RelaxerError: the potential cannot be loaded; what was finished is kept.
     """
     from adit_plugins.relax import RelaxResult, relax
-    from adit_plugins.relax_files import frame, write_frames
+    from adit_plugins.relax_files import append_frame, frame, write_frames
 
-    missing = [i for i in range(len(structures)) if i not in frames]
-    saved = time.monotonic()
+    missing = {
+        i: atoms for i, atoms in enumerate(structures) if atoms is not None and i not in frames
+    }
+    places = list(missing)
+    begun = False
     with progress() as report:
         report("structures relaxed", len(frames), len(structures))
 
         def keep(place: int, result: RelaxResult) -> None:
-            nonlocal saved
-            frames[missing[place]] = frame(missing[place], result, settings)
-            if time.monotonic() - saved > SAVE_SECONDS:
+            nonlocal begun
+            index = places[place]
+            frames[index] = frame(index, result, settings)
+            if begun:
+                append_frame(frames[index], out)
+            else:  # replaces what was there: an older file, or one with half a frame at its end
                 write_frames(frames, out)
-                saved = time.monotonic()
+            begun = True
             report("structures relaxed", len(frames), len(structures))
 
         relax(
-            [structures[i] for i in missing],
+            list(missing.values()),
             **settings,
             workers=workers,
             on_result=keep,
@@ -154,7 +181,7 @@ def _print_table(frames: dict[int, Atoms]) -> None:
     from rich.table import Table
 
     records = [frames[i].info["relax"] for i in sorted(frames)]
-    title = f"Relaxed with {records[0]['potential']}"
+    title = f"Relaxed with {max(record['potential'] for record in records)}"
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for heading in ("#", "formula", "eV/atom", "force", "RMSD", "volume", "group", "steps",
                     "outcome"):  # fmt: skip
@@ -181,7 +208,7 @@ def _row(atoms: Atoms) -> list[str]:
     outcome = "failed" if record["energy"] is None else record["reason"]
     return [
         str(record["index"]),
-        atoms.get_chemical_formula("metal", empirical=True),
+        atoms.get_chemical_formula("metal", empirical=True) if len(atoms) else "-",
         text("energy_per_atom", ".3f"),
         text("max_force", ".3f"),
         text("rmsd", ".2f"),

@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import Shard, fmax_option, sampling_options
+from adit_plugins.cli.inputs import say_constraints
+from adit_plugins.cli.options import (
+    Shard,
+    fmax_option,
+    keep_constraints_option,
+    max_steps_option,
+    sampling_options,
+)
 from adit_plugins.cli.progress import progress
+from adit_plugins.relax_settings import TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -61,11 +69,12 @@ def submit() -> None:
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
+    default=TIME_LIMIT_SECONDS,
     show_default=True,
     help="Seconds a structure, whatever the potential does.",
 )
-@click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
+@max_steps_option
+@keep_constraints_option
 @fmax_option
 @click.option(
     "--model",
@@ -112,7 +121,7 @@ def matbench_discovery(
         _write_template(relaxer, model_file)
         return
     day = _day(options["day"])
-    settings = Settings(relaxer, options["fmax"], options["max_steps"])
+    settings = Settings(relaxer, options["fmax"], options["max_steps"], options["keep_constraints"])
     model = None if model_file is None else ModelFile.read(model_file)
     if campaign is not None:
         if file is not None or model is not None:
@@ -121,16 +130,18 @@ def matbench_discovery(
         click.echo(f"{len(artifacts.predictions)} crystals of {campaign}:")
         _say_files(artifacts)
         return
-    structures = _initial(file)
+    structures, unreadable = _initial(file)
     records = _relaxed(ctx, structures, out, settings, **options)
     if records is None:
         return
+    records |= _failures(unreadable)
     key, family = _place(model, records, options["family"])
     references = _references(options["references"])
     folder = out / "models" / family / key
     artifacts = matbench.write_artifacts(records, folder, day, references)
     scores = _scores(file, options["summary"], artifacts)
     _write_json(out / "summary.json", matbench.summary_of(artifacts, records, settings) | scores)
+    _say_unreadable(unreadable, len(records))
     _say_files(artifacts)
     if model is None:
         click.echo("No model file: pass --model YML (adit submit matbench-discovery --template).")
@@ -157,7 +168,8 @@ def matbench_discovery(
 )
 @click.option("--relax", "relaxer", metavar="NAME", help="Relax them first, e.g. with chgnet.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
-@click.option("--max-steps", type=click.IntRange(min=0), default=500, show_default=True)
+@max_steps_option
+@keep_constraints_option
 @fmax_option
 @sampling_options
 @click.pass_context
@@ -169,30 +181,37 @@ def lemat_genbench(
     relaxer: str | None,
     workers: int | None,
     max_steps: int,
+    keep_constraints: bool,
     fmax: float,
     **recipe: Any,
 ) -> None:
     """Write crystals as LeMat-GenBench reads them, with what its form asks for.
 
     They are generated, or read from FILE. Nothing is filtered: the leaderboard divides by all.
+    What cannot be read, or is no crystal, has no row and is named in the form.
     """
     from adit_plugins.submissions import lemat_genbench as lemat
     from adit_plugins.submissions.shards import Settings
 
+    unreadable: dict[str, str] = {}
+    if keep_constraints and relaxer is None:
+        raise click.UsageError("--keep-constraints needs --relax.")
     if file is None:
         structures, figures = _generated(num, recipe)
         relaxation = None
     else:
-        structures = _initial(file)
+        structures, unreadable = _crystals(file)
         figures = dict(lemat.figures_of(structures))
         relaxation = lemat.relaxation_of(structures)
     if relaxer is not None:
-        settings = Settings(relaxer, fmax, max_steps)
-        records = _relaxed(ctx, structures, out, settings, 1, None, workers, 300.0)
+        settings = Settings(relaxer, fmax, max_steps, keep_constraints)
+        records = _relaxed(ctx, structures, out, settings, 1, None, workers, TIME_LIMIT_SECONDS)
         assert records is not None  # only one shard of several gives none
         structures = lemat.with_relaxed(structures, records)
         relaxation = lemat.relaxation_settings(settings, records)
-    for path in lemat.write(structures, out, num, relaxation, figures):
+    paths = lemat.write(structures, out, num, relaxation, figures, unreadable)
+    _say_unreadable(unreadable, num)
+    for path in paths:
         click.echo(f"  {path}")
 
 
@@ -231,14 +250,44 @@ def _day(day: str | None) -> str:
     return date.fromisoformat(day).isoformat()
 
 
-def _initial(file: Path | None) -> dict[str, Atoms]:
+def _initial(file: Path | None) -> tuple[dict[str, Atoms], dict[str, str]]:
+    """Return the structures by material id, and why others cannot be read."""
     from adit_plugins import registry
     from adit_plugins.submissions.matbench import read_initial
 
     if file is not None:
         return read_initial(file)
     found: dict[str, Atoms] = registry.load("adit.benchmarks", NAME)().initial_structures()
-    return found
+    return found, {}
+
+
+def _crystals(file: Path) -> tuple[dict[str, Atoms], dict[str, str]]:
+    """Return the crystals by id, and why others are none.
+
+    Raises:
+        ValueError: there is no crystal.
+    """
+    structures, bad = _initial(file)
+    crystals = {name: atoms for name, atoms in structures.items() if atoms.pbc.all() and len(atoms)}
+    bad |= {name: "is no crystal" for name in structures if name not in crystals}
+    if not crystals:
+        name, reason = next(iter(bad.items()))
+        raise ValueError(f"{file} holds no crystals, which LeMat-GenBench takes: {name} {reason}.")
+    return crystals, bad
+
+
+def _failures(unreadable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    from adit_plugins.relax_files import unreadable as failure
+    from adit_plugins.submissions.shards import record_of
+
+    return {name: record_of(name, failure(reason)) for name, reason in unreadable.items()}
+
+
+def _say_unreadable(unreadable: Mapping[str, str], total: int) -> None:
+    if unreadable:
+        click.echo(f"{len(unreadable)} of {total} structures cannot be used:")
+    for name, reason in unreadable.items():
+        click.echo(f"  {name}: {reason}")
 
 
 def _relaxed(
@@ -270,7 +319,9 @@ def _relaxed(
     if shard is not None:
         click.echo(f"{chosen[0].path} is finished. When all are: run again with --shards {count}.")
         return None
-    return read_jobs(jobs)
+    records = read_jobs(jobs)
+    say_constraints(record["constraints"] for record in records.values())
+    return records
 
 
 class _Counter:

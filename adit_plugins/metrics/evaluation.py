@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
 from adit_plugins.metrics.sources import Collection, StructureSet, distinct_names, read_set
+from adit_plugins.relax_settings import MAX_STEPS
 
 if TYPE_CHECKING:
     from adit_plugins.metrics.molecules import MoleculeMetrics
@@ -36,7 +37,7 @@ class Protocol:
     molecule_reference: str = "molecule"
     targets: str | None = None
     relaxer: str | None = None
-    max_steps: int = 200
+    max_steps: int = MAX_STEPS
     fast: bool = False
     workers: int | None = None
 

@@ -55,8 +55,10 @@ def read_set(
     source = Path(path)
     result = StructureSet(_short_name(source), source)
     homeless: list[tuple[str, str]] = []
+    constrained = 0
     for count, entry in enumerate(iter_entries(source, result.notes), start=1):
         _file(entry, result, homeless)
+        constrained += entry.atoms is not None and bool(entry.atoms.constraints)
         if progress is not None and count % 100 == 0:
             progress(f"read {result.name}", count, count)
     home = result.molecules if len(result.molecules) > len(result.crystals) else result.crystals
@@ -64,6 +66,8 @@ def read_set(
         home.add(name, None, reason)
     if not len(result.crystals) + len(result.molecules):
         raise InputError(f"{source} holds no structures.")
+    if constrained:
+        result.notes.append(f"constraints of {constrained} structures dropped: all atoms are free")
     for kind, entries in (("crystals", result.crystals), ("molecules", result.molecules)):
         problems = [r for r, s in zip(entries.reasons, entries.samples, strict=True) if s is None]
         if problems:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.metrics.crystals import CrystalMetrics
 from adit_plugins.metrics.rates import Rate
+from adit_plugins.relax_settings import FMAX, MAX_STEPS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -23,8 +24,8 @@ def add_stability(
     crystals: Sequence[Any],
     relaxer: str | RelaxerFactory = "chgnet",
     hull: Hull | None = None,
-    max_steps: int = 200,
-    fmax: float = 0.05,
+    max_steps: int = MAX_STEPS,
+    fmax: float = FMAX,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> None:

@@ -22,6 +22,7 @@ from ase import Atoms
 
 from adit_model.outputs import replacing
 from adit_plugins.inputs import structure_from_dict
+from adit_plugins.relax_results import bare_structure
 from adit_plugins.submissions.shards import MATERIAL_ID, Settings
 
 if TYPE_CHECKING:
@@ -83,15 +84,20 @@ def card_figures(checkpoint: str | None) -> dict[str, str]:
 
 def figures_of(structures: Mapping[str, Atoms]) -> dict[str, str]:
     """Return the model card's figures for samples of ours, if one checkpoint made them all."""
-    made_by = {atoms.info.get("adit", {}).get("checkpoint") for atoms in structures.values()}
+    from adit_plugins.samples import provenance_in
+
+    made_by = {provenance_in(atoms.info).get("checkpoint") for atoms in structures.values()}
     (name, *others) = made_by or {None}
     return {} if name is None or others else {"checkpoint": name, **card_figures(name)}
 
 
 def relaxation_of(structures: Mapping[str, Atoms]) -> dict[str, Any] | None:
     """Return the settings of `adit relax` that all structures carry; None if any has none."""
-    found = [atoms.info.get("relax", {}).get("settings") for atoms in structures.values()]
-    return found[0] if found and all(each == found[0] for each in found) else None
+    from adit_plugins.relax_files import record_in
+
+    found = [record_in(atoms).get("settings") for atoms in structures.values()]
+    alike = bool(found) and all(each == found[0] for each in found)
+    return found[0] if alike and isinstance(found[0], dict) else None
 
 
 def with_relaxed(
@@ -115,22 +121,25 @@ def write(
     num: int,
     relaxation: Mapping[str, Any] | None,
     figures: Mapping[str, Any],
+    unreadable: Mapping[str, str] | None = None,
 ) -> tuple[Path, Path]:
     """Write `structures.csv` and `submission.json`; return both.
 
     Args:
         structures: crystals by id.
         folder: for the files.
-        num: how many there must be; 2,500 for the leaderboard.
+        num: how many there must be, with those that are unreadable; 2,500 for the leaderboard.
         relaxation: settings of a relaxation that all have been through, or None.
         figures: what else is known: of `generate`.
+        unreadable: by name, why a structure is none; it has no row, and is in the form.
 
     Raises:
         ValueError: another number of structures, or one that is no crystal.
     """
-    if len(structures) != num:
+    bad = dict(unreadable or {})
+    if (total := len(structures) + len(bad)) != num:
         raise ValueError(
-            f"{len(structures)} structures, not {num}. The leaderboard takes {LEADERBOARD}; "
+            f"{total} structures, not {num}. The leaderboard takes {LEADERBOARD}; "
             "for a trial with others pass --num."
         )
     for name, atoms in structures.items():
@@ -143,8 +152,9 @@ def write(
         writer.writerow([MATERIAL_ID, "structure"])
         writer.writerows([name, _as_json(atoms)] for name, atoms in structures.items())
     content = {
-        "num_structures": num,
-        "for_the_leaderboard": num == LEADERBOARD,
+        "num_structures": len(structures),
+        "for_the_leaderboard": len(structures) == LEADERBOARD,
+        "unreadable": bad,
         "pre_relaxed": relaxation is not None,
         "relaxation": None if relaxation is None else dict(relaxation),
         "filtered": False,
@@ -164,15 +174,15 @@ def relaxation_settings(
         **asdict(settings),
         "optimizer": "FIRE, FrechetCellFilter",
         "converged": sum(bool(record["converged"]) for record in records.values()),
+        "constraints_dropped": sum(
+            record["constraints"] == "dropped" for record in records.values()
+        ),
         "failed_and_given_unrelaxed": failed,
     }
 
 
 def _as_json(atoms: Atoms) -> str:
-    from pymatgen.io.ase import AseAtomsAdaptor
-
-    bare = Atoms(atoms.numbers, atoms.positions, cell=atoms.cell, pbc=True)
-    return json.dumps(AseAtomsAdaptor.get_structure(bare).as_dict())
+    return json.dumps(bare_structure(atoms).as_dict())
 
 
 def _peak_memory() -> float:

@@ -12,6 +12,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,28 +54,38 @@ class Artifacts:
     predictions: dict[str, float | None]
 
 
-def read_initial(path: Path) -> dict[str, Atoms]:
+def read_initial(path: Path) -> tuple[dict[str, Atoms], dict[str, str]]:
     """Return initial structures by material id: of the file, table or name of a file with one.
 
     Those without an id go by their place in the file.
 
+    Returns:
+        The structures, and by the entry's name why others cannot be read.
+
     Raises:
-        InputError: the file cannot be read.
-        SubmissionError: an id comes twice.
+        InputError: the file, or every structure of it, cannot be read.
+        SubmissionError: an id comes twice, or there is nothing.
     """
     from adit_plugins.readers import InputError, iter_entries
 
     structures: dict[str, Atoms] = {}
+    unreadable: dict[str, str] = {}
     for entry in iter_entries(path):
         if entry.atoms is None:
-            raise InputError(f"Cannot read {path}: {entry.name}: {entry.reason}")
-        name = str(entry.atoms.info.get(MATERIAL_ID) or entry.name)
+            unreadable[entry.name] = entry.reason
+            continue
+        given = entry.atoms.info.get(MATERIAL_ID)  # somebody's key of this name may hold anything
+        named = isinstance(given, str | Integral) and not isinstance(given, bool)
+        name = str(given) if named and str(given) else entry.name
         if name in structures:
             raise SubmissionError(f"{path} has two structures of the material id '{name}'.")
         structures[name] = entry.atoms
+    if not structures and unreadable:
+        name, reason = next(iter(unreadable.items()))
+        raise InputError(f"Cannot read {path}: {name}: {reason}")
     if not structures:
         raise SubmissionError(f"{path} holds no structures.")
-    return structures
+    return structures, unreadable
 
 
 def read_summary(path: Path) -> pd.DataFrame:
@@ -103,14 +114,15 @@ def campaign_records(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         SubmissionError: there is neither, or it holds no relaxed crystal.
     """
-    from adit_plugins.relax_files import RELAX, result_of
+    from adit_plugins.relax_files import record_in, result_of
+    from adit_plugins.samples import provenance_in
     from adit_plugins.submissions.shards import record_of
 
     records: dict[str, dict[str, Any]] = {}
     for atoms in _relaxed(folder):
         if atoms.pbc.all() and atoms.calc is not None:
-            name = str(atoms.info.get("adit", {}).get("id") or f"structure-{len(records)}")
-            known = atoms.info[RELAX].get("convention", "")
+            name = str(provenance_in(atoms.info).get("id") or f"structure-{len(records)}")
+            known = record_in(atoms).get("convention", "")
             records[name] = record_of(name, result_of(atoms, known))
     if not records:
         raise SubmissionError(f"{folder} holds no relaxed crystals.")
@@ -119,7 +131,7 @@ def campaign_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _relaxed(folder: Path) -> Iterable[Atoms]:
     from adit_plugins.readers import read_structures
-    from adit_plugins.relax_files import RELAX
+    from adit_plugins.relax_files import RELAX, record_in
 
     store, file = folder / "results.db", folder / "relaxed.extxyz"
     if store.is_file():
@@ -131,7 +143,7 @@ def _relaxed(folder: Path) -> Iterable[Atoms]:
                 atoms.info = {"adit": row.data.get("adit", {}), RELAX: row.data["relaxation"]}
                 yield atoms
     elif file.is_file():
-        yield from (atoms for atoms in read_structures(file) if RELAX in atoms.info)
+        yield from (atoms for atoms in read_structures(file) if record_in(atoms))
     else:
         raise SubmissionError(f"{folder} holds no campaign: no {store.name}, no {file.name}.")
 
@@ -256,13 +268,18 @@ def summary_of(
 ) -> dict[str, Any]:
     """Return what happened: counts with their denominators, and where the numbers come from."""
     failed = [record for record in records.values() if record["structure"] is None]
+    asked = [record for record in records.values() if record["potential"]]  # it could be read
+    fates = [record["constraints"] for record in records.values()]
     return {
         "materials": len(records),
+        "unreadable": len(records) - len(asked),
         "relaxed": len(records) - len(failed),
         "converged": sum(bool(record["converged"]) for record in records.values()),
         "without prediction": sum(each is None for each in artifacts.predictions.values()),
-        "potentials": sorted({record["potential"] for record in records.values()}),
-        "conventions": sorted({record["convention"] for record in records.values()}),
+        "potentials": sorted({record["potential"] for record in asked}),
+        "conventions": sorted({record["convention"] for record in asked}),
+        "constraints dropped": fates.count("dropped"),
+        "constraints kept": fates.count("kept"),
         "settings": asdict(settings),
         "elements with a reference": len(element_references()),
     }

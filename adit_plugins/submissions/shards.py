@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
@@ -19,7 +18,10 @@ from ase import Atoms
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
-from adit_plugins.relax import TIME_LIMIT_SECONDS, RelaxResult, relax
+from adit_plugins.relax import RelaxResult, relax
+from adit_plugins.relax_files import append_durably
+from adit_plugins.relax_results import bare_structure
+from adit_plugins.relax_settings import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS
 
 MATERIAL_ID = "material_id"
 
@@ -36,11 +38,13 @@ class Settings:
         relaxer: as for `adit_plugins.relax.relax`.
         fmax: eV/angstrom.
         max_steps: optimiser steps a structure.
+        keep_constraints: as for `adit_plugins.relax.relax`.
     """
 
     relaxer: str = "chgnet"
-    fmax: float = 0.05
-    max_steps: int = 500
+    fmax: float = FMAX
+    max_steps: int = MAX_STEPS
+    keep_constraints: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,22 +129,19 @@ def run_job(job: Job, on_result: Callable[[str], None] | None = None) -> Path:
     """
     done = {record[MATERIAL_ID] for record in _opened(job)}
     missing = [name for name in job.structures if name not in done]
-    with job.path.open("a", encoding="utf-8") as file:
 
-        def keep(place: int, result: RelaxResult) -> None:
-            file.write(json.dumps(record_of(missing[place], result)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            if on_result is not None:
-                on_result(missing[place])
+    def keep(place: int, result: RelaxResult) -> None:
+        append_durably(job.path, json.dumps(record_of(missing[place], result)) + "\n")
+        if on_result is not None:
+            on_result(missing[place])
 
-        relax(
-            [job.structures[name] for name in missing],
-            **asdict(job.settings),
-            workers=job.workers,
-            time_limit=job.time_limit,
-            on_result=keep,
-        )
+    relax(
+        [job.structures[name] for name in missing],
+        **asdict(job.settings),
+        workers=job.workers,
+        time_limit=job.time_limit,
+        on_result=keep,
+    )
     return job.path
 
 
@@ -163,8 +164,6 @@ def read_jobs(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
 
 def record_of(material_id: str, result: RelaxResult) -> dict[str, Any]:
     """Return the outcome of one structure as JSON; a failed one has its error, and no structure."""
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     from adit_plugins.hull_energies import ConventionError, corrected_energy
 
     record: dict[str, Any] = {
@@ -177,13 +176,18 @@ def record_of(material_id: str, result: RelaxResult) -> dict[str, Any]:
         "error": result.reason if result.failed else None,
         "potential": result.potential,
         "convention": result.convention,
+        "max_force": result.max_force,
+        "constraints": result.constraints,
     }
     if result.energy is None:
         return record
-    bare = Atoms(result.atoms.numbers, result.atoms.positions, cell=result.atoms.cell, pbc=True)
-    record["structure"] = AseAtomsAdaptor.get_structure(bare).as_dict()
+    if not result.atoms.pbc.all():
+        return record | {"energy": None, "converged": False, "error": "it is no crystal"}
+    record["structure"] = bare_structure(result.atoms).as_dict()
     try:
-        record["corrected_energy"] = corrected_energy(bare, result.energy, result.convention)
+        record["corrected_energy"] = corrected_energy(
+            result.atoms, result.energy, result.convention
+        )
     except ConventionError as error:
         record["error"] = str(error)
     clean: dict[str, Any] = without_nan(record)

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
 from chgnet.model.dynamics import CHGNetCalculator
 from chgnet.model.model import BatchedGraph, CHGNet
 from pymatgen.core import Structure
-from pymatgen.io.ase import AseAtomsAdaptor
 
 from adit_plugins.ase_relaxer import AseRelaxer
+from adit_plugins.relax_results import bare_structure
 
 # eV/atom. The deepest solid of the Materials Project (tungsten) has -13; CHGNet was trained below
 # +6. Outside lies extrapolation, such as atoms falling into each other.
@@ -46,13 +47,13 @@ class FastCHGNetCalculator(CHGNetCalculator):
     ) -> None:
         """Set energy (eV), forces (eV/angstrom) and stress (eV/cubic angstrom)."""
         Calculator.calculate(self, atoms, properties, system_changes or all_changes)
-        structure = AseAtomsAdaptor.get_structure(self.atoms)
+        structure = bare_structure(self.atoms)
         ((energy, forces, stress),) = evaluate(self.model, [structure], self.device)
         self.results = {
             "energy": energy,
             "free_energy": energy,
             "forces": forces.cpu().numpy(),
-            "stress": stress.cpu().numpy(),
+            "stress": full_3x3_to_voigt_6_stress(stress.cpu().numpy()),
         }
 
 
@@ -83,7 +84,8 @@ def evaluate(
         (
             float(energies[i]),
             -gradients[i],
-            (gradients[len(structures) + i] / batch.volumes[i]).detach(),
+            # CHGNet's volume is a triple product: negative where the cell is left-handed.
+            (gradients[len(structures) + i] / batch.volumes[i].abs()).detach(),
         )
         for i in range(len(structures))
     ]

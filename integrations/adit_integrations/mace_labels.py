@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from adit_model.outputs import replacing
 from adit_model.training_cli import Parser
-from adit_plugins.relax_results import broken_energy, broken_geometry
+from adit_plugins.relax_results import bare_structure, broken_energy, broken_geometry
 
 if TYPE_CHECKING:
     from chgnet.model.model import CHGNet
@@ -211,12 +211,10 @@ def descended(
 
 def label(model: CHGNet, batch: Sequence[Atoms], device: str) -> list[dict[str, Any] | None]:
     """Return energy, forces and stress of each structure; None where the teacher has no answer."""
-    from pymatgen.io.ase import AseAtomsAdaptor
-
     from adit_integrations.chgnet import ENERGY_BOUNDS, evaluate
 
     try:
-        answers = evaluate(model, [AseAtomsAdaptor.get_structure(each) for each in batch], device)
+        answers = evaluate(model, [bare_structure(each) for each in batch], device)
     except (ValueError, RuntimeError):  # one isolated atom spoils the batch
         if len(batch) == 1:
             return [None]

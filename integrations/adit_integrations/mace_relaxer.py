@@ -23,6 +23,7 @@ from adit_plugins.relax_results import (
     broken_geometry,
     collision,
     finished,
+    without_constraints,
 )
 
 
@@ -147,7 +148,7 @@ def relax_together(
     """
     start = time.perf_counter()
     problems = [broken_geometry(atoms, name, True, elements) for atoms in crystals]
-    paths = [Path(atoms.copy(), atoms.cell.array.copy(), outcome=problem)
+    paths = [Path(without_constraints(atoms).copy(), atoms.cell.array.copy(), outcome=problem)
              for atoms, problem in zip(crystals, problems, strict=True)]  # fmt: skip
     while moving := [path for path in paths if not path.outcome]:
         late = time.perf_counter() - start > max_seconds * len(crystals)

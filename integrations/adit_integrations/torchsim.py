@@ -67,20 +67,20 @@ class TorchSimRelaxer:
         self.review: Callable[[Atoms, RelaxResult], RelaxResult] = lambda _, result: result
         self.crystals_only = model in ("chgnet", "mace-adit")
         if model == "mace-adit":
-            from adit_integrations.mace_adit_torchsim import MaceAditModel
+            from adit_integrations.torchsim_models import MaceAditModel
 
             self.model: Any = MaceAditModel(device=device)
-            self.name, self.convention = model, MP2020
+            self.name, self.convention = self.model.name, MP2020
             self.elements = frozenset(self.model.small.config.known)
             self.review = self.model.small.review
             return
         if model == "chgnet":
             from adit_integrations import chgnet
-            from adit_integrations.chgnet_torchsim import ChgnetModel
+            from adit_integrations.torchsim_models import ChgnetModel
 
             self.model = ChgnetModel(device)
-            self.name = f"chgnet-{self.model.version}"
-            self.convention, self.elements = MP2020, chgnet.ELEMENTS
+            self.name, self.convention = self.model.name, MP2020
+            self.elements = chgnet.ELEMENTS
             return
         network = mace_models.load_network(model, device)
         with mace_models.contained():
@@ -141,7 +141,8 @@ class _Batch:
 
     def run(self, max_steps: int) -> list[RelaxResult]:
         """Relax and return a result for each structure."""
-        state = ts.initialize_state(self.structures, self.relaxer.model.device, torch.float64)
+        inputs = [_right_handed(atoms) for atoms in self.structures]
+        state = ts.initialize_state(inputs, self.relaxer.model.device, torch.float64)
         ends = self._evaluate(state)
         if not all(end.is_finite for end in ends):
             ends = [self._evaluate(state[i])[0] for i in range(len(ends))]
@@ -204,6 +205,8 @@ class _Batch:
         relaxed.pbc = before.pbc
         if not self.crystals:
             relaxed.cell = before.cell
+        elif before.cell.handedness < 0:
+            relaxed.cell = -relaxed.cell
         problem = self.problems[i] or self._broken(i, end) or collision(relaxed)
         if problem:
             return RelaxResult.failure(before.copy(), problem, name, int(self.steps[i]), seconds)
@@ -219,6 +222,19 @@ class _Batch:
             seconds=seconds,
             convention=self.relaxer.convention,
         )
+
+
+def _right_handed(atoms: Atoms) -> Atoms:
+    """Return the same crystal with a right-handed cell, atoms where they are.
+
+    torch-sim takes the determinant of the cell for its volume. The vectors -a, -b, -c span the same
+    lattice as a, b, c.
+    """
+    if not atoms.pbc.all() or atoms.cell.handedness > 0:
+        return atoms
+    turned = atoms.copy()
+    turned.cell = -turned.cell
+    return turned
 
 
 @dataclass

@@ -1,0 +1,31 @@
+"""How far and how long a structure is relaxed: the numbers that commands share, named once.
+
+Nothing is imported, so that `adit --help` stays instant.
+"""
+
+from __future__ import annotations
+
+import math
+
+FMAX = 0.05  # eV/angstrom
+TIME_LIMIT_SECONDS = 300.0  # a structure, whatever the potential does
+
+# Optimiser steps a structure in every command and call that relaxes, as in Matbench Discovery:
+# energies of one potential are then comparable, whichever command they come from.
+MAX_STEPS = 500
+# A campaign sorts thousands of crystals, of which a few are looked at: those that 100 steps do not
+# bring down are marked as upper bounds, and `adit relax` takes the ones that matter further.
+CAMPAIGN_STEPS = 100
+# The pre-filter only has to tell what lies far above the hull.
+PREFILTER_STEPS = 50
+
+
+def check_limits(fmax: float, max_steps: int, workers: int | None) -> None:
+    """Refuse limits that mean nothing.
+
+    Raises:
+        ValueError: one is out of range.
+    """
+    if not 0 < fmax < math.inf or max_steps < 0 or (workers is not None and workers < 0):
+        message = f"{fmax=} must be above 0, {max_steps=} and {workers=} at least 0"
+        raise ValueError(message)
