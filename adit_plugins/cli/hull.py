@@ -23,7 +23,8 @@ ROWS = 20  # of the table
     "source",
     default="mp",
     show_default=True,
-    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen), "
+    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen; "
+    "entries:PBE:FILE keeps only GGA and GGA+U), "
     "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
 )
 @click.option(
@@ -126,7 +127,6 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     console.print(table)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
-    for row in [row for row in rows if row["problem"]][:ROWS]:
-        console.print(
-            f"{row['index']} {row['formula']}: {row['problem']}", markup=False, highlight=False
-        )
+    for row in [row for row in rows if row["problem"] or row.get("note")][:ROWS]:
+        said = row["problem"] or row["note"]
+        console.print(f"{row['index']} {row['formula']}: {said}", markup=False, highlight=False)
