@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Phase = tuple[dict[str, float], float]  # amounts by element, formation energy in eV/atom
 
-SHIPPED = "Materials Project, shipped table of 41,076 formulas"
+SHIPPED = "Materials Project, shipped table of 42,048 formulas"
 TABLE_HEADER = "formula,hull_energy_per_atom"
 MAX_ELEMENT_ERROR = 1e-3  # eV/atom below 0, of an element in a table of formation energies
 MAX_SYSTEMS = 1000  # chemical systems whose hull is kept
