@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,17 +57,12 @@ def hull(
     """
     from adit_plugins.hull import TABLE_HEADER
 
-    rows = _energies(sources, {*releases, *leave_out})
+    rows = read_energies(sources, {*releases, *leave_out})
     rows = rows[~rows.group.isin(leave_out)]
     _check_one_scale(rows, releases)
-    rows["energy"] = rows.formation_energy_per_atom
-    energies: dict[str, float] = (
-        rows[~rows.group.isin(releases)].groupby("formula").energy.min().to_dict()
-    )
-    rows["energy"] -= rows.energy_above_hull
-    for release in reversed(releases):
-        energies |= rows[rows.group == release].groupby("formula").energy.min().to_dict()
-    known = {_flat(formula): energy for formula, energy in energies.items()}
+    fixed = release_hull(rows, releases)
+    others = rows[~rows.group.isin(releases)]
+    known = others.groupby("formula").formation_energy_per_atom.min().to_dict() | fixed
     envelope = lower_envelope(known)
     lowered = sum(known[formula] - energy > TOLD for formula, energy in envelope.items())
     # Adding 0 makes 0 of -0.
@@ -76,8 +71,9 @@ def hull(
     # mtime 0: the same source gives the same bytes.
     out.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
     click.echo(f"{len(envelope)} formulas, {out.stat().st_size} bytes: {out}")
-    fixed = len({_flat(formula) for formula in rows[rows.group.isin(releases)].formula})
-    click.echo(f"{fixed} of the releases; {lowered} lowered by more than {TOLD * 1000:g} meV/atom")
+    click.echo(
+        f"{len(fixed)} of the releases; {lowered} lowered by more than {TOLD * 1000:g} meV/atom"
+    )
 
 
 def lower_envelope(energies: Mapping[str, float]) -> dict[str, float]:
@@ -95,8 +91,22 @@ def lower_envelope(energies: Mapping[str, float]) -> dict[str, float]:
     return {f: whole.energy_above_hull(f, 0.0).hull_energy_per_atom for f in ordered}
 
 
-def _energies(sources: Iterable[Path], needed: set[str]) -> pd.DataFrame:
-    """Return the rows with a formation energy, and their group."""
+def release_hull(rows: pd.DataFrame, releases: Sequence[str]) -> dict[str, float]:
+    """Return formation energy minus energy above hull by formula; the first named release wins."""
+    energies: dict[str, float] = {}
+    hull_energy = rows.formation_energy_per_atom - rows.energy_above_hull
+    for release in reversed(releases):
+        inside = rows.group == release
+        energies |= hull_energy[inside].groupby(rows.formula[inside]).min().to_dict()
+    return energies
+
+
+def read_energies(sources: Iterable[Path], needed: Iterable[str]) -> pd.DataFrame:
+    """Return the rows with energies, and their group; formulas as the table has them.
+
+    Raises:
+        ClickException: a file or a group that is needed is not there.
+    """
     import pandas as pd
     import pyarrow.parquet as pq
 
@@ -107,13 +117,14 @@ def _energies(sources: Iterable[Path], needed: set[str]) -> pd.DataFrame:
             column = "dataset" if "dataset" in pq.read_schema(source).names else "source"
         tables.append(_read(source, [*ENERGY_COLUMNS, column]).rename(columns={column: "group"}))
     rows = pd.concat(tables, ignore_index=True).dropna(subset=ENERGY_COLUMNS)
-    if unknown := needed - set(rows.group):
+    if unknown := set(needed) - set(rows.group):
         known = ", ".join(sorted(set(rows.group)))
         raise click.ClickException(f"no rows of {', '.join(sorted(unknown))}. Known: {known}.")
-    return rows
+    flat = {formula: _flat(formula) for formula in rows.formula.unique()}
+    return rows.assign(formula=rows.formula.map(flat))
 
 
-def _check_one_scale(rows: pd.DataFrame, releases: tuple[str, ...]) -> None:
+def _check_one_scale(rows: pd.DataFrame, releases: Sequence[str]) -> None:
     """Compare each group with those before it, the releases first.
 
     Raises:
