@@ -18,6 +18,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from adit_plugins.hull import Hull, HullResult
 from adit_plugins.hull_calibration import metastable_probability
 from adit_plugins.relax_results import CONVENTIONS, MP2020, MP_RAW, RelaxResult
@@ -147,8 +149,11 @@ def undecided_correction(formula: str) -> str:
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
 
     composition = Composition(formula).element_composition
-    symbols = sorted(composition, key=lambda element: element.X)
-    second = [each.symbol for each in symbols[:-1] if each.symbol in SECOND_ANIONS]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity
+        first = max(composition, key=lambda element: np.nan_to_num(element.X))
+    second = [each.symbol for each in composition if each.symbol in SECOND_ANIONS]
+    second = sorted(symbol for symbol in second if symbol != first.symbol)
     if not second or _oxidation_states(composition.reduced_formula):
         return ""
     per_atom = MaterialsProject2020Compatibility(check_potcar=False).comp_correction

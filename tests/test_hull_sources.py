@@ -255,9 +255,10 @@ def test_an_undecided_correction_is_in_the_result() -> None:
         note = place_energy(atoms, -20.0, convention, "x", hull)[1].note
         assert expected in note and bool(expected) == bool(note)
     assert "0.102 eV/atom" in undecided_correction("Na4ClO")  # 0.614 / 6
+    assert undecided_correction("XeO3") == undecided_correction("Ar") == ""
     # Too many ways to share out the charges of carbon: said, not waited for.
     start = time.process_time()
-    assert "of N, Cl" in undecided_correction("H400C200N40O220Cl30")
+    assert "of Cl, N" in undecided_correction("H400C200N40O220Cl30")
     assert time.process_time() - start < 5
 
 
