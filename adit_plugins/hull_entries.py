@@ -54,6 +54,7 @@ class Total(NamedTuple):
 
 
 def total_of(entry: Any) -> Total:
+    """Take composition, corrected energy and functional from an entry of pymatgen."""
     parameters = getattr(entry, "parameters", None) or {}
     data = getattr(entry, "data", None) or {}
     names = [str(each.name) for each in getattr(entry, "energy_adjustments", None) or []]
@@ -67,6 +68,7 @@ def total_of_json(item: Any) -> Total:
 
     Raises:
         KeyError, TypeError, ValueError: it is none, or of a kind whose energy is another.
+        ArithmeticError, RecursionError: a number or a formula is beyond all bounds.
     """
     from pymatgen.core import Composition, Element
 
@@ -88,7 +90,9 @@ def total_of_json(item: Any) -> Total:
     if unknown := [symbol for symbol in amounts if not Element.is_valid_symbol(symbol)]:
         raise ValueError(f"{', '.join(unknown)} are no elements")
     names = [str(each.get("name") or "") for each in adjustments if isinstance(each, dict)]
-    parameters, data = item.get("parameters") or {}, item.get("data") or {}
+    parameters, data = (
+        value if isinstance(value := item.get(key), dict) else {} for key in ("parameters", "data")
+    )
     return _describe(dict(amounts), energy + correction, correction, names, parameters, data)
 
 
@@ -140,6 +144,11 @@ def one_functional(totals: list[Total], source: str, functional: str | None) -> 
 
 
 def from_totals(totals: list[Total], source: str, functional: str | None) -> Hull:
+    """Build a hull as `from_entries` does; its source says what was left out or looks wrong.
+
+    Raises:
+        HullSourceError: as `from_entries`.
+    """
     kept = one_functional(totals, source, functional)
     references, phases = split(kept)
     if not references:

@@ -82,8 +82,8 @@ def from_json(path: str | None = None) -> Hull:
     for i, item in enumerate(content):
         try:
             totals.append(total_of_json(item))
-        except (ValueError, KeyError, TypeError) as error:
-            problem = f"entry {i}: {type(error).__name__}: {error}"
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+            problem = f"entry {i}: {type(error).__name__}: {error!s:.200}"
             raise HullSourceError(
                 f"'{file}' is no list of pymatgen entries ({problem})."
             ) from error

@@ -131,6 +131,7 @@ def test_nothing_that_a_json_names_is_imported(
         {"parameters": {"x": evil, "run_type": "GGA"}},
         {"data": evil},
         {"energy_adjustments": [evil]},
+        {"parameters": [1], "data": "x"},
         {"@module": "evil_hull"},
     ):
         items = [{**each, **more} for each in good]
@@ -144,6 +145,8 @@ def test_nothing_that_a_json_names_is_imported(
         {**good[0], "energy": evil},
         {**good[0], "correction": evil},
         {**good[0], "correction": None, "energy": float("nan")},
+        {**good[0], "energy": 10**400},
+        {**good[0], "energy_adjustments": 5, "composition": "(" * 5000 + "Na"},
         {**good[0], "@class": "GibbsComputedStructureEntry"},
         [1],
     ):
