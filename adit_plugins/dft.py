@@ -79,7 +79,7 @@ class DftVerdict:
         energy_above_hull: eV/atom, an estimate: the formation energy with the Materials Project's
             2020 corrections, against its hull. Their settings are others.
         seconds: wall-clock time.
-        problem: why a value is None.
+        problem: why a value is None, or what is not certain about the place on the hull.
     """
 
     engine: str
@@ -235,6 +235,8 @@ def verdict(
         single_point: nothing was relaxed.
         hull: None for the shipped one.
     """
+    from adit_plugins.hull_energies import undecided_correction
+
     reason = "single point" if single_point and not result.failed else result.reason
     found = DftVerdict(engine.name, dict(engine.settings), reason, seconds=result.seconds)
     if result.energy_per_atom is None:
@@ -250,6 +252,7 @@ def verdict(
     values["formation_energy_per_atom"] = formation
     try:
         values["energy_above_hull"] = _above_hull(result.atoms, formation, hull or _shipped_hull())
+        values["problem"] = undecided_correction(result.atoms.get_chemical_formula(empirical=True))
     except (ValueError, ArithmeticError) as error:
         values["problem"] = " ".join(str(error).split())
     return DftVerdict(**found.as_dict() | values)

@@ -1,14 +1,16 @@
 """Energy above hull, with source and coverage of the reference beside every number.
 
-The shipped table holds the Materials Project's hull energy at 41,076 formulas. Each of them is a
-point of the real hull, also where the competing phases are not in the table; between them, and in
-chemical systems the table does not know, the hull comes out too high and distances too small.
+The shipped table is the lower convex envelope of one release of the Materials Project: its hull
+energy where that is known, also where the competing phases are not in the table, and formation
+energies of its entries elsewhere (`adit_plugins.tables hull`). Between its formulas, and in
+chemical systems that it does not know, the hull comes out too high and distances too small.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 
 Phase = tuple[dict[str, float], float]  # amounts by element, formation energy in eV/atom
 
-SHIPPED = "Materials Project, shipped table of 41,076 formulas"
+SHIPPED = "Materials Project, shipped table of 42,048 formulas"
 TABLE_HEADER = "formula,hull_energy_per_atom"
+MAX_ELEMENT_ERROR = 1e-3  # eV/atom below 0, of an element in a table of formation energies
 MAX_SYSTEMS = 1000  # chemical systems whose hull is kept
 
 
@@ -51,6 +54,7 @@ class HullResult:
         source: where the reference comes from, with its version.
         metastable_probability: that the Materials Project's DFT would put it below 0.1 eV/atom;
             None where nothing was calibrated for this potential and this reference.
+        note: what is not certain about the energy, such as a correction that could not be decided.
     """
 
     energy_above_hull: float
@@ -60,6 +64,7 @@ class HullResult:
     num_subsystems_covered: int
     source: str = ""
     metastable_probability: float | None = None
+    note: str = ""
 
     @property
     def all_covered(self) -> bool:
@@ -104,7 +109,7 @@ class Hull:
         """Take formation energies (eV/atom) by formula, such as `{"NaCl": -2.1}`.
 
         Args:
-            energies: formation energies; formulas without brackets.
+            energies: formation energies; formulas without brackets. Elements are 0 anyway.
             references: energy per atom (eV) of each element; None for the shipped ones.
             source: what to call this reference in results.
         """
@@ -136,10 +141,10 @@ class Hull:
             header, *lines = content.decode().splitlines() or [""]
             if header != TABLE_HEADER:
                 raise ValueError(f"first line is '{header[:80]}', not '{TABLE_HEADER}'")
-            pairs = (line.split(",") for line in lines)
-            energies = {formula: float(energy) for formula, energy in pairs}
-            if not np.isfinite(list(energies.values())).all():
-                raise ValueError("an energy is not finite")
+            energies: dict[str, float] = {}
+            for formula, energy in (line.split(",") for line in lines):
+                energies[formula] = min(float(energy), energies.get(formula, math.inf))
+            _check_formation_energies(energies)
             return cls(energies, source=SHIPPED if path is None else f"table {file.name}")
         except (OSError, EOFError, ValueError) as error:
             raise ValueError(f"'{file}' is no hull table: {error}") from error
@@ -216,6 +221,8 @@ def _subsets(
 
 # Qhull's facets grow steeply with the dimension; a linear program a query is then cheaper.
 MAX_QHULL_ELEMENTS = 6
+# eV/atom; what is no further below the elements is rounding, and Qhull fails on so flat a hull.
+FLAT = 1e-8
 
 
 class _System:
@@ -232,7 +239,7 @@ class _System:
     ) -> None:
         self.fractions, self.energies, self.num_covered = fractions, energies, num_covered
         self.planes: NDArray[np.float64] | None = None  # chemical potentials [num_planes, elements]
-        if not (energies < 0).any():
+        if not (energies < -FLAT).any():
             # Phases above the elements are never on the hull, so with none below 0 it is 0.
             self.planes = np.zeros((1, len(fractions)))
         elif len(fractions) <= MAX_QHULL_ELEMENTS:
@@ -260,7 +267,7 @@ def _lower_planes(
     from scipy.spatial import ConvexHull
 
     num_elements = len(fractions)
-    keep = energies < 0
+    keep = energies < -FLAT
     keep[:num_elements] = True
     points = np.vstack([fractions[1:, keep], energies[keep]]).T
     equations = ConvexHull(points).equations
@@ -270,6 +277,17 @@ def _lower_planes(
     corners = np.vstack([np.zeros(num_elements - 1), np.eye(num_elements - 1)])
     heights = slopes[lower, :-1] @ corners.T + offsets[lower, None]
     return np.unique(np.round(-heights / slopes[lower, -1:], 12), axis=0)
+
+
+def _check_formation_energies(energies: Mapping[str, float]) -> None:
+    if not np.isfinite(list(energies.values())).all():
+        raise ValueError("an energy is not finite")
+    for formula, energy in energies.items():
+        if energy < -MAX_ELEMENT_ERROR and len(_parse(formula)) == 1:
+            raise ValueError(
+                f"the element {formula} is at {energy} eV/atom, where formation energies have 0. "
+                "Are these total energies? --hull entries:FILE takes them"
+            )
 
 
 def _formation(

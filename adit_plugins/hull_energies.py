@@ -3,14 +3,22 @@
 CHGNet was trained on energies with the Materials Project's 2020 corrections (Wang et al. 2021,
 doi 10.1038/s41598-021-94550-5), which the hull contains; it takes none again. MACE-MP, SevenNet
 and DFT with the Materials Project's settings give raw energies, to which they must be added.
+
+Which elements are anions, and so corrected, follows from oxidation states that are guessed from the
+formula. Where no guess is possible, only the most electronegative element is corrected, as the
+scheme has it, and the result says what that may have left out.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from adit_plugins.hull import Hull, HullResult
 from adit_plugins.hull_calibration import metastable_probability
@@ -25,6 +33,14 @@ from adit_plugins.relax_results import (
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
+
+
+# Elements that MP2020 corrects as anions, and that often are beside a more electronegative one.
+# Oxygen and sulfur are told by their bonds.
+SECOND_ANIONS = ("Cl", "Br", "I", "N", "Se", "Te")
+PYMATGEN_MAX_SITES = 20  # of the reduced formula; pymatgen itself guesses up to here
+# Of oxidation states: combinations on the sites of an element, and sums of charges; a second each.
+MAX_COMBINATIONS, MAX_SUMS = 10_000, 5_000_000
 
 
 class ConventionError(ValueError):
@@ -70,7 +86,9 @@ def place_energy(
     formation = hull.formation_energy_per_atom(formula, corrected / len(atoms))
     found = hull.energy_above_hull(formula, formation)
     return formation, replace(
-        found, metastable_probability=metastable_probability(found, potential)
+        found,
+        metastable_probability=metastable_probability(found, potential),
+        note=undecided_correction(formula) if convention == MP_RAW else "",
     )
 
 
@@ -95,7 +113,9 @@ def mp2020_correction(structure: Structure) -> float:
     """Return what MaterialsProject2020Compatibility adds to a raw energy, eV a cell.
 
     Run type and Hubbard U are those that the Materials Project would have chosen; without them
-    pymatgen drops a compound such as FeO and says nothing.
+    pymatgen drops a compound such as FeO and says nothing. Oxidation states are guessed for large
+    formulas too (pymatgen stops at 20 atoms, and leaves out Cl in Li10B14Cl2O25);
+    `undecided_correction` tells where they were not.
 
     Raises:
         ConventionError: pymatgen gives no answer for this structure.
@@ -104,14 +124,18 @@ def mp2020_correction(structure: Structure) -> float:
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about POTCARs and unguessable oxidation states
+        warnings.simplefilter("ignore")  # about POTCARs; oxidation states: undecided_correction
         hubbards = mp_hubbards(structure)
         parameters = {
             "run_type": "GGA+U" if hubbards else "GGA",
             "is_hubbard": bool(hubbards),
             "hubbards": hubbards,
         }
-        entry = ComputedStructureEntry(structure, 0.0, parameters=parameters)
+        reduced = structure.composition.element_composition.reduced_composition
+        data = {}
+        if reduced.num_atoms > PYMATGEN_MAX_SITES:
+            data["oxidation_states"] = dict(_oxidation_states(reduced.reduced_formula))
+        entry = ComputedStructureEntry(structure, 0.0, parameters=parameters, data=data)
         scheme = MaterialsProject2020Compatibility(check_potcar=False)
         processed = scheme.process_entries([entry], inplace=False, on_error="ignore")
     if not processed:
@@ -120,14 +144,65 @@ def mp2020_correction(structure: Structure) -> float:
     return float(processed[0].correction)
 
 
+def undecided_correction(formula: str) -> str:
+    """Return what MP2020 may leave out for this formula as its oxidation states are unknown.
+
+    Empty where they are known, or where no element could be a second anion.
+    """
+    from pymatgen.core import Composition
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    composition = Composition(formula).element_composition
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity
+        first = max(composition, key=lambda element: np.nan_to_num(element.X))
+    second = [each.symbol for each in composition if each.symbol in SECOND_ANIONS]
+    second = sorted(symbol for symbol in second if symbol != first.symbol)
+    if not second or _oxidation_states(composition.reduced_formula):
+        return ""
+    per_atom = MaterialsProject2020Compatibility(check_potcar=False).comp_correction
+    most = sum(per_atom[symbol] * composition.get_atomic_fraction(symbol) for symbol in second)
+    return (
+        f"oxidation states of {composition.reduced_formula} cannot be guessed: without an MP2020 "
+        f"correction of {', '.join(second)}, which as anions would lower it by {-most:.3f} eV/atom"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _oxidation_states(formula: str) -> Mapping[str, float]:
+    """Return average oxidation states by element, empty where none balance or it takes too long.
+
+    The most likely of pymatgen's guesses, as `MaterialsProject2020Compatibility` takes it, without
+    its limit of 20 atoms; the number of trials is what costs time.
+    """
+    from pymatgen.core import Composition
+
+    composition = Composition(formula)
+    combinations, sums = 0, 1
+    for element, amount in composition.items():
+        states = element.icsd_oxidation_states or element.common_oxidation_states or (0,)
+        ways = math.comb(int(amount) + len(states) - 1, len(states) - 1)
+        combinations += ways
+        sums *= min(ways, int(amount) * int(max(states) - min(states)) + 1)
+    too_long = combinations > MAX_COMBINATIONS or sums > MAX_SUMS
+    if too_long and composition.num_atoms > PYMATGEN_MAX_SITES:
+        return {}
+    guesses = composition.oxi_state_guesses(max_sites=-1)
+    return dict(guesses[0]) if guesses else {}
+
+
 def mp_hubbards(structure: Structure) -> dict[str, float]:
     """Return the Hubbard U (eV) by element with which the Materials Project computes this.
 
     Empty for a plain GGA calculation. From pymatgen's MPRelaxSet, without POTCARs.
     """
+    from pymatgen.core import Structure as PymatgenStructure
     from pymatgen.io.vasp.sets import MPRelaxSet
 
-    incar = MPRelaxSet(structure.get_sorted_structure()).incar
-    species = list(dict.fromkeys(site.specie.symbol for site in structure.get_sorted_structure()))
+    # Without site properties: magnetic moments do not matter here, and vectors of them fail.
+    ordered = structure.get_sorted_structure()
+    bare = PymatgenStructure(ordered.lattice, ordered.species, ordered.frac_coords)
+    incar = MPRelaxSet(bare).incar
+    species = list(dict.fromkeys(element.symbol for element in bare.species))
     values = incar.get("LDAUU", [])
     return {symbol: float(u) for symbol, u in zip(species, values, strict=False) if u}

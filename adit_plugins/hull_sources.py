@@ -1,7 +1,7 @@
 """Other references than the shipped table: the entry points of the group `adit.hulls`.
 
-All of them hold total energies with the Materials Project's 2020 corrections, and bring their own
-elements: formation energies are taken from the lowest elemental entry of the same source.
+All of them but the table hold total energies with the Materials Project's 2020 corrections, and
+bring their own elements. Those of other functionals than PBE are refused (`hull_entries`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ import os
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adit_plugins import registry
 from adit_plugins.hull import Hull, Phase, _System
+from adit_plugins.hull_entries import (
+    PBE,
+    HullSourceError,
+    from_totals,
+    one_functional,
+    split,
+    total_of,
+    total_of_json,
+)
 from adit_plugins.inputs import check_unpacked_size
 
-if TYPE_CHECKING:
-    from pymatgen.entries.computed_entries import ComputedEntry
-
-
-class HullSourceError(ValueError):
-    """A reference cannot be read or reached."""
+ONLY_PBE = f"{PBE}:"  # before a file's name
 
 
 def load_hull(spec: str = "mp") -> Hull:
@@ -44,20 +48,6 @@ def load_hull(spec: str = "mp") -> Hull:
     return made
 
 
-def from_entries(entries: Iterable[ComputedEntry], source: str) -> Hull:
-    """Build a hull from pymatgen entries with (corrected) total energies.
-
-    Raises:
-        HullSourceError: there are none, or no elements among them.
-    """
-    references, phases = _split(entries)
-    if not references:
-        raise HullSourceError(f"{source} holds no elemental entries, so no formation energies.")
-    hull = Hull({}, references, source)
-    hull._add(phases)
-    return hull
-
-
 def from_table(path: str | None = None) -> Hull:
     """Read a CSV of formation energies, as `Hull.load` describes it.
 
@@ -71,23 +61,34 @@ def from_table(path: str | None = None) -> Hull:
 def from_json(path: str | None = None) -> Hull:
     """Read a JSON list of pymatgen entries (`ComputedEntry`, `PDEntry`, ...); `.gz` is unpacked.
 
-    Raises:
-        HullSourceError: no path, or no such list in it.
-    """
-    file = _needed(path, "entries:FILE, a JSON list of pymatgen entries")
-    from monty.json import MontyDecoder
-    from pymatgen.analysis.phase_diagram import PDEntry
-    from pymatgen.entries.computed_entries import ComputedEntry
+    Compositions and energies are taken from the text; nothing that it names is imported. Written
+    as `PBE:FILE`, entries of other functionals in the file are left out.
 
+    Raises:
+        HullSourceError: no path, no such list in it, or entries that do not belong together.
+    """
+    functional = PBE if (path or "").startswith(ONLY_PBE) else None
+    file = _needed(
+        (path or "").removeprefix(ONLY_PBE), "entries:FILE, a JSON list of pymatgen entries"
+    )
     try:
-        content = json.loads(_read(file).decode(), cls=MontyDecoder)
-    except (ValueError, KeyError, TypeError) as error:
+        content = json.loads(_read(file).decode())
+    except (ValueError, RecursionError) as error:
         raise HullSourceError(f"'{file}' is no JSON of pymatgen entries: {error}") from error
     if isinstance(content, dict):
         content = content.get("entries", [])
-    if not content or not all(isinstance(each, ComputedEntry | PDEntry) for each in content):
+    if not content or not isinstance(content, list):
         raise HullSourceError(f"'{file}' is no list of pymatgen entries.")
-    return from_entries(content, f"entries {file.name}")
+    totals = []
+    for i, item in enumerate(content):
+        try:
+            totals.append(total_of_json(item))
+        except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
+            problem = f"entry {i}: {type(error).__name__}: {error!s:.200}"
+            raise HullSourceError(
+                f"'{file}' is no list of pymatgen entries ({problem})."
+            ) from error
+    return from_totals(totals, f"entries {file.name}", functional)
 
 
 def from_matbench_discovery(path: str | None = None) -> Hull:
@@ -101,10 +102,10 @@ def from_matbench_discovery(path: str | None = None) -> Hull:
     file = _needed(path, "matbench-discovery:FILE, its patched phase diagram (.pkl.gz)")
     try:
         diagram: Any = pickle.loads(_read(file))  # noqa: S301 - the only form it exists in
-        entries = diagram.all_entries
+        totals = [total_of(entry) for entry in diagram.all_entries]
     except (pickle.UnpicklingError, AttributeError, EOFError, ImportError, ValueError) as error:
         raise HullSourceError(f"'{file}' is no patched phase diagram: {error}") from error
-    return from_entries(entries, f"Matbench Discovery {file.name}")
+    return from_totals(totals, f"Matbench Discovery {file.name}", None)
 
 
 def from_mp_api(key: str | None = None) -> Hull:
@@ -149,7 +150,8 @@ class _OnlineHull(Hull):
                 system = "-".join(sorted(key))
                 message = f"The Materials Project gave no entries for {system}: {error}"
                 raise HullSourceError(message) from error
-            self._fetched[key] = _split(entries)
+            totals = [total_of(entry) for entry in entries]
+            self._fetched[key] = split(one_functional(totals, self.source, None))
         return self._fetched[key]
 
     def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:
@@ -159,25 +161,6 @@ class _OnlineHull(Hull):
         self._phases.clear()
         self._add(self._fetch(symbols)[1])
         return super()._system(symbols)
-
-
-def _split(entries: Iterable[Any]) -> tuple[dict[str, float], list[Phase]]:
-    """Return elemental references (eV/atom) and the formation energies of the compounds."""
-    totals = [
-        (each.composition.element_composition.get_el_amt_dict(), float(each.energy))
-        for each in entries
-    ]
-    references: dict[str, float] = {}
-    for amounts, energy in totals:
-        if len(amounts) == 1:
-            ((symbol, number),) = amounts.items()
-            references[symbol] = min(energy / number, references.get(symbol, float("inf")))
-    phases: list[Phase] = []
-    for amounts, energy in totals:
-        if len(amounts) > 1 and references.keys() >= amounts.keys():
-            elements = sum(number * references[symbol] for symbol, number in amounts.items())
-            phases.append((dict(amounts), (energy - elements) / sum(amounts.values())))
-    return references, phases
 
 
 def _needed(path: str | None, form: str) -> Path:

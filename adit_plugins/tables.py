@@ -5,13 +5,15 @@ Only derived numbers are written, never structures: hull energies by formula, an
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import itertools
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 CRYSTAL_COLUMNS = ["formula", "num_atoms", "atomic_numbers", "frac_coords", "split"]
 CELL_COLUMNS = ["a", "b", "c", "alpha", "beta", "gamma"]
+ENERGY_COLUMNS = ["material_id", "formula", "formation_energy_per_atom", "energy_above_hull"]
+SAME = 0.01  # eV/atom, between two calculations of one material by the same functional
+MIN_SHARED, MAX_DIFFERENT = 10, 0.1  # materials to judge by, and the share of those that may differ
+TOLD = 0.001  # eV/atom
 NOISES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)  # angstrom
 
 
@@ -35,25 +41,121 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-def hull(source: Path, out: Path) -> None:
-    """Write formula and hull energy per atom from a parquet SOURCE with these columns."""
-    from pymatgen.core import Composition
+@click.option("--release", "releases", multiple=True, required=True, metavar="GROUP")
+@click.option("--leave-out", multiple=True, metavar="GROUP")
+def hull(
+    sources: tuple[Path, ...], out: Path, releases: tuple[str, ...], leave_out: tuple[str, ...]
+) -> None:
+    """Write formula and hull energy per atom from parquet SOURCES of computed crystals.
 
+    Rows are grouped by their column dataset or source. Those of each --release, of which the first
+    named wins where two disagree, fix the hull at their formula: formation energy minus energy
+    above hull. Rows of other groups are phases at their formation energy; their energies above hull
+    may be of another hull. The lower convex envelope of all of them is written. A group whose
+    formation energies are not those of the same materials elsewhere is of another functional or
+    release, and has to be left out.
+    """
     from adit_plugins.hull import TABLE_HEADER
 
-    table = _read(source, ["formula", "hull_energy_per_atom"])
-    energies: dict[str, float] = {}
-    for formula, energy in table.groupby("formula").hull_energy_per_atom.min().items():
-        amounts = Composition(str(formula)).get_el_amt_dict()
-        flat = "".join(f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items())
-        energies[flat] = float(energy)
-    lines = [TABLE_HEADER, *(f"{formula},{energies[formula]:.4f}" for formula in sorted(energies))]
+    rows = read_energies(sources, {*releases, *leave_out})
+    rows = rows[~rows.group.isin(leave_out)]
+    _check_one_scale(rows, releases)
+    fixed = release_hull(rows, releases)
+    others = rows[~rows.group.isin(releases)]
+    known = others.groupby("formula").formation_energy_per_atom.min().to_dict() | fixed
+    envelope = lower_envelope(known)
+    lowered = sum(known[formula] - energy > TOLD for formula, energy in envelope.items())
+    # Adding 0 makes 0 of -0.
+    rounded = {formula: round(envelope[formula], 4) + 0.0 for formula in sorted(envelope)}
+    lines = [TABLE_HEADER, *(f"{formula},{energy:.4f}" for formula, energy in rounded.items())]
     # mtime 0: the same source gives the same bytes.
     with replacing(out) as temporary:
         temporary.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
-    click.echo(f"{len(energies)} formulas, {out.stat().st_size} bytes: {out}")
+    click.echo(f"{len(envelope)} formulas, {out.stat().st_size} bytes: {out}")
+    click.echo(
+        f"{len(fixed)} of the releases; {lowered} lowered by more than {TOLD * 1000:g} meV/atom"
+    )
+
+
+def lower_envelope(energies: Mapping[str, float]) -> dict[str, float]:
+    """Return the hull of these phases and the elements at their own formulas, eV/atom.
+
+    What lies above the others' hull comes down to it, so elements and what lies above them are 0.
+    """
+    from pymatgen.core import Element
+
+    from adit_plugins.hull import Hull
+
+    whole = Hull(energies, dict.fromkeys((element.symbol for element in Element), 0.0))
+    # By chemical system, since the hull of each is made once.
+    ordered = sorted(energies, key=lambda formula: sorted(re.findall("[A-Z][a-z]?", formula)))
+    return {f: whole.energy_above_hull(f, 0.0).hull_energy_per_atom for f in ordered}
+
+
+def release_hull(rows: pd.DataFrame, releases: Sequence[str]) -> dict[str, float]:
+    """Return formation energy minus energy above hull by formula; the first named release wins."""
+    energies: dict[str, float] = {}
+    hull_energy = rows.formation_energy_per_atom - rows.energy_above_hull
+    for release in reversed(releases):
+        inside = rows.group == release
+        energies |= hull_energy[inside].groupby(rows.formula[inside]).min().to_dict()
+    return energies
+
+
+def read_energies(sources: Iterable[Path], needed: Iterable[str]) -> pd.DataFrame:
+    """Return the rows with energies, and their group; formulas as the table has them.
+
+    Raises:
+        ClickException: a file or a group that is needed is not there.
+    """
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    tables = []
+    for source in sources:
+        column = "dataset"
+        with contextlib.suppress(OSError, ValueError):  # _read says so
+            column = "dataset" if "dataset" in pq.read_schema(source).names else "source"
+        tables.append(_read(source, [*ENERGY_COLUMNS, column]).rename(columns={column: "group"}))
+    rows = pd.concat(tables, ignore_index=True).dropna(subset=ENERGY_COLUMNS)
+    if unknown := set(needed) - set(rows.group):
+        known = ", ".join(sorted(set(rows.group)))
+        raise click.ClickException(f"no rows of {', '.join(sorted(unknown))}. Known: {known}.")
+    flat = {formula: _flat(formula) for formula in rows.formula.unique()}
+    return rows.assign(formula=rows.formula.map(flat))
+
+
+def _check_one_scale(rows: pd.DataFrame, releases: Sequence[str]) -> None:
+    """Compare each group with those before it, the releases first.
+
+    Raises:
+        ClickException: formation energies of the same materials differ.
+    """
+    import pandas as pd
+
+    known = pd.Series(dtype=float)
+    others = [name for name in rows.group.unique() if name not in releases]
+    for name in (*releases, *others):
+        group = rows[rows.group == name].groupby("material_id").formation_energy_per_atom.min()
+        shared = group.index.intersection(known.index)
+        differ = float(((group[shared] - known[shared]).abs() > SAME).mean()) if len(shared) else 0
+        if len(shared) >= MIN_SHARED and differ > MAX_DIFFERENT:
+            raise click.ClickException(
+                f"{differ:.0%} of {len(shared)} formation energies of '{name}' differ by more than "
+                f"{SAME * 1000:g} meV/atom from those of the same materials: another functional or "
+                f"release. --leave-out {name}"
+            )
+        known = pd.concat([known, group[~group.index.isin(known.index)]])
+
+
+def _flat(formula: str) -> str:
+    """Write a formula without brackets, as the table has it."""
+    from pymatgen.core import Composition
+
+    amounts = Composition(formula).get_el_amt_dict()
+    return "".join(f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items())
 
 
 @main.group()

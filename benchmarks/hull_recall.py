@@ -11,7 +11,8 @@ The potential may have seen these crystals in its training, and they are given a
 geometry: on crystals of a generator it can err more.
 
     python benchmarks/hull_recall.py crystals.parquet --log hull.jsonl \
-        --json benchmarks/results/hull_recall.json --plot docs/hull_reliability.png
+        --json benchmarks/results/hull_recall.json --plot docs/hull_reliability.png \
+        --calibration adit_plugins/data/hull_calibration.json
 """
 
 from __future__ import annotations

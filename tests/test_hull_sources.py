@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import time
 from pathlib import Path
 
 import ase.io
@@ -15,7 +16,9 @@ from click.testing import CliRunner, Result
 from monty.json import MontyEncoder
 from pymatgen.analysis.phase_diagram import PatchedPhaseDiagram, PDEntry, PhaseDiagram
 from pymatgen.core import Composition, Lattice, Structure
-from pymatgen.entries.computed_entries import ComputedEntry
+from pymatgen.entries.computed_entries import (
+    ComputedEntry,
+)
 
 from adit_plugins.cli import main
 from adit_plugins.hull import Hull, UnknownElementError
@@ -26,6 +29,7 @@ from adit_plugins.hull_energies import (
     mp2020_correction,
     mp_hubbards,
     place_energy,
+    undecided_correction,
 )
 from adit_plugins.hull_sources import HullSourceError, load_hull
 from adit_plugins.registry import UnknownPluginError
@@ -91,6 +95,43 @@ def test_hubbard_u_and_corrections_are_those_of_the_materials_project() -> None:
     assert mp2020_correction(iron) == pytest.approx(-2.943, abs=0.01)
     assert mp2020_correction(rock_salt("MgO", 4.2)) == pytest.approx(-0.687, abs=0.002)
     assert mp2020_correction(rock_salt("NaCl", 5.6)) == pytest.approx(-0.614, abs=0.002)
+
+
+def crowded(symbols: list[str]) -> Structure:
+    """Atoms 3 angstrom apart, so that nothing is taken for a peroxide."""
+    grid = [[i % 4 / 4, i // 4 % 4 / 4, i // 16 / 4] for i in range(len(symbols))]
+    return Structure(Lattice.cubic(12), symbols, grid)
+
+
+def test_large_formulas_are_corrected_whole() -> None:
+    # 25 O and 2 Cl; pymatgen guesses no oxidation states for more than 20 atoms and forgets Cl.
+    large = crowded(["Li"] * 10 + ["B"] * 14 + ["Cl"] * 2 + ["O"] * 25)
+    assert mp2020_correction(large) == pytest.approx(25 * -0.687 + 2 * -0.614, abs=1e-6)
+    large = crowded(["Li"] * 20 + ["Cl"] * 17 + ["N"])
+    assert mp2020_correction(large) == pytest.approx(17 * -0.614 - 0.361, abs=1e-6)
+    assert undecided_correction("Li10B14Cl2O25") == undecided_correction("NaCl") == ""
+    assert undecided_correction("Fe23Al3Si4") == ""  # no guess, but no anions either
+
+
+def test_an_undecided_correction_is_in_the_result() -> None:
+    hull = Hull.load()
+    atoms = crowded(["Na"] * 4 + ["Cl"] + ["O"]).to_ase_atoms()  # cannot be neutral
+    for convention, expected in (("mp-raw", "of Cl, which as anions"), ("mp2020", "")):
+        note = place_energy(atoms, -20.0, convention, "x", hull)[1].note
+        assert expected in note and bool(expected) == bool(note)
+    assert "0.102 eV/atom" in undecided_correction("Na4ClO")  # 0.614 / 6
+    assert undecided_correction("XeO3") == undecided_correction("Ar") == ""
+    # Too many ways to share out the charges of carbon: said, not waited for.
+    start = time.process_time()
+    assert "of Cl, N" in undecided_correction("H400C200N40O220Cl30")
+    assert time.process_time() - start < 5
+
+
+def test_moments_that_are_vectors_do_not_matter_for_the_hubbard_u() -> None:
+    iron = bulk("FeO", "rocksalt", a=4.3)
+    plain = corrected_energy(iron, 0.0, "mp-raw")
+    iron.set_initial_magnetic_moments([[0, 0, 4.0], [0, 0, 0]])
+    assert corrected_energy(iron, 0.0, "mp-raw") == pytest.approx(plain)
 
 
 def test_each_convention_is_corrected_once() -> None:

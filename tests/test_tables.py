@@ -1,6 +1,7 @@
 """The builders of the shipped tables, on small files made here."""
 
 import csv
+import gzip
 from pathlib import Path
 
 import pandas as pd
@@ -26,18 +27,59 @@ def crystal(formula: str, numbers: list[int], a: float, **more: object) -> dict[
     return row | cell | more
 
 
-def test_hull_reads_brackets_and_keeps_the_lowest(tmp_path: Path) -> None:
-    rows = [("Mg(OH)2", -1.9), ("Mg(OH)2", -1.85), ("NaCl", -2.1), ("Na", 0.0)]
-    source = tmp_path / "energies.parquet"
-    pd.DataFrame(rows, columns=["formula", "hull_energy_per_atom"]).to_parquet(source)
+def energies(path: Path, column: str, *rows: tuple[str, str, str, float, float]) -> Path:
+    """Write rows of group, material, formula, formation energy and energy above hull."""
+    names = [column, "material_id", "formula", "formation_energy_per_atom", "energy_above_hull"]
+    pd.DataFrame(list(rows), columns=names).to_parquet(path)
+    return path
+
+
+def test_the_hull_table_is_the_lower_envelope_of_one_release(tmp_path: Path) -> None:
+    source = energies(
+        tmp_path / "energies.parquet",
+        "dataset",
+        ("new", "mp-1", "Mg(OH)2", -1.85, 0.05),  # the hull is at -1.9
+        ("new", "mp-2", "NaCl", -2.0, 0.0),
+        ("new", "mp-3", "Na", 0.1, 0.1),
+        ("new", "mp-4", "Na3Cl", -0.9, 0.0),  # above Na + NaCl, which is -1.0
+        ("second", "mp-5", "NaCl", -2.3, 0.0),  # the first named wins
+        ("second", "mp-6", "KCl", -2.2, 0.0),
+    )
+    more = energies(
+        tmp_path / "more.parquet",
+        "source",
+        ("other", "mp-7", "NaCl3", -0.8, 0.7),  # its distance is from another hull
+        ("other", "mp-2", "NaCl", -2.0, 0.4),
+        ("other", "mp-8", "NaCl4", 0.3, 0.7),
+        ("other", "mp-9", "KBr", float("nan"), 0.0),
+    )
     out = tmp_path / "hull.csv.gz"
-    assert "3 formulas" in run("hull", source, out)
+    options = ("--release", "new", "--release", "second")
+    assert "7 formulas" in run("hull", source, more, out, *options)
     first = out.read_bytes()
-    hull = Hull.load(out)
-    assert hull.energy_above_hull("MgO2H2", 0).hull_energy_per_atom == pytest.approx(-1.9)
-    assert hull.energy_above_hull("NaCl", 0).hull_energy_per_atom == pytest.approx(-2.1)
-    run("hull", source, out)
+    lines = gzip.decompress(first).decode().split()
+    assert lines == [
+        *("formula,hull_energy_per_atom", "KCl,-2.2000", "MgO2H2,-1.9000", "Na,0.0000"),
+        *("Na3Cl,-1.0000", "NaCl,-2.0000", "NaCl3,-1.0000", "NaCl4,-0.8000"),
+    ]
+    assert Hull.load(out).energy_above_hull("Na2Cl6", 0).hull_energy_per_atom == pytest.approx(-1.0)
+    run("hull", source, more, out, *options)
     assert out.read_bytes() == first
+    output = run("hull", source, more, out, "--release", "newest", code=1)
+    assert "no rows of newest. Known: new, other, second" in output
+
+
+def test_formation_energies_of_another_functional_are_refused(tmp_path: Path) -> None:
+    formulas = [f"Na{n}Cl" for n in range(1, 13)]
+    rows = [("mp", f"mp-{i}", formula, -1.0, 0.0) for i, formula in enumerate(formulas)]
+    same = [("same", *row[1:3], -1.004, 0.1) for row in rows]
+    moved = [("r2scan", *row[1:3], -1.1, 0.0) for row in rows]
+    source = energies(tmp_path / "energies.parquet", "dataset", *rows, *same, *moved)
+    out = tmp_path / "hull.csv.gz"
+    output = run("hull", source, out, "--release", "mp", code=1)
+    assert "100% of 12 formation energies of 'r2scan' differ by more than 10 meV/atom" in output
+    assert not out.exists()
+    assert "12 formulas" in run("hull", source, out, "--release", "mp", "--leave-out", "r2scan")
 
 
 def test_crystal_fingerprints_take_only_what_was_trained_on(tmp_path: Path) -> None:
@@ -77,6 +119,6 @@ def test_agreement_counts_pairs_of_equal_formula(tmp_path: Path) -> None:
 def test_a_file_that_is_no_table_is_a_clear_error(tmp_path: Path) -> None:
     source = tmp_path / "broken.parquet"
     source.write_text("version https://git-lfs.github.com/spec/v1\n")
-    output = run("hull", source, tmp_path / "hull.csv.gz", code=1)
-    assert "no parquet file with the columns formula, hull_energy_per_atom" in output
+    output = run("hull", source, tmp_path / "hull.csv.gz", "--release", "x", code=1)
+    assert "no parquet file with the columns material_id, formula, formation_energy" in output
     assert not (tmp_path / "hull.csv.gz").exists()

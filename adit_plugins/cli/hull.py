@@ -24,7 +24,8 @@ ROWS = 20  # of the table
     "source",
     default="mp",
     show_default=True,
-    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen), "
+    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen; "
+    "entries:PBE:FILE keeps only GGA and GGA+U), "
     "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
 )
 @click.option(
@@ -135,11 +136,12 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     console.print(table)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
-    problems = [row for row in rows if row["problem"]]
+    problems = [row for row in rows if row["problem"] or row.get("note")]
     for row in problems[:ROWS]:
         what = row["formula"] or row["id"]
-        console.print(f"{row['index']} {what}: {row['problem']}", markup=False, highlight=False)
+        said = row["problem"] or row["note"]
+        console.print(f"{row['index']} {what}: {said}", markup=False, highlight=False)
     if len(problems) > ROWS:
-        console.print(f"... and {len(problems) - ROWS} more without a place")
+        console.print(f"... and {len(problems) - ROWS} more with something to say")
     if any(row["problem"].startswith("No reference energy") for row in problems):
         console.print(f"Known elements: {', '.join(sorted(reference.references))}.")

@@ -74,7 +74,6 @@ def relax(
     cannot be read is a failure of its own. Every result is kept as it comes: after Ctrl-C or a
     crash --resume goes on from there.
     """
-    from adit_plugins.readers import read_structures
     from adit_plugins.relax import find_relaxer
     from adit_plugins.relax_files import frame, read_frames, unreadable, write_frames
 
