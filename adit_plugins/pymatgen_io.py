@@ -71,7 +71,9 @@ def read_str(
             f"{wanted} {index} is damaged ({type(error).__name__}: {error})"
         ) from error
     if primitive and isinstance(structure, Structure):
-        return structure.get_primitive_structure()
+        from adit_plugins.symmetry import unskewed
+
+        return unskewed(structure).get_primitive_structure()
     return structure
 
 
