@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from ase import Atoms
     import moyopy
+    from ase import Atoms
     from moyopy import MoyoDataset
     from pymatgen.core import Structure
 
