@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from adit_model.outputs import replacing
 from adit_plugins.inputs import check_unpacked_size
+from adit_plugins.symmetry import niggli_reduced
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -207,7 +208,7 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     """
     if is_too_empty(structure):
         raise ValueError("a cell with next to no atoms has no invariants")
-    primitive = structure.get_reduced_structure("niggli").get_primitive_structure()
+    primitive = niggli_reduced(structure).get_primitive_structure()
     unit = (primitive.volume / len(primitive)) ** (1 / 3)
     if not unit > 0:
         raise ValueError("a cell without volume has no invariants")

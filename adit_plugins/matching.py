@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adit_plugins.fingerprints import is_too_empty
+from adit_plugins.symmetry import niggli_reduced, unskewed
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -135,7 +136,7 @@ def rms_distance(
     if is_too_empty(first) or is_too_empty(second):
         return None
     try:
-        result = (matcher or structure_matcher()).get_rms_dist(first, second)
+        result = (matcher or structure_matcher()).get_rms_dist(unskewed(first), unskewed(second))
     except _ERRORS:
         return None
     return None if result is None else float(result[0])
@@ -146,7 +147,7 @@ def reduce_cell(structure: Structure) -> Structure | None:
     if is_too_empty(structure):
         return None
     try:
-        return structure.get_reduced_structure("niggli").get_primitive_structure()
+        return niggli_reduced(structure).get_primitive_structure()
     except _ERRORS:
         return None
 

@@ -65,7 +65,9 @@ def read_str(
     except ValueError as error:
         raise ValueError(f"{wanted} {index}: {error}") from error
     if primitive and isinstance(structure, Structure):
-        return structure.get_primitive_structure()
+        from adit_plugins.symmetry import unskewed
+
+        return unskewed(structure).get_primitive_structure()
     return structure
 
 

@@ -68,10 +68,11 @@ def training_form(sample: Sample) -> Sample:
     from pymatgen.core import Lattice, Structure
 
     from adit_plugins.datasets.crystals import canonical_crystal
+    from adit_plugins.symmetry import unskewed
 
     # A conventional cell holds the same crystal several times.
     structure = sample.to_pymatgen()
     assert isinstance(structure, Structure)
-    row = canonical_crystal(structure.get_primitive_structure())
+    row = canonical_crystal(unskewed(structure).get_primitive_structure())
     matrix = Lattice.from_parameters(*row["cell"]).matrix
     return Sample("crystal", np.array(row["atomic_numbers"]), row["coords"] @ matrix, matrix)

@@ -138,7 +138,7 @@ def test_relaxed_crystals_are_placed_and_ranked(relaxed: Campaign) -> None:
     assert not salt["novel"]  # so nobody relaxes it
     assert "outcome" not in salt and "outcome" not in broken
     ranked = [relaxed.store.row(i)["number"] for i in
-              relaxed.store.ranked("energy_above_hull", "composition_valid")]  # fmt: skip
+              relaxed.store.candidates()]  # fmt: skip
     assert ranked == [1, 0]
     counts = crystal_counts(relaxed)
     potential = magnesia["potential"]

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ase.db
@@ -73,6 +74,71 @@ def test_a_transaction_is_all_or_nothing(tmp_path: Path) -> None:
         assert len(store) == 0
         store.add([row(0)])
         assert len(store) == 1
+
+
+def use(store: Store) -> None:
+    """What a driver does with its store."""
+    store.add([row(1)])
+    store.row(1)
+    store.claim("relax", 1)
+    store.update({1: row(1)})
+
+
+class Interrupted:
+    """Ctrl-C at the n-th line of the store, ASE's database or a context manager."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> object:
+        path = Path(frame.f_code.co_filename)
+        return self.trace if path.name in ("store.py", "sqlite.py", "contextlib.py") else None
+
+    def trace(self, frame: FrameType, event: str, argument: object) -> object:
+        self.left -= event in ("line", "return")
+        if not self.left:
+            raise KeyboardInterrupt
+        return self.trace
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_the_store_goes_on_wherever_ctrl_c_has_struck(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exception holds what it has broken off: no lock on the database may be among that."""
+    monkeypatch.setattr("adit_plugins.campaign.store.LOCKED_SECONDS", 0.1)
+    line, step = 1, 23
+    with Store.create(tmp_path, METADATA) as store:
+        store.add([row(0)])
+        while True:
+            before = sys.gettrace()
+            sys.settrace(Interrupted(line))  # type: ignore[arg-type]
+            try:
+                use(store)
+                break
+            except KeyboardInterrupt:
+                sys.settrace(before)
+                store.release_claims()
+                store.add([row(2)])
+                assert store.claims() == []
+            finally:
+                sys.settrace(before)
+            line += step
+    assert line > 10 * step
+    assert integrity(tmp_path) == "ok"
+
+
+def test_candidates_are_read_in_their_order(tmp_path: Path) -> None:
+    with Store.create(tmp_path, METADATA) as store:
+        places = {3: 0.1, 5: -0.2, 6: 0.0, 8: 0.3}
+        store.add(
+            row(i, energy_above_hull=places.get(i), composition_valid=i != 6) for i in range(10)
+        )
+        assert store.candidates() == [6, 4, 9]
+        assert store.candidates(2) == [6, 4]
+        assert [each["number"] for each in store.rows(ids=[9, 4])] == [8, 3]
+        with pytest.raises(KeyError, match="no row 99"):
+            store.row(99)
 
 
 def test_a_second_driver_is_told_who_is_at_work(tmp_path: Path) -> None:
@@ -164,11 +230,8 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
         folder.chmod(0o555)
         if os.access(folder, os.W_OK):  # to the superuser nothing is read-only
             folder.chmod(0o755)
-            store._db = ase.db.connect(f"file:{folder / STORE}?mode=ro", type="db",
-                                       use_lock_file=False)  # fmt: skip
-            store._db._connect = lambda: sqlite3.connect(  # type: ignore[method-assign]
-                f"file:{folder / STORE}?mode=ro", uri=True
-            )
+            store._connection = sqlite3.connect(f"file:{folder / STORE}?mode=ro", uri=True)
+            store._db.connection = store._connection
         with pytest.raises(StoreError, match=r"cannot be used: .*(readonly|open).*permissions"):
             store.add([row(1)])
         folder.chmod(0o755)
@@ -202,17 +265,16 @@ def test_ranking_takes_work_in_proportion_to_the_rows(
         return connection
 
     work = []
+    monkeypatch.setattr("adit_plugins.campaign.store.sqlite3.connect", counting)
     with Store.create(tmp_path, METADATA) as store:
         for start, stop in ((0, 200), (200, 800)):
             store.add(
                 Row(Atoms("H"), {"height": float(-i), "good": i % 2 == 0}, {})
                 for i in range(start, stop)
             )
-            with monkeypatch.context() as patch:
-                patch.setattr("adit_plugins.campaign.store.sqlite3.connect", counting)
-                steps = 0
-                ranked = store.ranked("height", "good")
-                work.append(steps)
+            steps = 0
+            ranked = store.ranked("height", "good")
+            work.append(steps)
             assert ranked == list(range(stop - 1, 0, -2))
     assert work[0] > 0
     assert work[1] < 6 * work[0]

@@ -99,9 +99,9 @@ def test_the_queue_computes_the_best_once_and_ranks_with_it(campaign: Path) -> N
     assert "DFT formation energy by test_dft:emt,2,2,sent to DFT" in funnel
     with Store(campaign) as store:
         before = [row.get("dft_energy_per_atom") for row in store.rows()]
-        assert store.row(store.ranked("energy_above_hull", "composition_valid")[0]).data["dft"][
-            "settings"
-        ] == {"calculator": "test_dft:emt"}
+        assert store.row(store.candidates()[0]).data["dft"]["settings"] == {
+            "calculator": "test_dft:emt"
+        }
     assert "crystals by DFT: 0/1" in adit(*command, 3).stderr
     with Store(campaign) as store:
         after = [row["dft_energy_per_atom"] for row in store.rows()]
@@ -115,7 +115,7 @@ def test_a_code_that_fails_is_a_verdict(campaign: Path) -> None:
     result = adit("dft", campaign, "--engine", "test_dft:failing", "--workers", "0", "--top", 1)
     assert result.exit_code == 0, result.output
     with Store(campaign) as store:
-        row = store.row(store.ranked("energy_above_hull", "composition_valid")[0])
+        row = store.row(store.candidates()[0])
     assert row["dft_outcome"] == "RuntimeError: no licence for this code"
     assert "dft_formation_energy_per_atom" not in row
 

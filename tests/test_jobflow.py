@@ -58,7 +58,7 @@ def test_given_structures_are_screened_ranked_and_handed_over(
     ) as campaign:
         campaign.run()
         store = campaign.store
-        ids = store.ranked("energy_above_hull", "composition_valid")[:4]
+        ids = store.candidates(4)
         expected = [store.row(i)["energy_above_hull"] for i in ids]
     assert [row["energy_above_hull"] for row in screened["ranking"]] == expected
     assert screened["funnel"][0]["numerator"] == 8

@@ -1,17 +1,21 @@
 """Duplicates and novelty: what must not matter does not, what must matter does."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from adit_plugins.datasets.crystals import canonical_crystal
 from adit_plugins.fingerprints import Fingerprints
 from adit_plugins.matching import (
     duplicate_labels,
     find_duplicates,
     is_match,
+    rms_distance,
 )
+from adit_plugins.symmetry import symmetry_dataset, unskewed
 
 
 def rock_salt(a: float = 5.64, anion: str = "Cl") -> Structure:
@@ -50,6 +54,39 @@ def test_duplicates_point_to_the_first_unique_one() -> None:
     ]
     assert find_duplicates(structures) == [None, None, 0, None, 0, 1, 0]
     assert find_duplicates([]) == []
+
+
+@pytest.mark.parametrize("times", [50, 1000])
+def test_a_very_skewed_cell_is_reduced_by_no_more_work(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors of up to 4,000 angstrom describe rock salt's cell of 45 cubic angstrom."""
+    plain = rock_salt().get_primitive_structure()
+    skewed = plain.copy()
+    skewed.make_supercell([[1, 0, 0], [times, 1, 0], [0, times, 1]], to_unit_cell=False)
+    assert skewed.volume == pytest.approx(plain.volume, rel=1e-3)
+    assert max(skewed.lattice.abc) > 40 * max(plain.lattice.abc)
+    seen: list[float] = []
+    niggli = Lattice.get_niggli_reduced_lattice
+
+    def watched(lattice: Lattice, *args: Any, **options: Any) -> Lattice:
+        seen.append(max(lattice.abc))  # its steps grow with the lengths
+        return niggli(lattice, *args, **options)
+
+    monkeypatch.setattr(Lattice, "get_niggli_reduced_lattice", watched)
+    assert is_match(plain, skewed)
+    assert rms_distance(plain, skewed) == pytest.approx(0, abs=1e-3)
+    assert Fingerprints.build([plain]).contains(skewed)
+    assert symmetry_dataset(skewed).number == 225
+    assert canonical_crystal(skewed)["cell"] == pytest.approx(
+        canonical_crystal(plain)["cell"], abs=1e-3
+    )
+    assert seen and max(seen) < 10
+
+
+def test_ordinary_cells_are_reduced_as_they_are() -> None:
+    structure = turned(rock_salt())
+    assert unskewed(structure) is structure
 
 
 def test_a_degenerate_cell_matches_nothing_and_raises_nothing() -> None:

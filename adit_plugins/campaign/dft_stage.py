@@ -183,7 +183,7 @@ def run_queue(store: Store, task: DftTask, top: int, report: Report) -> int:
         StoreError: the store cannot be written.
     """
     engine = task.made
-    ids = store.ranked("energy_above_hull", "composition_valid")[:top]
+    ids = store.candidates(top)
     left = []
     for row_id in ids:
         done = store.row(row_id).data.get("dft")

@@ -58,7 +58,7 @@ def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -
     """
     out, header = store.folder, _header(store, interrupted, seconds)
     tally = Tally(store.verdicts())
-    ranked = store.ranked("energy_above_hull", "composition_valid")
+    ranked = store.candidates()
     written = [
         *_write_samples(_samples(store, "crystal"), out / "crystals.extxyz"),
         *_write_relaxed(store, out / "relaxed.extxyz"),
@@ -197,7 +197,7 @@ def ranking(store: Store, num: int | None = None) -> Iterator[dict[str, Any]]:
     """
     from pymatgen.core import Composition
 
-    ids = store.ranked("energy_above_hull", "composition_valid")
+    ids = store.candidates()
     for rank, row_id in enumerate(islice(ids, num), start=1):
         row = store.row(row_id)
         values = {name: row.get(name) for name in RANKING}

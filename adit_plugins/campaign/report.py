@@ -36,7 +36,7 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
 def _print_candidates(console: Console, store: Store, num: int) -> None:
     from rich.table import Table
 
-    total = len(store.ranked("energy_above_hull", "composition_valid"))
+    total = len(store.candidates())
     if not total:
         console.print("No candidate: none is valid, unique, novel and placed on the hull.")
         return

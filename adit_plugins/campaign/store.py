@@ -3,6 +3,10 @@
 `ase db results.db` reads it at any time. ASE's own lock file is not used, since a killed writer
 leaves it behind; what keeps a second driver out is a lock that ends with the process. Rows are
 written many a transaction, so a kill at any moment leaves whole chunks or nothing of them.
+
+One connection does everything. With two, a query that Ctrl-C breaks off keeps its lock on the
+database as long as anybody holds the exception, and the driver's own next transaction waits for it
+in vain: "database is locked".
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ase.db
+import numpy as np
 from ase import Atoms
 from ase.db.core import str_represents
 from ase.db.row import AtomsRow
@@ -31,6 +36,20 @@ STORE = "results.db"
 LOCK, OWNER = ".driver.lock", ".driver.json"
 FORMAT, VERSION = "adit campaign", 1
 PAGE = 500  # rows in memory while all are read
+LOCKED_SECONDS = 20.0  # to wait for another program that writes, such as `ase db`
+
+# ASE's columns that a campaign uses, and how arrays among them are kept.
+_ROW_NAMES = (
+    "id", "unique_id", "ctime", "mtime", "username", "numbers", "positions", "cell", "pbc",
+    "initial_magmoms", "initial_charges", "constraints", "calculator", "calculator_parameters",
+    "energy", "free_energy", "forces", "stress", "magmoms", "magmom", "key_value_pairs", "data",
+)  # fmt: skip
+_ROW = ", ".join(_ROW_NAMES)
+_ARRAYS: dict[str, tuple[type, tuple[int, ...] | None]] = {
+    "numbers": (np.int32, None), "positions": (float, (-1, 3)), "cell": (float, (3, 3)),
+    "initial_magmoms": (float, None), "initial_charges": (float, None),
+    "forces": (float, (-1, 3)), "stress": (float, None), "magmoms": (float, None),
+}  # fmt: skip
 
 # ASE indexes keys but neither values nor rows: a look-up or an update would take time
 # proportional to the number of rows.
@@ -76,8 +95,13 @@ class Store:
         if not self.path.is_file():
             raise StoreError(f"{folder} holds no campaign (there is no {STORE}).")
         self._lock = _acquire(folder)
+        self._connection: sqlite3.Connection | None = None
         try:
+            with _explained(folder):
+                self._connection = sqlite3.connect(self.path, timeout=LOCKED_SECONDS)
             self._db = ase.db.connect(str(self.path), type="db", use_lock_file=False)
+            # ASE would make a connection for each of its methods; it counts changes of a given one.
+            self._db.connection, self._db.change_count = self._connection, 0
             self.metadata = self._checked_metadata()
             # Left by a killed `ase db`; the next one would wait for it forever.
             self.path.with_name(f"{STORE}.lock").unlink(missing_ok=True)
@@ -131,37 +155,52 @@ class Store:
 
     def close(self) -> None:
         """Let another driver in."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
         if self._lock.is_locked:
             (self.folder / OWNER).unlink(missing_ok=True)
             self._lock.release()  # its file stays: another driver may be about to lock it
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing.
+        """All or nothing, and nothing of what an interruption has left open.
 
         Raises:
             StoreError: the disk is full, the folder read-only; nothing was changed.
         """
-        with _explained(self.folder):
+        with self._open() as connection:
+            connection.rollback()
+            self._db.change_count = 0  # ASE commits by itself after 5,000
             try:
-                with self._db:
-                    yield self._db.connection
-            finally:
-                if self._db.connection is not None:  # the commit has failed
-                    self._db.connection.close()
-                    self._db.connection = None
+                yield connection
+                connection.commit()
+            except BaseException:
+                with suppress(sqlite3.Error):  # there may be nothing left to undo
+                    connection.rollback()
+                raise
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self.path, timeout=20)
-        try:
-            with _explained(self.folder):
-                yield connection
-        finally:
-            connection.close()
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection, and one line in the place of what SQLite raises.
+
+        Raises:
+            StoreError: the database cannot be used, or the store is closed.
+        """
+        if self._connection is None:
+            raise StoreError(f"The store in {self.folder} is closed.")
+        with _explained(self.folder):
+            yield self._connection
+
+    def _query(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return all rows at once: a query that is not at its end would hold a lock."""
+        with self._open() as connection:
+            connection.rollback()  # it would see what an interrupted transaction has left open
+            return connection.execute(query, values).fetchall()
 
     def add(self, rows: Iterable[Row]) -> list[int]:
         """Write new rows and return their ids."""
+        rows = list(rows)  # first: whoever makes them may ask the store
         with self._transaction():
             return [
                 self._db.write(row.atoms, key_value_pairs=_columns(row.columns), data=row.data)
@@ -193,22 +232,21 @@ class Store:
             "SELECT id FROM text_key_values WHERE key='stage' AND value=? "
             "AND id NOT IN (SELECT id FROM adit_claims) ORDER BY id LIMIT ?"
         )
-        with self._reading() as connection:
-            ids = [row[0] for row in connection.execute(query, (stage, limit))]
+        ids = [row[0] for row in self._query(query, (stage, limit))]
         if not ids:
             return []
         claims = [(row_id, _owner_text(), time.time()) for row_id in ids]
         with self._transaction() as connection:
             connection.executemany("INSERT INTO adit_claims VALUES (?, ?, ?)", claims)
-        structures = [(row_id, self.row(row_id).toatoms()) for row_id in ids]
+        structures = [(row.id, row.toatoms()) for row in self.rows(ids=ids)]
         for _, atoms in structures:
             atoms.info = {}  # ASE puts the columns there; workers need none of them
         return structures
 
     def claims(self) -> list[tuple[int, str, float]]:
         """Return what is at work: row, owner (host:process) and time (seconds since 1970)."""
-        with self._reading() as connection:
-            return list(connection.execute("SELECT id, owner, time FROM adit_claims ORDER BY id"))
+        found = self._query("SELECT id, owner, time FROM adit_claims ORDER BY id")
+        return [(row_id, owner, seconds) for row_id, owner, seconds in found]
 
     def release_claims(self) -> int:
         """Forget the claims of a driver that is gone; return how many there were."""
@@ -222,20 +260,17 @@ class Store:
         """Return the number of rows with a value in a column."""
         table = "text_key_values" if isinstance(value, str) else "number_key_values"
         query = f"SELECT COUNT(*) FROM {table} WHERE key=? AND value=?"  # noqa: S608 (two names)
-        with self._reading() as connection:
-            return int(connection.execute(query, (key, value)).fetchone()[0])
+        return int(self._query(query, (key, value))[0][0])
 
     def find(self, key: str, value: str) -> list[int]:
         """Return the ids of rows with a text in a column, in order."""
         query = "SELECT id FROM text_key_values WHERE key=? AND value=? ORDER BY id"
-        with self._reading() as connection:
-            return [row[0] for row in connection.execute(query, (key, value))]
+        return [row[0] for row in self._query(query, (key, value))]
 
     def largest(self, key: str) -> float | None:
         """Return the largest number in a column."""
         query = "SELECT MAX(value) FROM number_key_values WHERE key=?"
-        with self._reading() as connection:
-            value = connection.execute(query, (key,)).fetchone()[0]
+        value = self._query(query, (key,))[0][0]
         return None if value is None else float(value)
 
     def ranked(self, key: str, flag: str) -> list[int]:
@@ -245,37 +280,80 @@ class Store:
             "SELECT id FROM number_key_values WHERE key=? AND id IN "
             "(SELECT id FROM number_key_values WHERE key=? AND value=1) ORDER BY value, id"
         )
-        with self._reading() as connection:
-            return [row[0] for row in connection.execute(query, (key, flag))]
+        return [row[0] for row in self._query(query, (key, flag))]
 
     def row(self, row_id: int) -> AtomsRow:
-        """Return one row."""
-        with _explained(self.folder):
-            return self._db.get(id=row_id)
+        """Return one row.
 
-    def rows(self, kind: str | None = None) -> Iterator[AtomsRow]:
-        """Yield all rows, or those of a kind, in order, a page in memory at a time."""
+        Raises:
+            KeyError: there is none.
+        """
+        found = list(self.rows(ids=[row_id]))
+        if not found:
+            raise KeyError(f"The store in {self.folder} has no row {row_id}.")
+        return found[0]
+
+    def rows(self, kind: str | None = None, ids: Sequence[int] | None = None) -> Iterator[AtomsRow]:
+        """Yield rows, a page in memory at a time; rows may be written meanwhile.
+
+        Args:
+            kind: only crystals, or only molecules.
+            ids: only these, in this order; None for all, in theirs.
+        """
+        pages = self._pages() if ids is None else self._chosen(ids)
+        for page in pages:
+            for values in page:
+                row = self._row(values)
+                if kind is None or row["kind"] == kind:
+                    yield row
+
+    def _pages(self, columns: str = _ROW) -> Iterator[list[tuple[Any, ...]]]:
+        query = f"SELECT {columns} FROM systems WHERE id>? ORDER BY id LIMIT {PAGE}"  # noqa: S608
         last = 0
-        while True:
-            query = "SELECT id, key_value_pairs FROM systems WHERE id>? ORDER BY id LIMIT ?"
-            with self._reading() as connection:
-                page = connection.execute(query, (last, PAGE)).fetchall()
-            if not page:
-                return
-            for row_id, text in page:
-                if kind is None or json.loads(text)["kind"] == kind:
-                    yield self.row(row_id)
+        while page := self._query(query, (last,)):
+            yield page
             last = page[-1][0]
+
+    def _chosen(self, ids: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
+        for start in range(0, len(ids), PAGE):
+            part = ids[start : start + PAGE]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT {_ROW} FROM systems WHERE id IN ({marks})"  # noqa: S608 (marks)
+            found = {values[0]: values for values in self._query(query, part)}
+            yield [found[row_id] for row_id in part if row_id in found]
+
+    def _row(self, values: Sequence[Any]) -> AtomsRow:
+        """Return what ASE makes of these columns; it would ask the database again for each row."""
+        content = dict(zip(_ROW_NAMES, values, strict=True))
+        for name, (dtype, shape) in _ARRAYS.items():
+            if content[name] is None:
+                del content[name]
+            else:
+                content[name] = self._db.deblob(content[name], dtype, shape)
+        content["user"] = content.pop("username")
+        content["pbc"] = (content["pbc"] & np.array([1, 2, 4])).astype(bool)
+        content["key_value_pairs"] = json.loads(content["key_value_pairs"])
+        content["data"] = self._db.decode(content["data"], lazy=True)
+        if content["calculator"] is not None:
+            content["calculator_parameters"] = self._db.decode(content["calculator_parameters"])
+        kept = {key: value for key, value in content.items() if value is not None}
+        return AtomsRow(kept)
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
         """Yield the columns of every row in order: all that counting needs."""
-        with self._reading() as connection:
-            for (text,) in connection.execute("SELECT key_value_pairs FROM systems ORDER BY id"):
+        for page in self._pages("id, key_value_pairs"):
+            for _, text in page:
                 yield json.loads(text)
 
+    def candidates(self, num: int | None = None) -> list[int]:
+        """Return the ids of the candidates, the lowest energy above the hull first.
+
+        A candidate is valid in structure and composition, unique, novel, and on the hull's scale.
+        """
+        return self.ranked("energy_above_hull", "composition_valid")[:num]
+
     def __len__(self) -> int:
-        with self._reading() as connection:
-            return int(connection.execute("SELECT COUNT(*) FROM systems").fetchone()[0])
+        return int(self._query("SELECT COUNT(*) FROM systems")[0][0])
 
 
 def has_store(folder: Path) -> bool:

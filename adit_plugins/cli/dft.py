@@ -137,7 +137,7 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
     from adit_plugins.campaign.store import Store
 
     with Store(folder) as store:
-        if not store.ranked("energy_above_hull", "composition_valid"):
+        if not store.candidates():
             raise ValueError(f"{folder} has no candidates: nothing was relaxed.")
         try:
             with progress() as report:
@@ -208,7 +208,7 @@ def _write_inputs(
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")
     if campaign:
         with Store(source) as store:
-            ids = store.ranked("energy_above_hull", "composition_valid")[:top]
+            ids = store.candidates(top)
             entries = [Entry(str(row_id), store.row(row_id).toatoms()) for row_id in ids]
     else:
         entries = crystals_of(source)

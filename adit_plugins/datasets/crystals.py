@@ -21,6 +21,7 @@ from adit_plugins.datasets.common import (
 )
 from adit_plugins.readers import Entry, InputError, iter_entries
 from adit_plugins.samples import MAX_ATOMIC_NUMBER
+from adit_plugins.symmetry import niggli_reduced
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -202,7 +203,7 @@ def canonical_crystal(structure: Structure) -> dict[str, Any]:
     Raises:
         ValueError: there is a dummy atom, or an element beyond the network's.
     """
-    reduced = structure.get_reduced_structure(reduction_algo="niggli")
+    reduced = niggli_reduced(structure)
     numbers = np.array(reduced.atomic_numbers)
     if not ((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all():
         raise ValueError(f"an atomic number is not in 1..{MAX_ATOMIC_NUMBER} (0 is a dummy atom)")

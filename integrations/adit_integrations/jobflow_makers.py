@@ -80,7 +80,7 @@ class ScreenMaker(Maker):
                 raise KeyboardInterrupt
             store = campaign.store
             write_files(store, seconds=campaign.seconds)
-            ids = store.ranked("energy_above_hull", "composition_valid")[: self.num]
+            ids = store.candidates(self.num)
             return {
                 "funnel": [rate.as_dict() for rate in Tally(store.verdicts()).crystal_funnel()],
                 "ranking": list(ranking(store, self.num)),
