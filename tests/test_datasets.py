@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
+from adit_model.config import Condition
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import from_batch
 from adit_plugins.datasets import DatasetError, crystals, molecules, prepare
@@ -139,12 +141,15 @@ def test_incomplete_mp20_is_refused(tmp_path: Path) -> None:
 
 
 def qm9_archive(path: Path, num: int) -> Path:
-    text = "3\ngdb 1\nO 0.0 0.0 1.2*^-1 0\nH 0 0.76 -0.48 0\nH 0 -0.76 -0.48 0\n\n"
+    """Water as the original has it, its gap growing by a hundredth of a hartree a file."""
+    atoms = "O 0.0 0.0 1.2*^-1 0\nH 0 0.76 -0.48 0\nH 0 -0.76 -0.48 0\n\n"
     with tarfile.open(path, "w:bz2") as archive:
         for i in range(num):
             info = tarfile.TarInfo(f"dsgdb9nsd_{i:06d}.xyz")
+            values = f"799.5 437.9 282.9 1.{i:02d} 6.31 -.29 .07 {0.3 + i / 100:.2f} 19. 0.02 -76.4"
+            text = f"3\ngdb {i}\t{values}\n{atoms}".encode()
             info.size = len(text)
-            archive.addfile(info, io.BytesIO(text.encode()))
+            archive.addfile(info, io.BytesIO(text))
     return path
 
 
@@ -158,6 +163,13 @@ def test_qm9_archive_is_parsed_and_counted(tmp_path: Path, monkeypatch: pytest.M
     assert data.split.tolist() == [2] + [0] * 9 + [1, 0]
     distance = (data.coords[0] - data.coords[1]).norm()
     assert float(distance) == pytest.approx(np.hypot(0.76, 0.60), abs=1e-5)
+    gap, dipole = (data.labels[name] for name in ("homo_lumo_gap", "dipole_moment"))
+    assert gap[:2].tolist() == pytest.approx([0.3 * 27.2114, 0.31 * 27.2114], rel=1e-5)
+    assert dipole[:3].tolist() == pytest.approx([1.0, 1.01, 1.02])
+    assert [(c.name, c.unit) for c in data.conditions] == [
+        ("homo_lumo_gap", "eV"),
+        ("dipole_moment", "D"),
+    ]  # a polarizability that is the same everywhere teaches nothing
     broken = tmp_path / "broken.tar.bz2"
     broken.write_bytes(archive.read_bytes()[:-40])
     with pytest.raises(DatasetError, match="no complete archive"):
@@ -238,19 +250,70 @@ def test_another_qm9pack_is_refused(tmp_path: Path) -> None:
         molecules.qm9(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("column", "message"), [("material_id", "not the only"), ("cif", "no CIF")]
-)
-def test_another_table_is_not_mp20(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, column: str, message: str
-) -> None:
+def test_another_table_is_not_mp20(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crystals, "MP20_ROWS", {"train": 1, "val": 1, "test": 1})
     for i, split in enumerate(("train", "val", "test")):
-        row = {"material_id": f"mp-{i}", "cif": rutile().to(fmt="cif")}
-        row |= {column: "mp-0" if column == "material_id" else ""} if i == 2 else {}
+        row = {"material_id": "mp-0" if i == 2 else f"mp-{i}", "cif": rutile().to(fmt="cif")}
         pd.DataFrame([row]).to_csv(tmp_path / f"{split}.csv")
-    with pytest.raises(DatasetError, match=rf"in test\.csv has .*{message}"):
+    with pytest.raises(
+        DatasetError, match=r"in test\.csv the id 'mp-0' is missing or not the only"
+    ):
         crystals.mp20(tmp_path)
+
+
+def labelled_table(folder: Path, **columns: list[object]) -> Path:
+    """Eight crystals, half rutile; row 0 is for testing by its place."""
+    structures = [rutile() if i % 2 else rock_salt() for i in range(8)]
+    table = pd.DataFrame({"cif": [s.to(fmt="cif") for s in structures], **columns})
+    table.to_csv(folder / "table.csv", index=False)
+    return folder / "table.csv"
+
+
+def test_columns_become_labels_with_their_range_and_unit(tmp_path: Path) -> None:
+    source = labelled_table(
+        tmp_path,
+        band_gap=[9.0, 1, 2, 3, 4, "", 5, 6],
+        stiffness=[0, 10, 20, 30, 40, 50, 60, 70],
+        family=[1, 2, 3, 1, 2, 3, 1, 2],
+        colour=["red"] * 8,
+    )
+    data = crystals.crystals(source, labels=["stiffness:GPa", "family:class"])
+    found = {c.name: c for c in data.conditions}
+    assert set(found) == {"band_gap", "stiffness", "family", "density", "space_group"}
+    assert (found["band_gap"].unit, found["band_gap"].low) == ("eV", 1.0)
+    assert found["band_gap"].high == pytest.approx(6.0, abs=0.01)
+    assert (found["stiffness"].unit, found["stiffness"].kinds) == ("GPa", ("crystal",))
+    assert (found["family"].type, found["family"].size) == ("class", 3)
+    assert data.labels["band_gap"].isnan().tolist() == [False] * 5 + [True] + [False] * 2
+    assert data.labels["space_group"].tolist() == [225, 136] * 4
+    densities = [rock_salt().density, rutile().density]
+    np.testing.assert_allclose(data.labels["density"][:2], densities, rtol=1e-4)
+    data.save(tmp_path / "data.safetensors")
+    again = PreparedData.load(tmp_path / "data.safetensors")
+    assert again.conditions == data.conditions
+    group = SizeGroups(again, "train", "cpu")
+    size = 8  # rock salt
+    rows = torch.arange(len(group.groups[size][0]))
+    told = group.labels(size, rows, (Condition("kind", 2), *data.conditions))
+    assert sorted(told["stiffness"].tolist()) == [20, 40, 60]
+    assert set(told["family"].tolist()) <= {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("colour", "colour.*fewer than two"),
+        ("missing", "missing.*fewer than two.*density"),
+        ("half:class", "half.*whole numbers"),
+        ("bulk modulus:GPa", "bulk_modulus:GPa"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(tmp_path: Path, label: str, words: str) -> None:
+    source = labelled_table(tmp_path, colour=["red"] * 8, half=[i / 2 for i in range(8)])
+    with pytest.raises(DatasetError, match=words):
+        crystals.crystals(source, labels=[label])
+    with pytest.raises(DatasetError, match=r"'qm9' takes no --label"):
+        prepare(["qm9"], tmp_path / "out", tmp_path, ["gap:eV"])
 
 
 def test_without_a_home_folder_only_the_download_fails(monkeypatch: pytest.MonkeyPatch) -> None:

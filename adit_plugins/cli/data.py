@@ -22,7 +22,17 @@ def data() -> None:
     type=click.Path(path_type=Path),
     help="Your own file or folder instead of a download (one data set only).",
 )
-def prepare(names: tuple[str, ...], out: Path, source: Path | None) -> None:
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME[:UNIT]",
+    help="A column of the source that a network can be told, e.g. bulk_modulus:GPa; NAME:class "
+    "for classes; repeatable.",
+)
+def prepare(
+    names: tuple[str, ...], out: Path, source: Path | None, labels: tuple[str, ...]
+) -> None:
     """Turn data sets into arrays that training loads in seconds.
 
     NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own table,
@@ -30,5 +40,5 @@ def prepare(names: tuple[str, ...], out: Path, source: Path | None) -> None:
     """
     from adit_plugins.datasets import prepare as prepare_data
 
-    for path in prepare_data(list(names), out, source):
+    for path in prepare_data(list(names), out, source, labels):
         click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

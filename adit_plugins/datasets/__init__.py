@@ -5,7 +5,7 @@ Raw data are never shipped: they come from a package, a download with a checksum
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["DatasetError", "prepare"]
 
 
-def prepare(names: list[str], out: Path, source: Path | None = None) -> list[Path]:
+def prepare(
+    names: list[str], out: Path, source: Path | None = None, labels: Sequence[str] = ()
+) -> list[Path]:
     """Write `NAME.safetensors` for each data set into `out`.
 
     Args:
         names: data sets by entry point: `qm9`, `mp20`, `crystals`, or a stranger's.
         out: folder for the prepared files; made if missing.
         source: the user's file or folder instead of a download (one name only).
+        labels: columns of the source that a network can be trained on as conditions.
 
     Raises:
         DatasetError: as its docstring says; nothing is left half-written.
@@ -44,7 +47,13 @@ def prepare(names: list[str], out: Path, source: Path | None = None) -> list[Pat
     written: list[Path] = []
     try:
         for name, loader in zip(names, loaders, strict=True):
-            data = loader(source) if source is not None else loader()
+            options = {"labels": labels} if labels else {}
+            try:
+                data = loader(source, **options) if source is not None else loader(**options)
+            except TypeError as error:
+                if labels and "labels" in str(error):
+                    raise DatasetError(f"The data set {name!r} takes no --label.") from error
+                raise
             path = out / f"{name}.safetensors"
             data.save(path)
             written.append(path)

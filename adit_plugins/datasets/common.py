@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,22 @@ def split_by_row(row: int) -> int:
     return {0: 2, 10: 1}.get(row % 20, 0)
 
 
-def assemble(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> PreparedData:
-    """Concatenate rows of `atomic_numbers`, `coords`, `split` (and `cell`) into arrays."""
+def assemble(
+    name: str,
+    kind: str,
+    rows: list[dict[str, Any]],
+    source: str,
+    units: Mapping[str, str] | None = None,
+    wanted: Iterable[str] = (),
+) -> PreparedData:
+    """Concatenate rows of `atomic_numbers`, `coords`, `split` (and `cell`) into arrays.
+
+    Rows may have `labels`, numbers by name, whose units are told by name; some may be wanted.
+    """
     import torch
 
     from adit_model.data import PreparedData
+    from adit_plugins.datasets.labels import described_labels
 
     if not rows:
         raise DatasetError(f"{name}: no structure to prepare from {source}")
@@ -51,7 +63,10 @@ def assemble(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> P
     cell = None
     if kind == "crystal":
         cell = torch.tensor(np.array([r["cell"] for r in rows]), dtype=torch.float32)
+    labels, conditions = described_labels(kind, rows, units or {}, wanted)
     return PreparedData(
+        labels=labels,
+        conditions=conditions,
         name=name,
         kind=kind,
         atomic_numbers=torch.from_numpy(numbers),

