@@ -147,6 +147,19 @@ def test_variations_keep_the_elements(told_checkpoint: str) -> None:
         assert Counter(elements(near)) == Counter(elements(start))
 
 
+def test_the_doctor_says_what_can_be_asked_for(
+    told_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adit_model import checkpoint
+
+    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", Path(told_checkpoint).parent)
+    monkeypatch.setattr(checkpoint, "DEFAULT_NAME", Path(told_checkpoint).name)
+    found = CliRunner().invoke(main, ["doctor"]).output
+    assert "--condition band_gap=VALUE, 0 to 8 eV of crystals" in found
+    assert "--condition space_group=CLASS, 1 to 230 of crystals" in found
+    assert "elements first" in found
+
+
 def test_the_command_line_takes_requests_and_conditions(
     told_checkpoint: str, tmp_path: Path
 ) -> None:

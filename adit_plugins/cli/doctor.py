@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from adit_plugins import __version__
+
+if TYPE_CHECKING:
+    from adit_model.config import ADiTConfig
 
 PACKAGES = (
     "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "smact", "posebusters",
@@ -99,6 +103,22 @@ def _weights() -> Iterator[Finding]:
             folder.name,
             f"{millions:.1f} M parameters, {size:.0f} MB, {sizes}, checksums match ({identity})",
         )
+        yield from _conditions(config)
+
+
+def _conditions(config: ADiTConfig) -> Iterator[Finding]:
+    """What samples of a checkpoint can be asked for."""
+    found = {c.name: c for c in config.prior.conditions} if config.prior else {}
+    found |= {c.name: c for c in (config.denoiser.conditions[1:] if config.denoiser else ())}
+    for name, condition in found.items():
+        kinds = "" if len(condition.kinds) > 1 else f" of {condition.kinds[0]}s"
+        if condition.type == "number":
+            text = f"{condition.low:g} to {condition.high:g} {condition.unit}".rstrip()
+            yield True, "", f"--condition {name}=VALUE, {text}{kinds}"
+        elif condition.type == "class":
+            yield True, "", f"--condition {name}=CLASS, 1 to {condition.size}{kinds}"
+    if config.prior is not None and "elements" in found:
+        yield True, "", "elements first: --formula, --contains, --elements, ... are told"
 
 
 def _plugins() -> Iterator[Finding]:
