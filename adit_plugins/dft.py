@@ -22,6 +22,7 @@ from adit_plugins.relax_results import (
     RelaxResult,
     bare_structure,
     raised,
+    right_handed,
     without_constraints,
 )
 
@@ -161,7 +162,8 @@ def compute(
 ) -> list[RelaxResult]:
     """Compute energies by DFT, after a relaxation of at most `max_steps` (0: a single point).
 
-    Constraints are dropped unless they are to be kept, as by `adit_plugins.relax.relax`.
+    Constraints are dropped unless they are to be kept, as by `adit_plugins.relax.relax`. A
+    left-handed cell comes back right-handed, of the same crystal: not every code takes the other.
 
     Raises:
         UnknownPluginError: see `find_engine`.
@@ -172,7 +174,7 @@ def compute(
     engine = find_engine(spec, options)
     results = []
     for given in batch:
-        atoms = given if keep_constraints else without_constraints(given)
+        atoms = right_handed(given if keep_constraints else without_constraints(given))
         try:
             calculator = engine.calculator(atoms)
         except Exception as error:  # noqa: BLE001 - codes fail in as many ways

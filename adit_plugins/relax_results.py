@@ -150,6 +150,19 @@ def without_constraints(atoms: Atoms) -> Atoms:
     return free
 
 
+def right_handed(atoms: Atoms) -> Atoms:
+    """Return the same crystal with a right-handed cell, atoms where they are.
+
+    The vectors -a, -b, -c span the same lattice as a, b, c. Programs that take the determinant of
+    the cell for its volume need this, and VASP refuses anything else.
+    """
+    if not atoms.pbc.all() or atoms.cell.handedness > 0:
+        return atoms
+    turned = atoms.copy()
+    turned.cell = -turned.cell
+    return turned
+
+
 def bare_structure(atoms: Atoms) -> Structure:
     """Return the geometry of a crystal alone, for pymatgen.
 

@@ -21,7 +21,7 @@ from small_mace import save_small_mace
 
 from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.cli import main
-from adit_plugins.dft import with_moments
+from adit_plugins.dft import compute, with_moments
 from adit_plugins.relax import RelaxerError, RelaxResult, relax
 
 EMT_SPEC = "ase.calculators.emt:EMT"
@@ -248,6 +248,21 @@ def test_dft_inputs_hold_atoms_only_when_told(place: Path) -> None:
         assert adit(*command, code, "--out", f"{code}2", "--keep-constraints").exit_code == 0
         held = Path(f"{code}2", "0001-Cu", name).read_text()
         assert [bool(re.search(mark, each, re.M)) for each in (free, held)] == [False, True]
+
+
+def test_left_handed_crystals_become_right_handed_inputs(place: Path) -> None:
+    atoms = copper()
+    atoms.set_cell(atoms.cell[[1, 0, 2]])
+    ase.io.write("in.extxyz", atoms)
+    for code, name in (("vasp", "POSCAR"), ("espresso", "espresso.pwi")):
+        assert adit("dft", "in.extxyz", "--inputs", code, "--out", code).exit_code == 0
+        written = ase.io.read(Path(code, "0001-Cu", name))
+        assert written.cell.handedness == 1
+        written.calc, atoms.calc = EMT(), EMT()
+        assert written.get_potential_energy() == pytest.approx(atoms.get_potential_energy())
+    (result,) = compute("ase:emt", {}, 0, 0.05, [atoms])
+    assert result.atoms.cell.handedness == 1
+    assert result.energy == pytest.approx(atoms.get_potential_energy())
 
 
 def test_moments_that_are_vectors_stop_nothing(place: Path) -> None:

@@ -202,7 +202,7 @@ def _write_inputs(
     from adit_plugins.campaign.store import Store
     from adit_plugins.dft_inputs import WRITERS
     from adit_plugins.parsers import Entry
-    from adit_plugins.relax_results import without_constraints
+    from adit_plugins.relax_results import right_handed, without_constraints
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")
@@ -219,7 +219,8 @@ def _write_inputs(
         if entry.atoms is None:
             continue
         fates.append(("kept" if keep_constraints else "dropped") if entry.atoms.constraints else "")
-        atoms = entry.atoms if keep_constraints else without_constraints(entry.atoms)
+        free = entry.atoms if keep_constraints else without_constraints(entry.atoms)
+        atoms = right_handed(free)
         atoms.calc = None
         atoms.info = {}
         formula = atoms.get_chemical_formula("metal", empirical=True)

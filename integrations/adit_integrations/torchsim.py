@@ -30,6 +30,7 @@ from adit_plugins.relax_results import (
     broken_geometry,
     collision,
     finished,
+    right_handed,
 )
 
 
@@ -141,7 +142,8 @@ class _Batch:
 
     def run(self, max_steps: int) -> list[RelaxResult]:
         """Relax and return a result for each structure."""
-        inputs = [_right_handed(atoms) for atoms in self.structures]
+        # torch-sim takes the determinant of the cell for its volume.
+        inputs = [right_handed(atoms) for atoms in self.structures]
         state = ts.initialize_state(inputs, self.relaxer.model.device, torch.float64)
         ends = self._evaluate(state)
         if not all(end.is_finite for end in ends):
@@ -222,19 +224,6 @@ class _Batch:
             seconds=seconds,
             convention=self.relaxer.convention,
         )
-
-
-def _right_handed(atoms: Atoms) -> Atoms:
-    """Return the same crystal with a right-handed cell, atoms where they are.
-
-    torch-sim takes the determinant of the cell for its volume. The vectors -a, -b, -c span the same
-    lattice as a, b, c.
-    """
-    if not atoms.pbc.all() or atoms.cell.handedness > 0:
-        return atoms
-    turned = atoms.copy()
-    turned.cell = -turned.cell
-    return turned
 
 
 @dataclass
