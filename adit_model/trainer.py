@@ -7,10 +7,10 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import safe_open
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from adit_model.autoencoder import LossWeights
 from adit_model.batch import AtomBatch
+from adit_model.checked import problem
 from adit_model.config import KINDS, FlowConfig
 from adit_model.data import (
     CompositionTable,
@@ -31,11 +32,11 @@ from adit_model.data import (
 from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
-from adit_model.optimizers import OPTIMIZERS, make_optimizers
+from adit_model.optimizers import make_optimizers
+from adit_model.options import option
 from adit_model.outputs import replacing
 
 DISTANCES_FROM = 0.3  # time; earlier predictions are an average of many structures
-STAGES = ("autoencoder", "denoiser", "prior")
 
 
 class TrainingError(ValueError):
@@ -46,32 +47,42 @@ class TrainingError(ValueError):
 class TrainingConfig:
     """How to train; recorded in the run folder and, with the hardware, in the checkpoint."""
 
-    stage: str
-    data: tuple[str, ...]  # prepared files
-    out: str  # run folder
-    shares: tuple[float, ...] = ()  # of each step's atoms, by data set; equal by default
-    tokens: int = 2048  # atoms a step
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    decay: float = 1.0  # last share of the budget in which the learning rate falls to a hundredth
-    steps: int | None = None  # whichever budget ends first
-    minutes: float | None = None
-    ema_decay: float = 0.999
+    stage: Literal["autoencoder", "denoiser", "prior"]
+    data: tuple[str, ...] = option(
+        MISSING, "prepared files, see `adit data prepare`", metavar="FILE"
+    )
+    out: str = option(MISSING, "run folder", metavar="DIR")
+    shares: tuple[float, ...] = option(
+        (), "share of each step's atoms by data set; equal by default", metavar="SHARE"
+    )
+    tokens: int = option(2048, "atoms a step")
+    optimizer: Literal["adamw", "muon"] = option("adamw", "muon needs torch 2.9")
+    learning_rate: float = option(1e-3, "at its highest")
+    weight_decay: float = option(0.01, "of AdamW, and of Muon")
+    warmup_steps: int = option(200, "in which the learning rate rises")
+    decay: float = option(1.0, "last share of the budget, in which the learning rate falls")
+    steps: int | None = option(None, "budget; whichever ends first")
+    minutes: float | None = option(None, "budget; whichever ends first")
+    ema_decay: float = option(0.999, "of the averaged weights, which are those that are kept")
     clip_norm: float = 1.0
-    seed: int = 0
-    precision: str = "auto"  # "float32", "bfloat16", or whichever is faster here
-    save_minutes: float = 3.0
-    log_steps: int = 50
-    threads: int | None = None
-    compile: bool = False
-    distance_loss: float = 0.0  # weight of `adit_model.distances` in the denoiser's loss
+    seed: int = option(0, "of weights, batches and noise")
+    precision: Literal["auto", "float32", "bfloat16"] = option(
+        "auto", "auto: whichever is faster here"
+    )
+    save_minutes: float = option(3.0, "between checkpoints")
+    log_steps: int = option(50, "between lines of the log")
+    threads: int | None = option(None, "of torch, which chooses by default")
+    compile: bool = option(False, "torch.compile the network")
+    distance_loss: float = option(
+        0.0, "weight of distances between atoms in the denoiser's loss (`adit_model.distances`)"
+    )
     loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
-        if self.stage not in STAGES:
-            raise TrainingError(f"No stage {self.stage!r}. Known: {', '.join(STAGES)}.")
+        choices = {n: h for n, h in get_type_hints(type(self)).items() if get_origin(h) is Literal}
+        for name, hint in choices.items():
+            if wanted := problem(getattr(self, name), hint):
+                raise TrainingError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
         if self.steps is None and self.minutes is None:
             raise TrainingError("A run needs a budget: pass --steps or --minutes.")
         for name in ("tokens", "learning_rate", "steps", "minutes", "log_steps"):
@@ -80,14 +91,9 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be positive; got {value}")
         if not 0 < self.decay <= 1:
             raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
-        if self.optimizer not in OPTIMIZERS:
-            raise TrainingError(
-                f"optimizer must be one of {', '.join(OPTIMIZERS)}; got {self.optimizer!r}"
-            )
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise TrainingError(
-                f"precision must be auto, float32 or bfloat16; got {self.precision!r}"
-            )
+
+
+STAGES: tuple[str, ...] = get_args(get_type_hints(TrainingConfig)["stage"])
 
 
 def faster_precision(device: torch.device) -> str:

@@ -25,6 +25,7 @@ from adit_model.config import (
     sized,
 )
 from adit_model.model import ADiT
+from adit_model.options import add_options, values_of
 from adit_model.outputs import replacing
 from adit_model.trainer import STAGES, Trainer, TrainingConfig, TrainingError
 from adit_model.training import continued_model, initial_model, run
@@ -43,27 +44,12 @@ def parser() -> argparse.ArgumentParser:
     """All options; defaults are those of the shipped release."""
     p = Parser(prog="adit train", description="Train a stage of ADiT on prepared data.")
     p.add_argument("stage", choices=STAGES)
-    p.add_argument(
-        "--data",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="prepared files, see `adit data prepare`",
-    )
-    p.add_argument("--out", required=True, metavar="DIR", help="run folder")
     start = p.add_mutually_exclusive_group()
     start.add_argument("--autoencoder", type=Path, metavar="DIR", help="trained first stage")
     start.add_argument(
         "--init",
         metavar="CHECKPOINT",
         help="begin with the weights and sizes of a checkpoint, such as adit-joint",
-    )
-    p.add_argument(
-        "--shares",
-        type=float,
-        nargs="+",
-        default=(),
-        help="share of each step's atoms by data set; equal by default",
     )
     p.add_argument("--name", help="checkpoint name, first part of sample ids; default: adit")
     p.add_argument(
@@ -92,38 +78,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="what the network is told besides: elements, or a label of the prepared data",
     )
-    for name in (
-        "tokens",
-        "optimizer",
-        "learning_rate",
-        "weight_decay",
-        "warmup_steps",
-        "decay",
-        "ema_decay",
-        "distance_loss",
-        "seed",
-        "steps",
-        "minutes",
-        "precision",
-        "save_minutes",
-        "log_steps",
-        "threads",
-    ):
-        default = TrainingConfig.__dataclass_fields__[name].default
-        kind = {
-            "tokens": int,
-            "warmup_steps": int,
-            "seed": int,
-            "steps": int,
-            "threads": int,
-            "log_steps": int,
-            "precision": str,
-            "optimizer": str,
-        }.get(name, float)
-        p.add_argument(
-            "--" + name.replace("_", "-"), type=kind, default=default, help=f"default: {default}"
-        )
-    p.add_argument("--compile", action="store_true", help="torch.compile the network")
+    add_options(p, TrainingConfig)
     p.add_argument("--device", help="cpu, cuda, ...; by default CUDA if there is one")
     return p
 
@@ -179,9 +134,7 @@ def _train(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    names = {f.name for f in dataclasses.fields(TrainingConfig)}
-    options = {k: v for k, v in vars(args).items() if k in names}
-    config = TrainingConfig(**options | {"data": tuple(args.data), "shares": tuple(args.shares)})
+    config = TrainingConfig(**values_of(TrainingConfig, args))
     out = Path(config.out)
     state = out / "state.safetensors"
     if out.exists() and not out.is_dir():

@@ -1,6 +1,9 @@
 """Data sets to prepared arrays: QM9, MP-20 and users' own crystals (group `adit.datasets`).
 
 Raw data are never shipped: they come from a package, a download with a checksum, or the user.
+
+Add a data set as a function that returns `adit_model.data.PreparedData`, here or in a package of
+your own, and name it under the entry point `adit.datasets`.
 """
 
 from __future__ import annotations

@@ -4,4 +4,7 @@
 `evaluate_files` (`.evaluation`) whole files. `add_stability` and `add_reconstruction` add what
 needs a potential or target structures. Every rate (`.rates`) has its numerator and denominator.
 The modules are imported one by one: a molecule needs none of what a crystal needs.
+
+Add a rate to `crystals` or `molecule_rates`; what it asks of one structure is a predicate and lives
+with the others, so that filters and campaigns have it too.
 """
