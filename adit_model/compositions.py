@@ -14,19 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adit_model.elements import named
 from adit_model.prior import Cache, Prior
 
 # Rows that run through the prior together, padded to this number: the same shapes give the same
 # rounding, so that a draw depends on its own random numbers alone.
 CHUNK = 256
 HYDROGEN = 1
-
-SYMBOLS = (  # noqa: SIM905 - a table of words; by atomic number, for messages
-    "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge "
-    "As Se Br Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm "
-    "Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U "
-    "Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-).split(" ")
 
 
 @dataclass(frozen=True)
@@ -56,13 +50,13 @@ class Constraints:
         missing = (self.required | frozenset(self.formula)) - allowed
         if missing:
             raise ValueError(
-                f"no composition fits: {_named(missing)} {'is' if len(missing) == 1 else 'are'} "
-                f"asked for, and ruled out or not in the training data ({_named(known)})"
+                f"no composition fits: {named(missing)} {'is' if len(missing) == 1 else 'are'} "
+                f"asked for, and ruled out or not in the training data ({named(known)})"
             )
         if not allowed:
             raise ValueError(
-                f"no composition fits: of {_named(self.allowed or frozenset())}, which may appear, "
-                f"none is in the training data ({_named(known)})"
+                f"no composition fits: of {named(self.allowed or frozenset())}, which may appear, "
+                f"none is in the training data ({named(known)})"
             )
         return allowed
 
@@ -85,14 +79,6 @@ class Constraints:
                 + (f"{seen[0]} to {seen[-1]} atoms" if seen else "no size")
             )
         return fits
-
-
-def _named(numbers: frozenset[int]) -> str:
-    """Symbols, shortened where there are many."""
-    symbols = [SYMBOLS[z] for z in sorted(numbers)]
-    if len(symbols) > 12:
-        return f"{', '.join(symbols[:4])}, ... {symbols[-1]}: {len(symbols)} elements"
-    return ", ".join(symbols)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,21 @@ from torch import Tensor, nn
 
 from adit_model import checkpoint
 from adit_model.autoencoder import Autoencoder, Decoded
-from adit_model.batch import AtomBatch, lattice_from_parameters
+from adit_model.batch import AtomBatch
 from adit_model.compositions import Constraints, draw_elements
 from adit_model.config import ELEMENTS, KINDS, ADiTConfig
 from adit_model.data import frame_for_denoiser
+from adit_model.decoding import ChooseTypes, Drawn, to_atoms, unpadded_atoms
 from adit_model.denoiser import Denoiser
 from adit_model.pretrained import read
 from adit_model.prior import Prior
 from adit_model.samplers import Request, SamplingSettings, sample_latents
-from adit_model.samplers.request import checked_labels, checked_places
-
-ChooseTypes = Callable[[Tensor], Tensor]
+from adit_model.samplers.request import (
+    check_elements,
+    checked_labels,
+    checked_places,
+    tells_elements,
+)
 
 
 class ADiT(nn.Module):
@@ -221,7 +224,7 @@ class ADiT(nn.Module):
             )
         checked_places(num, kind, seed, indices)
         if elements is not None:
-            self._check_elements(elements, num, kind)
+            check_elements(self.config, elements, num, kind)
         request = Request.checked(
             self.config,
             num,
@@ -239,8 +242,7 @@ class ADiT(nn.Module):
     @property
     def tells_elements(self) -> bool:
         """Whether the network can be told the elements of a sample."""
-        denoiser = self.config.denoiser
-        return denoiser is not None and ELEMENTS in (c.name for c in denoiser.conditions)
+        return tells_elements(self.config)
 
     def draw_elements(
         self,
@@ -289,18 +291,6 @@ class ADiT(nn.Module):
             temperature=self.config.sampling_of(kind).temperature,
         )
 
-    def _check_elements(self, elements: Sequence[Sequence[int]], num: int, kind: str) -> None:
-        if not self.tells_elements:
-            raise ValueError(f"{self.name!r} cannot be told elements; see `adit train denoiser`")
-        top = self.config.autoencoder.num_types - 1
-        if len(elements) != num:
-            raise ValueError(f"elements has {len(elements)} entries for {num} samples")
-        for each in elements:
-            if not len(each) or not all(1 <= int(z) <= top for z in each):
-                raise ValueError(f"elements must be atomic numbers of 1..{top}; got {each!r}")
-            if kind == KINDS[0] and list(each) != sorted(each):
-                raise ValueError(f"elements of a crystal must rise, as in training; got {each!r}")
-
     @torch.no_grad()
     def vary(
         self,
@@ -347,7 +337,7 @@ class ADiT(nn.Module):
             raise ValueError("variations need a denoiser, and structures of one kind and size")
         kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
         if elements is not None:
-            self._check_elements(elements, len(batch), kind)
+            check_elements(self.config, elements, len(batch), kind)
         sizes = batch.num_atoms.tolist()
         request = Request.checked(
             self.config,
@@ -414,47 +404,3 @@ class ADiT(nn.Module):
             AtomBatch.concatenate(made)[inverse],
             torch.cat(agreement)[inverse] if agreement else None,
         )
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What `ADiT.draw` gives.
-
-    Attributes:
-        batch: the structures.
-        agreement: `[batch]`, share of the atoms whose element the decoder reads from the latent as
-            the network was told it; None where it was not told.
-    """
-
-    batch: AtomBatch
-    agreement: Tensor | None
-
-
-def unpadded_atoms(
-    decoded: Decoded, periodic: bool, choose_types: ChooseTypes | None = None
-) -> AtomBatch:
-    """`to_atoms` of structures of one kind and size."""
-    shape, device = decoded.type_logits.shape[:2], decoded.type_logits.device
-    mask = torch.ones(shape, dtype=torch.bool, device=device)
-    return to_atoms(decoded, torch.full(shape[:1], periodic, device=device), mask, choose_types)
-
-
-def to_atoms(
-    decoded: Decoded, periodic: Tensor, mask: Tensor, choose_types: ChooseTypes | None = None
-) -> AtomBatch:
-    """Read a crystal from types, fractional coordinates and cell; a molecule from positions.
-
-    Cells and coordinates are taken as they come: an impossible cell stays impossible, for the
-    validity checks to count.
-    """
-    # 0 is no element: the next likely type would be a choice of ours, 1 is the published one.
-    most_likely = decoded.type_logits.argmax(dim=-1).clamp_min(1)
-    numbers = (choose_types(decoded.type_logits) if choose_types else most_likely) * mask
-    crystal = periodic[:, None, None]
-    atoms = mask.unsqueeze(-1)
-    frac = torch.where(crystal & atoms, decoded.frac_coords % 1.0, 0.0)
-    lattice = lattice_from_parameters(decoded.lengths.clamp_min(1e-3), decoded.angles)
-    lattice = torch.where(crystal, lattice, 0.0)
-    mean = (decoded.positions * atoms).sum(1, keepdim=True) / atoms.sum(1, keepdim=True)
-    positions = torch.where(crystal, frac @ lattice, (decoded.positions - mean) * atoms)
-    return AtomBatch(numbers, frac, positions, lattice, periodic, mask)

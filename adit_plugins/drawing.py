@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adit_model.model import Drawn
+    from adit_model.decoding import Drawn
     from adit_plugins.generator import ADiTGenerator
 
 MAX_ATTEMPTS = 100  # draws of one composition until it is charge-balanced
@@ -37,6 +37,8 @@ def described(generator: ADiTGenerator) -> dict[str, Any]:
         asked["elements_first"] = True
     if generator.charge_balanced:
         asked["charge_balanced"] = True
+    if generator.precision != "float32":
+        asked["precision"] = generator.precision
     return asked
 
 
@@ -54,7 +56,12 @@ def draw_samples(
     from adit_model.samplers import SamplingSettings
 
     model, request = generator.model, generator.composition
-    settings = SamplingSettings(generator.num_steps, generator.guidance_scale, generator.sampler)
+    settings = SamplingSettings(
+        generator.num_steps,
+        generator.guidance_scale,
+        generator.sampler,
+        precision=generator.precision,
+    )
     common: dict[str, Any] = {
         "seed": seed,
         "indices": list(indices),

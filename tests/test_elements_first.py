@@ -147,6 +147,20 @@ def test_variations_keep_the_elements(told_checkpoint: str) -> None:
         assert Counter(elements(near)) == Counter(elements(start))
 
 
+def test_bfloat16_gives_nearly_the_same_samples(told_checkpoint: str) -> None:
+    plain, fast = (
+        generator(told_checkpoint, precision=precision).samples(4)
+        for precision in ("float32", "bfloat16")
+    )
+    for one, other in zip(plain, fast, strict=True):
+        assert elements(one) == elements(other)  # the prior keeps its precision
+        difference = abs(one.positions - other.positions).max()
+        assert 0 < difference < 0.5
+    assert fast[0].provenance["precision"] == "bfloat16"
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        ADiTGenerator(precision="float16")  # type: ignore[arg-type]
+
+
 def test_the_doctor_says_what_can_be_asked_for(
     told_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

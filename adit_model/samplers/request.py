@@ -168,6 +168,32 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def tells_elements(config: ADiTConfig) -> bool:
+    """Whether the network can be told the elements of a sample."""
+    denoiser = config.denoiser
+    return denoiser is not None and ELEMENTS in (c.name for c in denoiser.conditions)
+
+
+def check_elements(
+    config: ADiTConfig, elements: Sequence[Sequence[int]], num: int, kind: str
+) -> None:
+    """Refuse elements that the network cannot be told.
+
+    Raises:
+        ValueError: it can be told none, or these are not as in training.
+    """
+    if not tells_elements(config):
+        raise ValueError(f"{config.name!r} cannot be told elements; see `adit train denoiser`")
+    top = config.autoencoder.num_types - 1
+    if len(elements) != num:
+        raise ValueError(f"elements has {len(elements)} entries for {num} samples")
+    for each in elements:
+        if not len(each) or not all(1 <= int(z) <= top for z in each):
+            raise ValueError(f"elements must be atomic numbers of 1..{top}; got {each!r}")
+        if kind == KINDS[0] and list(each) != sorted(each):
+            raise ValueError(f"elements of a crystal must rise, as in training; got {each!r}")
+
+
 def checked_labels(
     config: ADiTConfig, kind: str, num: int, conditions: Mapping[str, Any]
 ) -> dict[str, Tensor]:
