@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 def save_recipe(generator: ADiTGenerator, path: str | PathLike[str]) -> Path:
     """See `ADiTGenerator.save`."""
     target = Path(path)
+    if callable(generator.steer) or ":" in (generator.steer or ""):
+        raise ValueError(
+            f"a saved recipe names no code, and steer={generator.steer!r} is code: save the rest "
+            "(steer=None) and give steer where the file is read"
+        )
     content = generator.as_dict()
     checkpoint = generator.checkpoint
     if checkpoint is not None and Path(checkpoint).exists():
@@ -53,8 +58,10 @@ def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
     if unknown:
         raise ValueError(f"{path}: no setting {unknown[0]!r}. Known: {', '.join(known)}.")
     for name, value in fields.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "conditions":
             raise ValueError(f"{path}: {name} must be a plain value; got a dictionary.")
+    if "steer" not in changes and ":" in str(fields.get("steer")):
+        raise ValueError(f"{path} names code to run, steer={fields['steer']!r}; give it yourself.")
     try:
         return ADiTGenerator(**fields)
     except (ValueError, TypeError) as error:
