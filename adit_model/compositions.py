@@ -21,6 +21,7 @@ from adit_model.prior import Cache, Prior
 # rounding, so that a draw depends on its own random numbers alone.
 CHUNK = 256
 HYDROGEN = 1
+UNLIMITED = 10**6  # atoms
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,23 @@ class Constraints:
         required: atomic numbers of which there must be at least one atom.
         formula: atoms of each element in one formula, by atomic number: a crystal holds a whole
             multiple of it, a molecule just it.
+        least: atoms that there must be of an element, by atomic number.
+        most: atoms that there may be of an element, by atomic number.
+        num_atoms: numbers of atoms that it may have; None is all of the training data.
     """
 
     allowed: frozenset[int] | None = None
     required: frozenset[int] = frozenset()
     formula: Mapping[int, int] = field(default_factory=dict)
+    least: Mapping[int, int] = field(default_factory=dict)
+    most: Mapping[int, int] = field(default_factory=dict)
+    num_atoms: frozenset[int] | None = None
+
+    @property
+    def needs(self) -> dict[int, int]:
+        """Atoms that there must be, a formula aside, by atomic number."""
+        needed = {z: n for z, n in self.least.items() if n > 0}
+        return dict.fromkeys(self.required, 1) | needed
 
     def elements(self, known: frozenset[int]) -> frozenset[int]:
         """Elements that may appear, of those that a model knows.
@@ -47,7 +60,8 @@ class Constraints:
         allowed = known if self.allowed is None else known & self.allowed
         if self.formula:
             allowed &= frozenset(self.formula)
-        missing = (self.required | frozenset(self.formula)) - allowed
+        allowed -= {z for z, n in self.most.items() if n < max(1, self.least.get(z, 0))}
+        missing = (frozenset(self.needs) | frozenset(self.formula)) - allowed
         if missing:
             raise ValueError(
                 f"no composition fits: {named(missing)} {'is' if len(missing) == 1 else 'are'} "
@@ -67,10 +81,18 @@ class Constraints:
             ValueError: there is none.
         """
         seen = [n for n, count in enumerate(histogram) if count and n <= max_atoms]
-        unit, least = sum(self.formula.values()), max(1, len(self.required))
+        unit, least = sum(self.formula.values()), max(1, sum(self.needs.values()))
         fits = [n for n in seen if n >= least]
         if unit:
             fits = [n for n in fits if (n % unit == 0 if kind == "crystal" else n == unit)]
+        if self.num_atoms is not None:
+            among = [n for n in fits if n in self.num_atoms]
+            if fits and not among:
+                raise ValueError(
+                    f"num_atoms={sorted(self.num_atoms)} does not fit the request; possible: "
+                    + ", ".join(map(str, fits))
+                )
+            fits = among
         if not fits:
             atoms = f"{'a multiple of ' if kind == 'crystal' else ''}{unit}" if unit else least
             raise ValueError(
@@ -115,6 +137,13 @@ def draw_elements(
     known = prior.config.elements.get(kind) or range(1, prior.config.num_elements + 1)
     allowed = constraints.elements(frozenset(known))
     sizes = constraints.sizes(kind, histogram, prior.config.max_atoms)
+    if allowed <= set(constraints.most):
+        room = sum(constraints.most[z] for z in allowed)
+        if room < sizes[0]:
+            raise ValueError(
+                f"no {kind} fits: it may have {room} atoms at most, and needs {sizes[0]} or more"
+            )
+        sizes = [size for size in sizes if size <= room]
     for size in () if num_atoms is None else set(num_atoms):
         if size not in sizes:
             raise ValueError(
@@ -150,10 +179,15 @@ class _Draw:
         self.sizes, self.temperature = sizes, temperature
         self.num = len(streams)
         self.random = [np.random.default_rng(stream) for stream in streams]
-        self.allowed = np.zeros(prior.config.num_elements + 1, dtype=bool)
-        self.allowed[list(allowed)] = True
-        self.missing = [set(constraints.required) for _ in streams]  # required, not there yet
-        self.open: list[dict[int, int]] = [{} for _ in streams]  # of the formula, not placed yet
+        # Atoms of each element that must still come, and that may.
+        self.need = [dict(constraints.needs) for _ in streams]
+        room = np.zeros(prior.config.num_elements + 1, dtype=np.int64)
+        room[list(allowed)] = UNLIMITED
+        for z, most in constraints.most.items():
+            if z in allowed:
+                room[z] = most
+        self.room = np.tile(room, (self.num, 1))
+        self.bounded = bool(constraints.most or constraints.formula)
         self.left = np.zeros(self.num, dtype=np.int64)
         self.numbers: list[list[int]] = [[] for _ in streams]
         self.last = np.zeros(self.num, dtype=np.int64)
@@ -172,15 +206,15 @@ class _Draw:
         if num_atoms is None:
             mask = np.zeros((self.num, v.size), dtype=bool)
             mask[:, self.sizes] = True
-            self._weigh_formulas(scores)
+            self._weigh_sizes(scores)
             num_atoms = self._pick(scores, mask).tolist()
         self.left[:] = num_atoms
         unit = sum(self.constraints.formula.values())
         if unit:
             for row, size in enumerate(num_atoms):
-                times = size // unit
-                self.open[row] = {z: n * times for z, n in self.constraints.formula.items()}
-                self.missing[row] = set(self.open[row])
+                self.need[row] = self._formula(size)
+                self.room[row] = 0
+                self.room[row, list(self.need[row])] = list(self.need[row].values())
         tokens = np.array(num_atoms)
         while self.left.any():
             scores = self._step(tokens)
@@ -216,15 +250,31 @@ class _Draw:
         # The first place whose sum is above the draw has a weight, even where rounding is unkind.
         return (cumulative > draws[:, None]).argmax(axis=1)
 
-    def _weigh_formulas(self, scores: NDArray[np.float64]) -> None:
+    def _formula(self, size: int) -> dict[int, int]:
+        """Atoms of each element in a formula's multiple of this size."""
+        times = size // sum(self.constraints.formula.values())
+        return {z: n * times for z, n in self.constraints.formula.items()}
+
+    def _only(self, size: int) -> dict[int, int] | None:
+        """The composition of a size where there is but one, by element."""
+        if self.constraints.formula:
+            return self._formula(size)
+        need = self.constraints.needs
+        free = [z for z in np.flatnonzero(self.room[0]) if self.room[0, z] > need.get(int(z), 0)]
+        if len(free) != 1:
+            return None
+        rest = size - sum(need.values())
+        return need | ({int(free[0]): need.get(int(free[0]), 0) + rest} if rest else {})
+
+    def _weigh_sizes(self, scores: NDArray[np.float64]) -> None:
         """Where the size decides the composition, its likelihood counts as well."""
-        if self.kind == "molecule" or not self.constraints.formula or len(self.sizes) < 2:
+        if self.kind == "molecule" or len(self.sizes) < 2:
             return
-        unit = sum(self.constraints.formula.values())
         for size in self.sizes:
-            numbers = sorted(
-                z for z, n in self.constraints.formula.items() for _ in range(n * size // unit)
-            )
+            counts = self._only(size)
+            if counts is None:
+                return
+            numbers = [z for z, n in sorted(counts.items()) for _ in range(n)]
             tokens, left, answers = self.prior.sequences("crystal", torch.tensor([numbers]))
             tokens, left, answers = (x.to(self.told.device) for x in (tokens, left, answers))
             found, _ = self.prior(self.told[:1], tokens, left)
@@ -236,11 +286,10 @@ class _Draw:
         for row in np.flatnonzero(elements):
             element, count = int(elements[row]), int(counts[row])
             self.numbers[row] += [element] * count
-            self.missing[row].discard(element)
-            if self.open[row]:
-                self.open[row][element] -= count
-                if self.kind == "molecule" and self.open[row][element] > 0:
-                    self.missing[row].add(element)
+            self.room[row, element] -= count
+            still = self.need[row].pop(element, 0) - count
+            if still > 0:
+                self.need[row][element] = still
         self.last = np.where(elements > 0, elements, self.last)
         self.left -= np.where(elements > 0, counts, 0)
 
@@ -252,36 +301,34 @@ class _Draw:
         columns = slice(v.max_atoms + 1, v.max_atoms + v.num_elements + 1)
         if self.kind == "crystal":  # most requests: any allowed element beyond the last
             later = np.arange(1, v.num_elements + 1) > self.last[:, None]
-            mask[:, columns] = self.allowed[1:] & later & (self.left > 0)[:, None]
+            mask[:, columns] = (self.room[:, 1:] > 0) & later & (self.left > 0)[:, None]
         for row in np.flatnonzero(self.left).tolist():
-            if self.kind == "molecule" or self.missing[row]:
+            if self.kind == "molecule" or self.bounded or self.need[row]:
                 mask[row, columns] = choose(row)[1:]
         return mask
 
     def _next_of_crystal(self, row: int) -> NDArray[np.bool_]:
-        possible = self.allowed.copy()
+        need, room, left = self.need[row], self.room[row], self.left[row]
+        possible = room > 0
         possible[: self.last[row] + 1] = False
-        missing = self.missing[row]
-        if missing:
-            possible[min(missing) + 1 :] = False  # it could not come later any more
-            if self.left[row] == len(missing) or self.open[row]:
+        possible &= room[::-1].cumsum()[::-1] >= left  # only it and later ones follow
+        if need:
+            possible[min(need) + 1 :] = False  # it could not come later any more
+            if left == sum(need.values()):
                 possible[:] = False
-                possible[min(missing)] = True
+                possible[min(need)] = True
         return possible
 
     def _next_of_molecule(self, row: int) -> NDArray[np.bool_]:
-        possible = self.allowed.copy()
-        missing, amounts = self.missing[row], self.open[row]
-        if amounts:
+        need, room, left = self.need[row], self.room[row], self.left[row]
+        possible = room > 0
+        if left == sum(need.values()):
             possible[:] = False
-            possible[[z for z, n in amounts.items() if n > 0]] = True
-        elif self.left[row] == len(missing):
-            possible[:] = False
-            possible[list(missing)] = True
+            possible[list(need)] = True
         if self.prior.config.hydrogens_last:
             if self.last[row] == HYDROGEN:
                 possible[HYDROGEN + 1 :] = False
-            elif missing - {HYDROGEN}:
+            elif set(need) - {HYDROGEN} or room[HYDROGEN] < left:
                 possible[HYDROGEN] = False  # heavy atoms that are still to come would come too late
         return possible
 
@@ -289,13 +336,9 @@ class _Draw:
         """Tokens of counts that each sequence can go on with."""
         mask = np.zeros((self.num, self.prior.vocabulary.size), dtype=bool)
         for row in np.flatnonzero(elements):
-            element, left = int(elements[row]), int(self.left[row])
-            if self.open[row]:
-                mask[row, offset + self.open[row][element]] = True
-                continue
-            most = left - len(self.missing[row] - {element})
-            mask[row, offset + 1 : offset + most + 1] = True
-            if not self.allowed[element + 1 :].any():
-                mask[row] = False
-                mask[row, offset + left] = True
+            element, left, need = int(elements[row]), int(self.left[row]), self.need[row]
+            others = sum(need.values()) - need.get(element, 0)
+            least = max(need.get(element, 1), left - int(self.room[row, element + 1 :].sum()))
+            most = min(int(self.room[row, element]), left - others)
+            mask[row, offset + least : offset + most + 1] = True
         return mask

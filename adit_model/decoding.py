@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,10 +24,13 @@ class Drawn:
         batch: the structures.
         agreement: `[batch]`, share of the atoms whose element the decoder reads from the latent as
             the network was told it; None where it was not told.
+        steering: of each sample its score, weight, lineage and effective sample sizes; None
+            without steering.
     """
 
     batch: AtomBatch
     agreement: Tensor | None
+    steering: list[dict[str, Any]] | None = None
 
 
 def unpadded_atoms(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adit_model import checkpoint
-from adit_model.autoencoder import Autoencoder, Decoded
+from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomBatch
 from adit_model.compositions import Constraints, draw_elements
 from adit_model.config import ELEMENTS, KINDS, ADiTConfig
@@ -20,13 +20,18 @@ from adit_model.decoding import ChooseTypes, Drawn, to_atoms, unpadded_atoms
 from adit_model.denoiser import Denoiser
 from adit_model.pretrained import read
 from adit_model.prior import Prior
-from adit_model.samplers import Request, SamplingSettings, sample_latents
+from adit_model.samplers import Request, SamplingSettings, Steering, sample_latents
+from adit_model.samplers.guidance import Labels
+from adit_model.samplers.particles import Resampling, expanded
 from adit_model.samplers.request import (
     check_elements,
     checked_labels,
     checked_places,
     tells_elements,
 )
+
+# Rows of the request, their predicted structures and the time -> these as they shall be.
+Edit = Callable[[list[int], AtomBatch, float], AtomBatch]
 
 
 class ADiT(nn.Module):
@@ -186,6 +191,8 @@ class ADiT(nn.Module):
         indices: Sequence[int] | None = None,
         elements: Sequence[Sequence[int]] | None = None,
         choose_types: ChooseTypes | None = None,
+        edit: Edit | None = None,
+        steering: Steering | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Drawn:
         """Generate structures.
@@ -210,6 +217,10 @@ class ADiT(nn.Module):
             choose_types: logits `[batch, atoms, num_types]` -> atomic numbers `[batch, atoms]`,
                 for compositions on request where the network cannot be told; the most likely ones
                 by default.
+            edit: changes each predicted clean structure on the way, and the last: (rows of the
+                call, structures of one size without padding, time) -> structures of that size.
+            steering: several particles compete for each sample (`Steering`); `elements` are then
+                those of every particle, of the first sample first, of one size a sample.
             progress: called with (done, total).
 
         Returns:
@@ -222,14 +233,27 @@ class ADiT(nn.Module):
             raise ValueError(
                 f"{self.name!r} holds only an autoencoder; train a denoiser on it first"
             )
+        settings = settings or SamplingSettings()
         checked_places(num, kind, seed, indices)
-        if elements is not None:
-            check_elements(self.config, elements, num, kind)
+        particles = 1
+        if steering is not None:
+            particles = steering.particles
+            if settings.sampler != "ancestral" or edit is not None:
+                raise ValueError(
+                    "steering needs the sampler 'ancestral', whose fresh noise parts copies of a "
+                    f"particle, and no edit; got {settings.sampler!r}"
+                )
+        every = elements
+        if every is not None:
+            check_elements(self.config, every, num * particles, kind)
+            elements = every[::particles]
+            if any(len(z) != len(elements[i // particles]) for i, z in enumerate(every)):
+                raise ValueError("the particles of a sample must have as many elements")
         request = Request.checked(
             self.config,
             num,
             kind,
-            settings or SamplingSettings(),
+            settings,
             seed=seed,
             num_atoms=num_atoms,
             labels=checked_labels(self.config, kind, num, conditions or {}),
@@ -237,7 +261,11 @@ class ADiT(nn.Module):
             indices=indices,
             elements=elements,
         )
-        return self._run(request, choose_types, progress)
+        if steering is None:
+            return self._run(request, choose_types, progress, edit)
+        request = expanded(request, self.config, particles, every)
+        resampling = Resampling(steering, request)
+        return self._run(request, choose_types, progress, resampling=resampling)
 
     @property
     def tells_elements(self) -> bool:
@@ -367,40 +395,60 @@ class ADiT(nn.Module):
         request: Request,
         choose_types: ChooseTypes | None,
         progress: Callable[[int, int], None] | None,
+        edit: Edit | None = None,
+        resampling: Resampling | None = None,
     ) -> Drawn:
         """Latents of a request, decoded, in its order."""
         assert self.denoiser is not None
         periodic = request.kind == KINDS[0]
 
-        def decoded(latent: Tensor) -> Decoded:
-            return self.autoencoder.decode(latent * self.latent_std + self.latent_mean, None)
+        def read(latent: Tensor, labels: Labels) -> tuple[AtomBatch, Tensor | None]:
+            """Structures, of the elements that were told, and how many the decoder took so."""
+            latent = latent * self.latent_std + self.latent_mean
+            batch = unpadded_atoms(self.autoencoder.decode(latent, None), periodic, choose_types)
+            told = labels.get(ELEMENTS)
+            if told is None:
+                return batch, None
+            agreement = (batch.atomic_numbers == told).float().mean(dim=1)
+            return dataclasses.replace(batch, atomic_numbers=told), agreement
 
-        def as_requested(x1: Tensor, t: float) -> Tensor:
-            """The predicted latent with the requested elements, so that the geometry follows."""
-            if t < request.sampling.request_from:
-                return x1
-            atoms = unpadded_atoms(decoded(x1), periodic, choose_types)
-            return (
-                self.autoencoder.encode(atoms, padded=False)[0] - self.latent_mean
-            ) / self.latent_std
+        def correct(rows: list[int], x1: Tensor, t: float, labels: Labels) -> tuple[Tensor, Labels]:
+            """The particles that go on; and the latent of what the structure shall be."""
+            if resampling is not None and resampling.due(rows, t):
+                kept = resampling.resample(rows, read(x1, labels)[0])
+                x1, labels = x1[kept], {name: values[kept] for name, values in labels.items()}
+            late = choose_types is not None and t >= request.sampling.request_from
+            if not (late or edit):
+                return x1, labels
+            # With the requested elements and atoms, so that the geometry follows.
+            atoms = read(x1, labels)[0]
+            atoms = edit(rows, atoms, t) if edit else atoms
+            latent = self.autoencoder.encode(atoms, padded=False)[0]
+            return (latent - self.latent_mean) / self.latent_std, labels
 
         made: list[AtomBatch] = []
         agreement: list[Tensor] = []
+        reports: list[dict[str, Any]] = []
         order: list[int] = []
-        correct = None if choose_types is None else as_requested
-        for rows, latent in sample_latents(self.denoiser, request, self.device, correct):
-            found = decoded(latent)
-            told = request.labels_of(rows, self.device).get(ELEMENTS)
-            batch = unpadded_atoms(found, periodic, choose_types)
-            if told is not None:
-                agreement.append((batch.atomic_numbers == told).float().mean(dim=1))
-                batch = dataclasses.replace(batch, atomic_numbers=told)
+        total = len(request.sizes) // request.particles
+        plain = choose_types is None and edit is None and resampling is None
+        hook = None if plain else correct
+        for rows, latent, labels in sample_latents(self.denoiser, request, self.device, hook):
+            batch, share = read(latent, labels)
+            batch = edit(rows, batch, 1.0) if edit else batch
+            if resampling is not None:
+                best, told = resampling.finish(rows, batch)
+                batch, share = batch[best], None if share is None else share[best]
+                reports += told
             made.append(batch)
-            order += rows
+            if share is not None:
+                agreement.append(share)
+            order += [row // request.particles for row in rows[:: request.particles]]
             if progress is not None:
-                progress(len(order), len(request.sizes))
+                progress(len(order), total)
         inverse = torch.argsort(torch.tensor(order, device=self.device))
         return Drawn(
             AtomBatch.concatenate(made)[inverse],
             torch.cat(agreement)[inverse] if agreement else None,
+            [reports[place] for place in inverse.tolist()] if reports else None,
         )

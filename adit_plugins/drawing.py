@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from adit_plugins import steering
+
 if TYPE_CHECKING:
     from adit_model.decoding import Drawn
+    from adit_model.samplers import SamplingSettings
     from adit_plugins.generator import ADiTGenerator
 
 MAX_ATTEMPTS = 100  # draws of one composition until it is charge-balanced
@@ -39,7 +42,7 @@ def described(generator: ADiTGenerator) -> dict[str, Any]:
         asked["charge_balanced"] = True
     if generator.precision != "float32":
         asked["precision"] = generator.precision
-    return asked
+    return asked | steering.described(generator)
 
 
 def draw_samples(
@@ -55,7 +58,6 @@ def draw_samples(
     """
     from adit_model.samplers import SamplingSettings
 
-    model, request = generator.model, generator.composition
     settings = SamplingSettings(
         generator.num_steps,
         generator.guidance_scale,
@@ -68,8 +70,26 @@ def draw_samples(
         "conditions": generator.conditions,
         "progress": progress,
     }
+    if generator.steer is None:
+        return _draw(generator, settings, seed, indices, common)
+    steered = steering.make_steering(generator)
+    drawn = _draw(generator, settings, seed, indices, common | {"steering": steered})
+    steered.score.check()  # type: ignore[attr-defined]
+    return drawn
+
+
+def _draw(
+    generator: ADiTGenerator,
+    settings: SamplingSettings,
+    seed: int,
+    indices: Sequence[int],
+    common: dict[str, Any],
+) -> Drawn:
+    model, request = generator.model, generator.composition
     if goes_elements_first(generator):
         elements = _elements(generator, seed, indices)
+        if generator.steer is not None:
+            elements = _with_particles(generator, seed, indices, elements)
         return model.draw(len(indices), generator.kind, settings, elements=elements, **common)
     histogram = model.config.size_histogram.get(generator.kind, [])
     sizes = generator.num_atoms or request.sizes(histogram, generator.kind, seed, indices)
@@ -79,19 +99,38 @@ def draw_samples(
     )
 
 
-def _elements(generator: ADiTGenerator, seed: int, indices: Sequence[int]) -> list[list[int]]:
+def _with_particles(
+    generator: ADiTGenerator, seed: int, indices: Sequence[int], first: list[list[int]]
+) -> list[list[int]]:
+    """Compositions of all particles, sample by sample; those of one sample are of one size."""
+    sizes = [len(elements) for elements in first]
+    others = [
+        _elements(generator, seed, indices, sizes, particle * MAX_ATTEMPTS)
+        for particle in range(1, generator.particles)
+    ]
+    return [elements for particles in zip(first, *others, strict=True) for elements in particles]
+
+
+def _elements(
+    generator: ADiTGenerator,
+    seed: int,
+    indices: Sequence[int],
+    num_atoms: Sequence[int] | None = None,
+    first_attempt: int = 0,
+) -> list[list[int]]:
     """A composition for each sample; a function of (seed, index) alone."""
+    sizes = dict(zip(indices, num_atoms, strict=True)) if num_atoms is not None else None
 
     def draw(places: Sequence[int], attempt: int) -> list[list[int]]:
         return generator.model.draw_elements(
             len(places),
             generator.kind,
             seed=seed,
-            num_atoms=generator.num_atoms,
+            num_atoms=[sizes[i] for i in places] if sizes else generator.num_atoms,
             conditions=generator.conditions,
             constraints=generator.composition.constraints(),
             indices=list(places),
-            attempt=attempt,
+            attempt=first_attempt + attempt,
         )
 
     found = dict(zip(indices, draw(indices, 0), strict=True))

@@ -26,6 +26,7 @@ from adit_plugins.recipe import (
 )
 from adit_plugins.samples import KINDS, Convertible, Sample, from_batch
 from adit_plugins.saved import load_recipe, save_recipe
+from adit_plugins.steering import check_steering, find_score
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from pymatgen.core import Molecule, Structure
-    from torch import Tensor
 
     from adit_model import ADiT
+    from adit_model.model import Drawn
 
 Progress = Callable[[int, int | None], None]
 
@@ -80,6 +81,13 @@ class ADiTGenerator(MSONable):
         charge_balanced: draw compositions of crystals until SMACT's rule holds.
         precision: of the network's matrices: `"float32"`, or `"bfloat16"`, which is up to twice as
             fast on CPUs and GPUs that have it and as good; samples differ in the last digits.
+        steer: what samples are led to be low in: a function of `ase.Atoms` that returns a number,
+            or a name (`adit_plugins.steering`), such as `"energy_above_hull"`, `"-density"` or
+            `"density=4.5"`. Particles compete for each sample (Feynman-Kac steering,
+            arXiv 2501.06848); where the function fails, a particle counts as the worst.
+        steer_weight: of a unit of the score in the exponent of a particle's weight; None takes 2
+            over the standard deviation of a sample's particles at their first comparison.
+        particles: that compete for each sample, each at the cost of a sample.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -110,6 +118,9 @@ class ADiTGenerator(MSONable):
     elements_first: bool | None = None
     charge_balanced: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
+    steer: Callable[[Atoms], float] | str | None = None
+    steer_weight: float | None = None
+    particles: int = 4
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -142,6 +153,7 @@ class ADiTGenerator(MSONable):
         else:
             _ = self.composition  # refuses impossible requests now
         self.conditions = checked_conditions(self.conditions)
+        check_steering(self)
         for name, allowed in (
             ("elements_first", (True, False, None)),
             ("charge_balanced", (True, False)),
@@ -178,8 +190,11 @@ class ADiTGenerator(MSONable):
         Raises:
             ValueError: missing or damaged weights, or the model cannot follow the recipe.
         """
+        if self.steer is not None:
+            find_score(self.steer, self.kind)
         few = min(self.num_steps, 2)
-        dataclasses.replace(self, num_steps=few, guidance_scale=1.0).samples(1)
+        plain = {"steer": None, "steer_weight": None}  # noise scores nothing
+        dataclasses.replace(self, num_steps=few, guidance_scale=1.0, **plain).samples(1)
 
     def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
         """Write the recipe as MSON; ASE reads a file named `.adit` as a stream of samples."""
@@ -363,16 +378,16 @@ class ADiTGenerator(MSONable):
                     f"(samples {chunk[0]}..{chunk[-1]} of seed {seed}); take a smaller one, "
                     "or the weights are damaged: see adit doctor"
                 )
-            yield from from_batch(batch, self._told(seed, chunk, drawn.agreement))
+            yield from from_batch(batch, self._told(seed, chunk, drawn))
 
-    def _told(
-        self, seed: int, indices: list[int], agreement: Tensor | None
-    ) -> list[dict[str, Any]]:
-        """Provenance, with how many atoms the decoder took for the elements that were told."""
+    def _told(self, seed: int, indices: list[int], drawn: Drawn) -> list[dict[str, Any]]:
+        """Provenance, with how the elements were taken and which particle won."""
         made = [self.provenance(seed, index) for index in indices]
-        if agreement is not None:
-            for each, share in zip(made, agreement.tolist(), strict=True):
+        if drawn.agreement is not None:
+            for each, share in zip(made, drawn.agreement.tolist(), strict=True):
                 each["elements_agreement"] = round(share, 3)
+        for each, report in zip(made, drawn.steering or (), strict=False):
+            each["steering"] = report
         return made
 
     def guidance(self, kind: str | None = None) -> float:

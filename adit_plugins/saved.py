@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 def save_recipe(generator: ADiTGenerator, path: str | PathLike[str]) -> Path:
     """See `ADiTGenerator.save`."""
     target = Path(path)
+    if callable(generator.steer) or ":" in (generator.steer or ""):
+        raise ValueError(
+            f"a saved recipe names no code, and steer={generator.steer!r} is code: save the rest "
+            "(steer=None) and give steer where the file is read"
+        )
     content = generator.as_dict()
     checkpoint = generator.checkpoint
     if checkpoint is not None and Path(checkpoint).exists():
@@ -46,16 +51,17 @@ def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
             f"{path} is no saved generator; write one with ADiTGenerator(...).save({str(path)!r})."
         )
     try:
-        return generator_of(content | changes)
+        return generator_of(content | changes, changes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def generator_of(recipe: Mapping[str, Any]) -> ADiTGenerator:
+def generator_of(recipe: Mapping[str, Any], given: Collection[str] = ()) -> ADiTGenerator:
     """Make a generator from what `ADiTGenerator.as_dict` gave, wherever that was kept.
 
     Only the fields of a recipe with plain values are taken: monty's decoder would import whatever
-    module a dictionary names.
+    module a dictionary names. A function to steer by would be code of the file's choice, too:
+    it has to be among the fields that are `given` by the caller.
 
     Raises:
         ValueError: a field is unknown or has an impossible value.
@@ -68,8 +74,10 @@ def generator_of(recipe: Mapping[str, Any]) -> ADiTGenerator:
     if unknown:
         raise ValueError(f"no setting {unknown[0]!r}. Known: {', '.join(known)}.")
     for name, value in fields.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "conditions":
             raise ValueError(f"{name} must be a plain value; got a dictionary.")
+    if "steer" not in given and ":" in str(fields.get("steer")):
+        raise ValueError(f"it names code to run, steer={fields['steer']!r}; give it yourself.")
     try:
         return ADiTGenerator(**fields)
     except TypeError as error:

@@ -21,6 +21,8 @@ def make_variations(
     num = checked_integer("num", num, 1)
     if isinstance(strength, bool) or not (isinstance(strength, Real) and 0 < strength <= 1):
         raise ValueError(f"strength must be above 0 and at most 1; got {strength!r}")
+    if generator.steer is not None:
+        raise ValueError("variations are not steered; leave out steer")
     original = to_sample(structure)
     sample = training_form(original)
     request = generator.composition

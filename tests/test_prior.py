@@ -78,6 +78,10 @@ REQUESTS = [
     Constraints(allowed=frozenset({1, 6, 8}), required=frozenset({1, 6, 8})),
     Constraints(allowed=frozenset(range(1, 13)) - {1, 2}, required=frozenset({12})),
     Constraints(formula={3: 1, 8: 2}),
+    Constraints(least={3: 2, 8: 1}, most={3: 2}),
+    Constraints(least={1: 1, 6: 3}, most={1: 2, 6: 3, 8: 1, 11: 1}),
+    Constraints(least={7: 2}, allowed=frozenset({1, 7}), num_atoms=frozenset({3, 5})),
+    Constraints(required=frozenset({12}), most=dict.fromkeys(range(2, 12), 1)),
     Constraints(formula={1: 4, 6: 1}),
     Constraints(allowed=frozenset({1})),
 ]
@@ -86,6 +90,10 @@ REQUESTS = [
 def holds(numbers: list[int], constraints: Constraints, kind: str) -> bool:
     counts = Counter(numbers)
     good = set(counts) >= constraints.required
+    good = good and all(counts[z] >= n for z, n in constraints.least.items())
+    good = good and all(counts[z] <= n for z, n in constraints.most.items())
+    if constraints.num_atoms is not None:
+        good = good and len(numbers) in constraints.num_atoms
     if constraints.allowed is not None:
         good = good and set(counts) <= constraints.allowed
     if constraints.formula:
@@ -113,6 +121,7 @@ def test_no_draw_breaks_a_constraint(kind: str, num: int) -> None:
         size = 6 if constraints.formula != {1: 4, 6: 1} else 5
         if kind == "molecule" and constraints.formula:
             size = sum(constraints.formula.values())
+        size = 5 if constraints.num_atoms else size
         fixed = draw_elements(
             net, kind, streams(20), SIZES, constraints=constraints, num_atoms=[size] * 20
         )
@@ -132,6 +141,11 @@ def test_no_draw_breaks_a_constraint(kind: str, num: int) -> None:
         (Constraints(required=frozenset(range(1, 12))), None, "at least 11 atoms"),
         (Constraints(), [7], "num_atoms=7"),
         (Constraints(formula={3: 1, 8: 2}), [4], "3, 6"),
+        (Constraints(least={3: 9}), None, "at least 9 atoms"),
+        (Constraints(least={3: 2}, most={3: 1}), None, "Li is asked for"),
+        (Constraints(most=dict.fromkeys(range(1, 13), 0)), None, "no composition fits"),
+        (Constraints(allowed=frozenset({3}), most={3: 0, 4: 2}), None, "no composition fits"),
+        (Constraints(num_atoms=frozenset({7})), None, "num_atoms=[7]"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_first(
@@ -141,6 +155,20 @@ def test_what_cannot_be_drawn_is_refused_first(
         draw_elements(
             prior(), "crystal", streams(1), SIZES, constraints=constraints, num_atoms=sizes
         )
+
+
+def test_the_size_of_an_only_composition_follows_the_likelihood() -> None:
+    net = prior(max_atoms=8, num_elements=12)
+    constraints = Constraints(least={3: 1, 8: 2}, most={8: 2}, allowed=frozenset({3, 8}))
+    drawn = draw_elements(
+        net, "crystal", streams(3000), [0, 1, 1, 1, 1, 1], constraints=constraints
+    )
+    compositions = [[3] * n + [8, 8] for n in (1, 2, 3)]
+    padded = torch.tensor([each + [0] * (5 - len(each)) for each in compositions])
+    chances = net.log_probability("crystal", padded).softmax(dim=0).tolist()
+    for composition, chance in zip(compositions, chances, strict=True):
+        share = sum(each == composition for each in drawn) / 3000
+        assert abs(share - chance) < 4.5 * math.sqrt(chance * (1 - chance) / 3000)
 
 
 def test_elements_that_the_training_data_lack_are_never_drawn() -> None:

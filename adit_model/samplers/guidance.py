@@ -10,7 +10,9 @@ from torch import Tensor
 from adit_model.denoiser import Denoiser
 from adit_model.sampling import KindSampling
 
-Correct = Callable[[Tensor, float], Tensor]
+Labels = dict[str, Tensor]  # what the network is told, see `Denoiser.forward`
+# Replaces predicted clean latents, and what they are told: (latents, time, labels) -> both.
+Correct = Callable[[Tensor, float, Labels], tuple[Tensor, Labels]]
 
 
 class Guided:
@@ -25,14 +27,14 @@ class Guided:
         labels: what it is told, see `Denoiser.forward`.
         scale: 1 is no guidance.
         settings: the checkpoint's.
-        correct: replaces each predicted clean latent, given the time.
+        correct: replaces predicted clean latents and labels, given the time.
         precision: `"bfloat16"` runs the network's matrices in it; latents stay in float32.
     """
 
     def __init__(
         self,
         denoiser: Denoiser,
-        labels: dict[str, Tensor],
+        labels: Labels,
         scale: float,
         settings: KindSampling,
         correct: Correct | None = None,
@@ -55,7 +57,7 @@ class Guided:
         if weak is not None:
             x1 = weak + self.scale * (x1 - weak)
         if self.correct is not None:
-            x1 = self.correct(x1, t)
+            x1, self.labels = self.correct(x1, t, self.labels)
         self.previous = x1
         return x1
 

@@ -79,6 +79,7 @@ class Request:
     elements: list[list[int]] | None = None  # told to the network, one list a sample
     centered: bool = False  # noise without its mean over the atoms, as the flow was trained
     start_time: float = 0.0  # the noise may be a partly noised latent of this time
+    particles: int = 1  # so many rows, one after the other, compete for one sample
 
     @property
     def kind(self) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from adit_model.denoiser import Denoiser
-from adit_model.samplers.guidance import Correct, Guided
+from adit_model.samplers.guidance import Guided, Labels
 from adit_model.samplers.request import Request
 from adit_model.samplers.steps import SAMPLERS, Draw
 
 DEFAULT_TOKENS = 4096  # atoms run at once, which bounds the memory
+
+# A `Correct` that is also given the rows of the request.
+CorrectRows = Callable[[list[int], Tensor, float, Labels], tuple[Tensor, Labels]]
 
 
 def noise_source(request: Request, rows: list[int], like: Tensor, num_draws: int) -> Draw:
@@ -45,11 +49,14 @@ def noise_source(request: Request, rows: list[int], like: Tensor, num_draws: int
 
 
 def sample_latents(
-    denoiser: Denoiser, request: Request, device: torch.device, correct: Correct | None = None
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield (rows of the request, latents) in batches of equal size: no padding, no mask.
+    denoiser: Denoiser,
+    request: Request,
+    device: torch.device,
+    correct: CorrectRows | None = None,
+) -> Iterator[tuple[list[int], Tensor, Labels]]:
+    """Yield (rows of the request, latents, labels) in batches of equal size: no padding, no mask.
 
-    `correct` replaces each predicted clean latent, given the time.
+    `correct` replaces predicted clean latents and what they are told, given rows and time.
     """
     settings = request.settings
     sampler = SAMPLERS[settings.sampler]
@@ -61,6 +68,7 @@ def sample_latents(
         by_size.setdefault(size, []).append(row)
     for size, rows in sorted(by_size.items()):
         most = settings.batch_size or max(1, DEFAULT_TOKENS // size)
+        most = max(1, most // request.particles) * request.particles  # particles stay together
         for start in range(0, len(rows), most):
             chosen = rows[start : start + most]
             x = torch.stack([request.noise[row] for row in chosen]).to(device)
@@ -69,7 +77,7 @@ def sample_latents(
                 request.labels_of(chosen, device),
                 request.guidance_scale,
                 request.sampling,
-                correct,
+                None if correct is None else partial(correct, chosen),
                 settings.precision,
             )
             draw = noise_source(request, chosen, x, len(times))
@@ -77,7 +85,7 @@ def sample_latents(
                 x = sampler.step(predict, x, t, after, draw)
             if sampler.predicts_last:
                 x = predict(x, times[-1])
-            yield chosen, x
+            yield chosen, x, predict.labels
 
 
 def _after(times: list[float], start: float) -> list[float]:

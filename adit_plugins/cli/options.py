@@ -69,6 +69,25 @@ _SAMPLING = (
         help="Draw compositions of crystals until SMACT's rule holds.",
     ),
     click.option(
+        "--steer",
+        metavar="NAME",
+        help="Lead samples to low values of a score: energy_above_hull, density, volume, a "
+        "relaxer, an ASE calculator, an RDKit descriptor, module:function; =-NAME for high values, "
+        "NAME=TARGET for those near it.",
+    ),
+    click.option(
+        "--steer-weight",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Of a unit of the score. [default: 2 over the particles' standard deviation]",
+    ),
+    click.option(
+        "--particles",
+        type=click.IntRange(min=2),
+        default=4,
+        show_default=True,
+        help="With --steer: that compete for each sample; so many times the work.",
+    ),
+    click.option(
         "--checkpoint",
         help="Name, folder, published .ckpt file, or hf:OWNER/REPOSITORY. [default: the release]",
     ),

@@ -64,14 +64,20 @@ class SmallMace:
             for i, energy in enumerate(energies)
         ]
 
+    def energies(self, crystals: Sequence[Atoms], head: int = 0) -> list[float]:
+        """Return the total energy of each crystal, eV, without forces, in one forward pass.
+
+        Raises:
+            ValueError: an element is unknown.
+        """
+        found: list[float] = self._forward(crystals, head, False)["energy"].detach().cpu().tolist()
+        return found
+
     def disagreement(self, crystals: Sequence[Atoms]) -> NDArray[np.float64]:
         """Return by how much the committee differs, eV/atom, [crystals]; 0 with one readout."""
-        energies = [
-            self._forward(crystals, head, False)["energy"].detach().cpu().double().numpy()
-            for head in range(self.config.num_heads)[-2:]
-        ]
+        energies = [self.energies(crystals, head) for head in range(self.config.num_heads)[-2:]]
         sizes = np.array([len(atoms) for atoms in crystals])
-        spread: NDArray[np.float64] = np.ptp(np.stack(energies), axis=0) / sizes
+        spread: NDArray[np.float64] = np.ptp(np.array(energies), axis=0) / sizes
         return spread
 
     def review(self, before: Atoms, result: RelaxResult) -> RelaxResult:
@@ -142,6 +148,7 @@ class MaceAditRelaxer:
     """
 
     name = NAME
+    energy_bounds = ENERGY_BOUNDS
     chunk_atoms: ClassVar[int] = 1024 if torch.cuda.is_available() else 128
 
     def __init__(
@@ -162,6 +169,10 @@ class MaceAditRelaxer:
         """
         self.model = SmallMace(folder, device)
         self.max_seconds = max_seconds
+
+    def energies(self, batch: Sequence[Atoms]) -> list[float]:
+        """Energies of crystals as they are, eV; see `SmallMace.energies`."""
+        return self.model.energies(batch)
 
     def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
         """Relax crystals together; see `adit_plugins.relax.Relaxer`."""
