@@ -1,4 +1,4 @@
-"""CPU time of reading ordinary CIFs: this package beside ASE, as it read before, and pymatgen.
+"""CPU time of reading ordinary CIFs: this package beside ASE's and pymatgen's own readers.
 
 The files are written here as generators write them: one crystal a file, 1 to 20 atoms, half with
 all atoms in P1 and half with symmetry operators. Every way reads the same files in one run, and
@@ -75,7 +75,7 @@ def by_this_package(folder: Path) -> int:
 
 
 def by_ase(folder: Path) -> int:
-    """As `adit evaluate` read before version 0.2."""
+    """ASE's parser, block by block; nothing is compared with the formula."""
     count = 0
     for path in sorted(folder.iterdir()):
         with path.open(encoding="utf-8", errors="replace") as file:
@@ -85,7 +85,7 @@ def by_ase(folder: Path) -> int:
 
 
 def by_pymatgen(folder: Path) -> int:
-    """As `adit data prepare` read before version 0.2."""
+    """pymatgen's parser, with its comparison of the composition."""
     count = 0
     for path in sorted(folder.iterdir()):
         with contextlib.suppress(ValueError):  # atoms upon each other
