@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import tarfile
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cif_texts import cif
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
@@ -130,6 +132,37 @@ def test_large_cells_and_dummy_atoms_are_left_out_with_notice(tmp_path: Path) ->
         pytest.warns(UserWarning, match="1 of 3 crystals cannot be read"),
     ):
         assert crystals.crystals(tmp_path).num_atoms.tolist() == [6]
+
+
+def test_crystals_are_prepared_as_all_commands_read_them(tmp_path: Path) -> None:
+    text = rock_salt().to(fmt="cif")
+    for i in range(3):
+        (tmp_path / f"{i}.cif").write_text(text)
+    (tmp_path / "3.CIF").write_text(text)
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "4.cif").write_text(text)
+    (tmp_path / "5.cif").write_bytes(f"# by M\u00fcller\n{text}".encode("latin-1"))
+    (tmp_path / "._0.cif").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "notes.pdf").touch()
+    with pytest.warns(UserWarning, match=r"1 file \(notes.pdf\) left out"):
+        assert crystals.crystals(tmp_path).num_atoms.tolist() == [8] * 6
+    silicon = cif(("Si1 Si .125 .125 .125 1",), (5.43, 5.43, 5.43, 90, 90, 90), "F d -3 m :2")
+    (tmp_path / "in.json").write_text(json.dumps([silicon, "data_x\n_cell_length_a 3\n"]))
+    with pytest.warns(UserWarning, match=r"1 of 2 crystals cannot be read.*_cell_length_b"):
+        assert crystals.crystals(tmp_path / "in.json").num_atoms.tolist() == [8]
+
+
+def test_rows_without_an_energy_are_counted(tmp_path: Path) -> None:
+    table = pd.DataFrame({
+        "CIF": [rock_salt().to(fmt="cif")] * 5,
+        "energy_above_hull": [0.0, None, 0.05, "unknown", 0.3],
+    })  # fmt: skip
+    table.to_csv(tmp_path / "t.csv", sep=";")
+    with (
+        pytest.warns(UserWarning, match="2 of 5 rows have no energy_above_hull"),
+        pytest.warns(UserWarning, match="1 of 5 rows have energy_above_hull above 0.1 eV/atom"),
+    ):
+        assert crystals.crystals(tmp_path / "t.csv").num_atoms.tolist() == [8, 8]
 
 
 def test_incomplete_mp20_is_refused(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ def evaluate(
 ) -> None:
     """Score sets of crystals or molecules from any generator, side by side.
 
-    FILE is extxyz, CIF, SDF, an ASE database, pymatgen JSON, CSV with a column of structures, the
-    npz of DiffCSP, or a zip or folder of such files. What cannot be read counts as invalid.
+    FILE is extxyz, CIF, SDF, POSCAR, an ASE database, pymatgen JSON, a table with a column of
+    structures, eval_gen.pt of CDVAE and DiffCSP, or a folder or archive of such files. What cannot
+    be read counts as invalid.
     """
     check_outputs(json_file, markdown, plots)
     known = (options[name] for name in ("targets", "reference", "molecule_reference"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import gemmi
 
@@ -31,22 +32,22 @@ def tags_of(text: str) -> Tags:
         try:
             block = gemmi.cif.read_string(_quoted(text))[0]
         except (ValueError, RuntimeError, IndexError):
-            place = re.sub(r"^string:(\d+).*?:? *([\w ]+)$", r"line \1, \2", str(first), flags=re.S)
-            raise ValueError(f"it is no sound CIF ({place})") from first
+            text = re.sub(r"^string:(\d+)(:\d+\(\d+\))?(.*?): *", r"line \1: ", str(first))
+            raise ValueError(f"it is no sound CIF ({text.strip()})") from first
     tags: Tags = {}
     for item in block:
-        if item.pair is not None:
-            tag, value = item.pair
-            tags[_plain(tag)] = [gemmi.cif.as_string(value) if value not in "?." else ""]
+        pair: Any = item.pair
+        if pair is not None:
+            tags[_plain(pair[0])] = [_value(pair[1])]
         elif item.loop is not None:
-            width = item.loop.width()
-            values = item.loop.values
+            width, values = item.loop.width(), item.loop.values
             for column, tag in enumerate(item.loop.tags):
-                tags[_plain(tag)] = [
-                    gemmi.cif.as_string(value) if value not in "?." else ""
-                    for value in values[column::width]
-                ]
+                tags[_plain(tag)] = [_value(value) for value in values[column::width]]
     return tags
+
+
+def _value(raw: str) -> str:
+    return "" if raw in ("?", ".") else gemmi.cif.as_string(raw)
 
 
 def _plain(tag: str) -> str:
@@ -55,10 +56,7 @@ def _plain(tag: str) -> str:
 
 def _quoted(text: str) -> str:
     """Quote values with blanks or brackets that programs and people leave bare."""
-    bare = re.compile(
-        r"^([ \t]*_\S+[ \t]+)(?=[^\s'\"#;])(\S+[ \t]+[^#\n]*\S|[\[\]$]\S*)[ \t]*$", re.M
-    )
-    return bare.sub(lambda found: f"{found[1]}'{found[2]}'", text)
+    return _BARE.sub(r"\1'\2'", text)
 
 
 def first(tags: Tags, tag: str) -> str:

@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, cast
 
@@ -127,6 +128,7 @@ def _too_large(name: str) -> InputError:
     return InputError(f"{name} has more than {MAX_BYTES} bytes unpacked; give it in parts.")
 
 
+@lru_cache(maxsize=10_000)
 def kind_of(name: str) -> str:
     """See `Member.kind`."""
     inner = PurePosixPath(_COMPRESSED.sub("", name))
