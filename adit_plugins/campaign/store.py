@@ -66,18 +66,24 @@ class Row:
 class Store:
     """The rows of a campaign in `FOLDER/results.db`; open it in a `with`.
 
+    Args:
+        folder: of the campaign.
+        read_only: look at it beside a driver that may be at work; writing is for the driver alone.
+
     Raises:
         StoreError: the folder holds none, one of another version, or another driver owns it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder, self.path = folder, folder / STORE
         if not self.path.is_file():
             raise StoreError(f"{folder} holds no campaign (there is no {STORE}).")
-        self._lock = _acquire(folder)
+        self._lock = None if read_only else _acquire(folder)
         try:
             self._db = ase.db.connect(str(self.path), type="db", use_lock_file=False)
             self.metadata = self._checked_metadata()
+            if read_only:
+                return
             # Left by a killed `ase db`; the next one would wait for it forever.
             self.path.with_name(f"{STORE}.lock").unlink(missing_ok=True)
         except BaseException:
@@ -133,7 +139,7 @@ class Store:
 
     def close(self) -> None:
         """Let another driver in."""
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             (self.folder / OWNER).unlink(missing_ok=True)
             self._lock.release()  # its file stays: another driver may be about to lock it
 
