@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adit_plugins.ase_io import stream
     from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.report import view
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
     from adit_plugins.symmetry import symmetrized
     from adit_plugins.writers import read_structures, write_samples
@@ -27,6 +28,7 @@ __all__ = [
     "symmetrized",
     "to_batch",
     "to_sample",
+    "view",
     "write_samples",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "symmetrized": "symmetry",
     "to_batch": "samples",
     "to_sample": "samples",
+    "view": "report",
     "write_samples": "writers",
 }
 

@@ -148,8 +148,10 @@ class Store:
         """All or nothing.
 
         Raises:
-            StoreError: the disk is full, the folder read-only; nothing was changed.
+            StoreError: the disk is full, the folder or this store read-only; nothing was changed.
         """
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened read only; open it as Store({self.folder}).")
         with _explained(self.folder):
             try:
                 with self._db:

@@ -65,6 +65,8 @@ def hull_picture(system: tuple[str, ...], hull: Hull) -> dict[str, Any]:
 def _formula(system: tuple[str, ...], fractions: np.ndarray) -> str:
     from pymatgen.core import Composition
 
+    if fractions.max() == 1.0:
+        return system[int(fractions.argmax())]  # O, where pymatgen says O2
     amounts = dict(zip(system, fractions.tolist(), strict=True))
     formula, _ = Composition(amounts).get_integer_formula_and_factor(max_denominator=200)
     return str(formula)

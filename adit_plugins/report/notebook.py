@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.samples import Convertible, Sample, to_sample
+from adit_plugins.samples import Convertible, to_sample
 
 if TYPE_CHECKING:
     from ase import Atoms
-
 
 class Page:
     """The page of some structures, shown by a notebook in a frame of its own.

@@ -3,8 +3,9 @@
 
 const SVG = "http://www.w3.org/2000/svg"; // a name, not an address
 const SET_COLOURS = ["var(--first)", "var(--second)", "var(--third)", "var(--fourth)"];
-const CRYSTAL_SYSTEMS = [["triclinic", 2], ["monoclinic", 15], ["orthorhombic", 74],
-  ["tetragonal", 142], ["trigonal", 167], ["hexagonal", 194], ["cubic", 230]];
+// With the last space group of each; short enough for the axis.
+const CRYSTAL_SYSTEMS = [["triclinic", 2], ["monocl.", 15], ["orthorh.", 74], ["tetrag.", 142],
+  ["trigonal", 167], ["hexag.", 194], ["cubic", 230]];
 const BINS = 24;
 
 function svg(tag, attributes = {}, ...children) {
@@ -52,7 +53,7 @@ function funnelCard(kind) {
         bar, element("span", {}, `${rate.numerator}/${rate.denominator}`));
     }),
   ]);
-  return card("From generated to stable, each of its own total",
+  return card("Funnel",
     element("dl", { class: "funnel" }, ...lines), legend());
 }
 
@@ -85,7 +86,7 @@ function histogram(title, unit, rows, name, { low, training } = {}) {
   if (!all.length) return null;
   const bottom = Math.min(low ?? all[0], all[0]);
   // One far value would press the rest into one bar.
-  const top = Math.max(all[Math.floor(0.99 * (all.length - 1))], bottom + 1e-3);
+  const top = Math.max(all.length < 100 ? all[all.length - 1] : all[Math.floor(0.99 * all.length)], bottom + 1e-3);
   const step = niceStep((top - bottom) / BINS);
   const begin = Math.floor(bottom / step) * step;
   const num = Math.max(1, Math.ceil((top - begin) / step + 1e-9));
@@ -149,12 +150,12 @@ function systemsCard(rows) {
 
 // Bars of counts side by side, and the training set's shares as a line over them.
 function bars(sets, labels, training, edges = false) {
-  const [width, height, left, bottom] = [460, 200, 34, 34];
+  const [width, height, left, bottom] = [460, 200, 42, 34];
   const num = sets[0].length;
   const totals = sets.map((counts) => Math.max(1, counts.reduce((a, b) => a + b, 0)));
   const shares = sets.map((counts, i) => counts.map((n) => n / totals[i]));
   const top = Math.max(1e-9, ...shares.flat(), ...(training ?? []));
-  const x = (i) => left + (i * (width - left - 6)) / num;
+  const x = (i) => left + (i * (width - left - 14)) / num;
   const y = (share) => (height - bottom) * (1 - (0.94 * share) / top);
   const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img" });
   for (const tick of [top / 2, top]) {
@@ -175,12 +176,12 @@ function bars(sets, labels, training, edges = false) {
     const points = training.flatMap((share, i) => [`${x(i)},${y(share)}`, `${x(i + 1)},${y(share)}`]);
     picture.append(svg("polyline", { points: points.join(" "), class: "training" }));
   }
-  const every = Math.ceil(labels.length / (typeof labels[0] === "string" ? 12 : 9));
+  const every = Math.ceil(labels.length / 9);
   labels.forEach((label, i) => {
     if (i % every) return;
     const at = edges ? x(i) : (x(i) + x(i + 1)) / 2;
     picture.append(svg("text", { x: at, y: height - bottom + 16, "text-anchor": "middle" },
-      typeof label === "string" && num < 12 ? label.slice(0, 7) : String(label)));
+      String(label)));
   });
   picture.append(svg("line", { x1: left, x2: width, y1: y(0), y2: y(0), class: "axis" }));
   return picture;

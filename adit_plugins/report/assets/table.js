@@ -11,15 +11,15 @@ const COLUMNS = {
   crystal: [
     ["rank", "#", 48, PLAIN, "Place among the candidates: valid, unique, novel, lowest first"],
     ["formula", "Formula", 128, null, "Reduced formula"],
-    ["energy_above_hull", "E hull", 78, NUMBER(3), "Energy above hull, eV/atom, by the potential; * not converged: an upper bound"],
+    ["energy_above_hull", "E hull", 82, NUMBER(3), "Energy above hull, eV/atom, by the potential; * not converged: an upper bound"],
     ["metastable_probability", "P", 60, PERCENT, "Probability that DFT puts it below 0.1 eV/atom"],
-    ["space_group", "Space group", 108, (n) => `${DATA.groups[n] ?? ""} (${n})`, "At 0.1 Å; of the relaxed structure if there is one"],
-    ["coverage", "Coverage", 82, null, "Sub-systems with known phases, of all"],
-    ["dft_energy_above_hull", "DFT hull", 82, NUMBER(3), "Energy above hull by DFT, eV/atom"],
-    ["formation_energy_per_atom", "E form", 78, NUMBER(3), "Formation energy, eV/atom"],
-    ["density", "Density", 76, NUMBER(2), "g/cm³"],
-    ["volume_per_atom", "V/atom", 72, NUMBER(1), "Å³"],
-    ["num_atoms", "Atoms", 64, PLAIN, "In the cell"],
+    ["space_group", "Space group", 122, (n) => `${DATA.groups[n] ?? ""} (${n})`, "At 0.1 Å; of the relaxed structure if there is one"],
+    ["coverage", "Coverage", 98, null, "Sub-systems with known phases, of all"],
+    ["dft_energy_above_hull", "DFT hull", 94, NUMBER(3), "Energy above hull by DFT, eV/atom"],
+    ["formation_energy_per_atom", "E form", 86, NUMBER(3), "Formation energy, eV/atom"],
+    ["density", "Density", 88, NUMBER(2), "g/cm³"],
+    ["volume_per_atom", "V/atom", 84, NUMBER(1), "Å³"],
+    ["num_atoms", "Atoms", 76, PLAIN, "In the cell"],
     ["flags", "Passed", 132, null, "Which checks it passed"],
     ["outcome", "Relaxation", 120, PLAIN, "How it ended"],
     ["id", "Id", 170, PLAIN, "Checkpoint, seed, number"],
@@ -27,10 +27,10 @@ const COLUMNS = {
   molecule: [
     ["formula", "Formula", 128, null, ""],
     ["smiles", "SMILES", 230, PLAIN, "Without stereo and explicit hydrogens"],
-    ["num_atoms", "Atoms", 64, PLAIN, "Hydrogen included"],
-    ["num_heavy_atoms", "Heavy", 64, PLAIN, "Atoms but hydrogen"],
+    ["num_atoms", "Atoms", 76, PLAIN, "Hydrogen included"],
+    ["num_heavy_atoms", "Heavy", 78, PLAIN, "Atoms but hydrogen"],
     ["flags", "Passed", 150, null, "Which checks it passed"],
-    ["checks_passed", "PoseBusters", 98, null, "Checks passed, of all"],
+    ["checks_passed", "PoseBusters", 116, null, "Checks passed, of all"],
     ["problem", "Problem", 170, PLAIN, ""],
     ["id", "Id", 170, PLAIN, "Checkpoint, seed, number"],
   ],
@@ -207,7 +207,9 @@ function drawFilters() {
 }
 
 function showKind(kind) {
-  Object.assign(state, { kind, sort: null, descending: false });
+  // Crystals come in the order of the ranking; of molecules what passed most is first.
+  const molecules = kind === "molecule";
+  Object.assign(state, { kind, sort: molecules ? "flags" : null, descending: molecules });
   state.flags.clear();
   for (const button of byId("kinds").children) {
     button.setAttribute("aria-pressed", String(button.dataset.kind === kind));

@@ -3,6 +3,7 @@
 
 const BOND_FACTOR = 1.15; // of the covalent radii's sum
 const MAX_BONDED = 1500; // atoms; all pairs are compared
+const NONMETALS = new Set([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53]);
 const GHOST = 0.35; // opacity of a crystal as generated, behind the relaxed one
 
 let viewer3d = null;
@@ -90,8 +91,10 @@ function crystalAtoms(structure, cells) {
 
 function bonded(atoms, numbers) {
   if (atoms.length > MAX_BONDED) return atoms;
+  const salt = numbers.some((z) => NONMETALS.has(z)); // metals side by side are no bond there
   for (let i = 0; i < atoms.length; i++) {
     for (let j = 0; j < i; j++) {
+      if (salt && !NONMETALS.has(numbers[i]) && !NONMETALS.has(numbers[j])) continue;
       const limit = BOND_FACTOR * (DATA.radii[numbers[i]] + DATA.radii[numbers[j]]);
       const [dx, dy, dz] = [atoms[i].x - atoms[j].x, atoms[i].y - atoms[j].y, atoms[i].z - atoms[j].z];
       const square = dx * dx + dy * dy + dz * dz;
@@ -109,7 +112,7 @@ function join(atoms, i, j, order) {
 }
 
 function drawCell(viewer, cell) {
-  const color = dark() ? "#9aa4b2" : "#5b6572";
+  const color = dark() ? "#aab4c2" : "#3a434f";
   const point = (frac) => {
     const [x, y, z] = combine(frac, cell);
     return { x, y, z };
