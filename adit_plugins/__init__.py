@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from adit_plugins.ase_io import stream
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.readers import read_structures
+    from adit_plugins.report import view
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
     from adit_plugins.symmetry import symmetrized
     from adit_plugins.writers import write_samples
@@ -28,6 +29,7 @@ __all__ = [
     "symmetrized",
     "to_batch",
     "to_sample",
+    "view",
     "write_samples",
 ]
 
@@ -40,6 +42,7 @@ _HOMES = {
     "symmetrized": "symmetry",
     "to_batch": "samples",
     "to_sample": "samples",
+    "view": "report",
     "write_samples": "writers",
 }
 

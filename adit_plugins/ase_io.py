@@ -15,20 +15,24 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ase.calculators import calculator as ase_calculators
-from ase.utils.plugins import ExternalIOFormat
+from ase.utils.plugins import ExternalIOFormat, ExternalViewer
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from ase import Atoms
 
-__all__ = ["adit_format", "read_adit", "stream"]
+__all__ = ["adit_format", "adit_viewer", "read_adit", "stream"]
 
 NUM = 16  # where an index has no end
 
 # "+S": many frames, and the reader is given the file's name
 adit_format = ExternalIOFormat(
     desc="ADiT generator (a stream of samples)", code="+S", module="adit_plugins.ase_io", ext="adit"
+)
+# `ase.visualize.view(atoms, viewer="adit")`: the module is imported when it is used.
+adit_viewer = ExternalViewer(
+    desc="A page in the browser (adit-plugins)", module="adit_plugins.report.notebook"
 )
 
 

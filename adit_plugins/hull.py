@@ -158,6 +158,11 @@ class Hull:
         other._phases[key] = [p for p in self._phases[key] if not _same(p[0], fractions)]
         return other
 
+    def phases(self, symbols: Iterable[str]) -> list[Phase]:
+        """Return the compounds of a chemical system: amounts by element, and eV/atom."""
+        inside = _subsets(tuple(symbols), self._phases)
+        return [phase for key in inside for phase in self._phases.get(key, [])]
+
     def formation_energy_per_atom(
         self, composition: Composition | str, energy_per_atom: float
     ) -> float:
@@ -203,7 +208,7 @@ class Hull:
     def _system(self, symbols: tuple[str, ...]) -> _System:
         inside = [key for key in _subsets(symbols, self._phases) if self._phases.get(key)]
         phases: list[Phase] = [({symbol: 1.0}, 0.0) for symbol in symbols]
-        phases += [phase for key in inside for phase in self._phases[key]]
+        phases += self.phases(symbols)
         columns = np.array([[amounts.get(s, 0.0) for s in symbols] for amounts, _ in phases])
         columns /= columns.sum(axis=1, keepdims=True)
         return _System(columns.T, np.array([energy for _, energy in phases]), len(inside))

@@ -67,6 +67,12 @@ class Sample:
         formula = Atoms(numbers=self.atomic_numbers).get_chemical_formula()
         return f"Sample({self.kind}, {formula}, id={self.id!r})"
 
+    def _repr_html_(self) -> str:
+        """Return a picture and the main facts, for notebooks."""
+        from adit_plugins.report.drawing import sample_html
+
+        return sample_html(self)
+
     @property
     def id(self) -> str:
         """`checkpoint/seed/index`; empty for a structure that no checkpoint made."""

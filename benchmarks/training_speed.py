@@ -28,7 +28,7 @@ from adit_model.trainer import Trainer, TrainingConfig
 from adit_model.training_cli import architecture, parser
 
 
-def trainer(size: str, precision: str, options: argparse.Namespace, out: str) -> Trainer:
+def trainer(size: str, precision: Any, options: argparse.Namespace, out: str) -> Trainer:
     """A denoiser run of a size on the release's autoencoder architecture."""
     arguments = ["denoiser", "--data", *options.data, "--out", out, "--steps", "1000"]
     if size != "release":

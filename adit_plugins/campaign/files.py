@@ -34,7 +34,7 @@ MAX_CIFS = 1000  # a folder with more serves nobody; all are in relaxed.extxyz
 FORMAT = "adit discover"  # marks a folder of results as ours
 FILES = (
     "crystals.extxyz", "relaxed.extxyz", "molecules.extxyz", "molecules.sdf", "candidates.json",
-    "ranking.csv", "ranking.json", "funnel.csv", SUMMARY,
+    "ranking.csv", "ranking.json", "funnel.csv", "report.html", SUMMARY,
 )  # fmt: skip
 VERSIONS = ("torch", "ase", "pymatgen", "rdkit", "smact", "posebusters", "chgnet")
 RANKING = (

@@ -86,15 +86,19 @@ class Row:
 class Store:
     """The rows of a campaign in `FOLDER/results.db`; open it in a `with`.
 
+    Args:
+        folder: of the campaign.
+        read_only: look at it beside a driver that may be at work; writing is for the driver alone.
+
     Raises:
         StoreError: the folder holds none, one of another version, or another driver owns it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, read_only: bool = False) -> None:
         self.folder, self.path = folder, folder / STORE
         if not self.path.is_file():
             raise StoreError(f"{folder} holds no campaign (there is no {STORE}).")
-        self._lock = _acquire(folder)
+        self._lock = None if read_only else _acquire(folder)
         self._connection: sqlite3.Connection | None = None
         try:
             with _explained(folder):
@@ -103,6 +107,8 @@ class Store:
             # ASE would make a connection for each of its methods; it counts changes of a given one.
             self._db.connection, self._db.change_count = self._connection, 0
             self.metadata = self._checked_metadata()
+            if read_only:
+                return
             # Left by a killed `ase db`; the next one would wait for it forever.
             self.path.with_name(f"{STORE}.lock").unlink(missing_ok=True)
         except BaseException:
@@ -158,7 +164,7 @@ class Store:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        if self._lock.is_locked:
+        if self._lock is not None and self._lock.is_locked:
             (self.folder / OWNER).unlink(missing_ok=True)
             self._lock.release()  # its file stays: another driver may be about to lock it
 
@@ -167,8 +173,10 @@ class Store:
         """All or nothing, and nothing of what an interruption has left open.
 
         Raises:
-            StoreError: the disk is full, the folder read-only; nothing was changed.
+            StoreError: the disk is full, the folder or this store read-only; nothing was changed.
         """
+        if self._lock is None:
+            raise StoreError(f"{self.path} was opened read only; open it as Store({self.folder}).")
         with self._open() as connection:
             connection.rollback()
             self._db.change_count = 0  # ASE commits by itself after 5,000

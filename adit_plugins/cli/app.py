@@ -24,6 +24,7 @@ from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
 from adit_plugins.cli.merge import merge
 from adit_plugins.cli.relax import relax
+from adit_plugins.cli.report import report
 from adit_plugins.cli.submit import submit
 from adit_plugins.cli.train import train
 
@@ -123,6 +124,6 @@ def main() -> None:
 
 
 for command in (
-    discover, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+    discover, report, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
 ):  # fmt: skip
     main.add_command(command)

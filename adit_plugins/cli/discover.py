@@ -269,6 +269,7 @@ def finish(campaign: Campaign) -> None:
 
     from adit_plugins.campaign.files import write_files
     from adit_plugins.campaign.report import print_tables
+    from adit_plugins.report import write_campaign_report
 
     num, folder = len(campaign.store), campaign.folder
     go_on = f"adit discover --resume {folder} goes on."
@@ -277,6 +278,7 @@ def finish(campaign: Campaign) -> None:
         return
     with _no_interruption():
         write_files(campaign.store, campaign.interrupted, campaign.seconds)
+        write_campaign_report(campaign.store)
     print_tables(campaign.store, Console())
     if campaign.interrupted:
         click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)

@@ -1,0 +1,227 @@
+"""Rows of the page's table, and structures in as few characters as a browser needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from adit_plugins.campaign.records import current_atoms, generated_sample
+from adit_plugins.outputs import without_nan
+from adit_plugins.samples import KEY, Sample
+
+if TYPE_CHECKING:
+    from ase.db.row import AtomsRow
+    from rdkit.Chem import Mol
+
+DIGITS = 4  # of positions in the page: 0.0001 angstrom
+_A3_TO_CM3 = 1e-24
+_AVOGADRO = 6.02214076e23
+
+# What is kept of a row in the store, beside what is computed here.
+_CRYSTAL = (
+    "structure_valid", "composition_valid", "unique", "novel", "duplicate_of", "converged",
+    "outcome", "potential", "num_steps", "problem", "hull_problem", "formation_energy_per_atom",
+    "energy_above_hull", "metastable_probability", "prefiltered", "prefilter_energy_above_hull",
+    "dft_formation_energy_per_atom", "dft_energy_above_hull", "dft_engine", "dft_outcome",
+)  # fmt: skip
+_MOLECULE = ("connected", "unique", "novel", "duplicate_of", "problem")
+
+
+@dataclass
+class Row:
+    """One structure.
+
+    Attributes:
+        kind: `"crystal"` or `"molecule"`.
+        values: what the table and the panel show; plain JSON.
+        structures: as generated, then relaxed if it was; empty if it could not be read.
+    """
+
+    kind: str
+    values: dict[str, Any]
+    structures: list[Sample] = field(default_factory=list)
+
+
+def store_row(row: AtomsRow, rank: int | None) -> Row:
+    """Return a row of a campaign's store."""
+    if row["kind"] == "molecule":
+        return _store_molecule(row)
+    before = generated_sample(row)
+    structures = [] if before is None else [before]
+    values: dict[str, Any] = {"rank": rank, "id": row.data[KEY]["id"]}
+    if row.get("relaxed"):
+        structures.append(_relaxed_sample(current_atoms(row)))
+    if structures:
+        values |= describe_crystal(structures[-1])
+    values |= {name: row.get(name) for name in _CRYSTAL}
+    for name in ("rmsd", "volume_change", "max_force"):
+        values[name] = (row.data.get("relaxation") or {}).get(name)
+    hull = row.data.get("hull")
+    if hull:
+        names = ("num_subsystems", "num_subsystems_covered", "num_reference_phases", "source")
+        values |= {name: hull[name] for name in names}
+    return Row("crystal", values, structures)
+
+
+def _relaxed_sample(atoms: Atoms) -> Sample:
+    return Sample("crystal", atoms.numbers, atoms.positions, atoms.cell.array)
+
+
+def _store_molecule(row: AtomsRow) -> Row:
+    sample, report = generated_sample(row), row.data.get("report", {})
+    values: dict[str, Any] = {"id": row.data[KEY]["id"]}
+    if sample is not None:
+        values |= describe_molecule(sample)
+    values |= {name: row.get(name) for name in _MOLECULE}
+    values |= {name: report.get(name) for name in ("smiles", "rdkit_valid", "strict_valid")}
+    values |= busters_values(report.get("posebusters"))
+    return Row("molecule", values, [] if sample is None else [sample])
+
+
+def busters_values(checks: dict[str, bool] | None) -> dict[str, Any]:
+    """Return how many of PoseBusters' checks passed, and the names of those that did not."""
+    if not checks:
+        return {}
+    failed = [name for name, passed in checks.items() if not passed]
+    return {
+        "checks_passed": len(checks) - len(failed),
+        "checks": len(checks),
+        "checks_failed": failed,
+    }
+
+
+def describe_crystal(sample: Sample) -> dict[str, Any]:
+    """Return formula, size, density (g/cm^3), volume per atom (A^3) and space group."""
+    from adit_plugins.symmetry import symmetry_dataset
+
+    atoms = sample.to_ase()
+    values: dict[str, Any] = {
+        "formula": _reduced_formula(atoms),
+        "num_atoms": sample.num_atoms,
+        "num_elements": len(set(sample.atomic_numbers.tolist())),
+    }
+    volume = float(atoms.get_volume())
+    if volume > 0.1:  # what is_structure_valid asks for
+        mass = float(atoms.get_masses().sum())
+        values["density"] = round(mass / _AVOGADRO / (volume * _A3_TO_CM3), 4)
+        values["volume_per_atom"] = round(volume / sample.num_atoms, 3)
+        dataset = symmetry_dataset(atoms)
+        if dataset is not None:
+            values["space_group"] = int(dataset.number)
+    return values
+
+
+def describe_molecule(sample: Sample) -> dict[str, Any]:
+    """Return formula and size."""
+    numbers = sample.atomic_numbers
+    return {
+        "formula": str(Atoms(numbers=numbers).get_chemical_formula()),
+        "num_atoms": sample.num_atoms,
+        "num_heavy_atoms": int((numbers > 1).sum()),
+    }
+
+
+def _reduced_formula(atoms: Atoms) -> str:
+    from pymatgen.core import Composition
+
+    return str(Composition(atoms.get_chemical_formula()).reduced_formula)
+
+
+def encode(sample: Sample) -> dict[str, Any]:
+    """Return a structure for the page.
+
+    `z` are the atomic numbers, `x` the Cartesian positions (A) one after the other, `l` the nine
+    components of the lattice vectors of a crystal. A molecule whose bonds can be found has `b`,
+    (atom, atom, order) one after the other, and `q`, (atom, formal charge), where there are any.
+    """
+    content: dict[str, Any] = {
+        "z": sample.atomic_numbers.tolist(),
+        "x": _rounded(sample.positions),
+    }
+    if sample.lattice is not None:
+        return content | {"l": _rounded(sample.lattice)}
+    try:
+        mol = sample.to_rdkit()
+    except ValueError:
+        return content
+    return content | _bonds(mol)
+
+
+def _bonds(mol: Mol) -> dict[str, list[int]]:
+    from rdkit import Chem
+
+    mol = Chem.Mol(mol)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    bonds, charges = [], []
+    for bond in mol.GetBonds():
+        order = int(bond.GetBondTypeAsDouble())
+        bonds += [bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), order]
+    for atom in mol.GetAtoms():
+        if atom.GetFormalCharge():
+            charges += [atom.GetIdx(), atom.GetFormalCharge()]
+    return {"b": bonds, "q": charges} if charges else {"b": bonds}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    rounded: list[float] = (np.round(values, DIGITS).ravel() + 0.0).tolist()  # no -0.0
+    return rounded
+
+
+class Table:
+    """Rows of one kind as the page holds them, up to a number of characters.
+
+    Args:
+        max_chars: of rows and structures; what comes later is counted only.
+    """
+
+    def __init__(self, max_chars: int) -> None:
+        self.room = max_chars
+        self.columns: dict[str, int] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.structures: list[str] = []
+        self.full = False
+
+    def add(self, row: Row, set_index: int) -> bool:
+        """Add a row if there is room for it."""
+        import json
+
+        values = {k: v for k, v in without_nan({**row.values, "set": set_index}).items()
+                  if v is not None}  # fmt: skip
+        encoded = [encode(sample) for sample in row.structures]
+        text = json.dumps(encoded, separators=(",", ":"), allow_nan=False)
+        needed = len(text) + len(json.dumps(values))
+        if self.full or needed > self.room:
+            self.full = True
+            return False
+        self.room -= needed
+        for name in values:
+            self.columns.setdefault(name, len(self.columns))
+        self.rows.append(values)
+        self.structures.append(text)
+        return True
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def as_json(self) -> Iterator[str]:
+        """Yield the pieces of `{"columns": [...], "rows": [[...]], "structures": [[...]]}`."""
+        import json
+
+        names = list(self.columns)
+        yield '{"columns":' + json.dumps(names) + ',"rows":['
+        yield from _joined(
+            json.dumps([row.get(name) for name in names], separators=(",", ":"), allow_nan=False)
+            for row in self.rows
+        )
+        yield '],"structures":['
+        yield from _joined(self.structures)
+        yield "]}"
+
+
+def _joined(pieces: Iterable[str]) -> Iterator[str]:
+    for i, piece in enumerate(pieces):
+        yield f",\n{piece}" if i else piece
