@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +72,14 @@ class CompositionRequest:
         """Atomic numbers that may appear."""
         allowed = set(range(1, 119))
         if self.elements is not None:
-            allowed &= _atomic_numbers(self.elements)
+            allowed &= atomic_numbers(self.elements)
         for restricting in (set(self.counts()), self._system()):
             allowed &= restricting or allowed
-        return allowed - _atomic_numbers(self.exclude_elements or ())
+        return allowed - atomic_numbers(self.exclude_elements or ())
 
     def counts(self) -> dict[int, int]:
         """Atoms of each element in one formula, by atomic number; empty without a formula."""
-        return {_atomic_number(s): n for s, n in _formula_counts(self.formula).items()}
+        return {} if self.formula is None else formula_numbers(self.formula)
 
     def sizes(
         self, histogram: Sequence[int], kind: str, seed: int, indices: Sequence[int]
@@ -144,40 +144,22 @@ class CompositionRequest:
         Raises:
             ValueError: the model knows none of the elements.
         """
-        import torch
-
         top = logits.shape[-1] - 1
         allowed = sorted(z for z in self.allowed() if z <= top)
         beyond = [z for z in (*self.counts(), *self.required()) if z > top]
         if beyond or not allowed:
             raise ValueError(f"this model knows the elements 1..{top}; asked: {self.describe()}")
-        scores = logits.log_softmax(dim=-1).double().cpu().numpy()
-        chosen = [self._choose_one(each, allowed) for each in scores]
-        return torch.tensor(np.array(chosen), device=logits.device)
+        return choose_types(logits, allowed, self._slots)
 
-    def _choose_one(self, scores: NDArray[Any], allowed: list[int]) -> NDArray[Any]:
-        from scipy.optimize import linear_sum_assignment
-
-        best = np.array(allowed)[scores[:, allowed].argmax(axis=1)]
-        num_atoms = len(scores)
+    def _slots(self, num_atoms: int) -> list[int]:
+        """Elements that there must be among so many atoms, as often as there must be."""
         unit = sum(self.counts().values())
         slots = [z for z, n in self.counts().items() for _ in range(n * num_atoms // unit)]
-        slots = slots or sorted(self.required())
-        if not slots:
-            return best
-        # Beyond the places that must be filled, an atom takes its best element.
-        free = np.repeat(scores[:, allowed].max(axis=1)[:, None], num_atoms - len(slots), axis=1)
-        atoms, columns = linear_sum_assignment(
-            np.concatenate([scores[:, slots], free], axis=1), maximize=True
-        )
-        for atom, column in zip(atoms, columns, strict=True):
-            if column < len(slots):
-                best[atom] = slots[column]
-        return best
+        return slots or sorted(self.required())
 
     def required(self) -> set[int]:
         """Atomic numbers of which there must be an atom; those of a formula aside."""
-        return self._system() | _atomic_numbers(self.contains or ())
+        return self._system() | atomic_numbers(self.contains or ())
 
     def constraints(self) -> Constraints:
         """The request as the prior takes it."""
@@ -193,7 +175,51 @@ class CompositionRequest:
         text = self.chemical_system
         if text is not None and not isinstance(text, str):
             raise ValueError(f"chemical_system must be text such as 'Li-P-O'; got {text!r}")
-        return set() if text is None else _atomic_numbers(p.strip() for p in text.split("-"))
+        return set() if text is None else atomic_numbers(p.strip() for p in text.split("-"))
+
+
+def choose_types(
+    logits: Tensor, allowed: Sequence[int], slots: Callable[[int], list[int]]
+) -> Tensor:
+    """Atomic numbers `[batch, atoms]` with the largest sum of scores.
+
+    Args:
+        logits: the decoder's scores `[batch, atoms, num_types]`, index = atomic number.
+        allowed: atomic numbers that an atom may have.
+        slots: number of atoms -> atomic numbers that some of them must have.
+    """
+    import torch
+
+    scores = logits.log_softmax(dim=-1).double().cpu().numpy()
+    required = slots(scores.shape[1])
+    chosen = [_choose_one(each, list(allowed), required) for each in scores]
+    return torch.tensor(np.array(chosen), device=logits.device)
+
+
+def _choose_one(scores: NDArray[Any], allowed: list[int], slots: list[int]) -> NDArray[Any]:
+    from scipy.optimize import linear_sum_assignment
+
+    best = np.array(allowed)[scores[:, allowed].argmax(axis=1)]
+    if not slots:
+        return best
+    # Beyond the places that must be filled, an atom takes its best element.
+    free = np.repeat(scores[:, allowed].max(axis=1)[:, None], len(scores) - len(slots), axis=1)
+    atoms, columns = linear_sum_assignment(
+        np.concatenate([scores[:, slots], free], axis=1), maximize=True
+    )
+    for atom, column in zip(atoms, columns, strict=True):
+        if column < len(slots):
+            best[atom] = slots[column]
+    return best
+
+
+def formula_numbers(formula: str) -> dict[int, int]:
+    """Atoms of each element in a formula, by atomic number.
+
+    Raises:
+        ValueError: it cannot be read, or names other than whole numbers of atoms.
+    """
+    return {_atomic_number(s): n for s, n in _formula_counts(formula).items()}
 
 
 def _extent(histogram: Sequence[int]) -> str:
@@ -202,9 +228,7 @@ def _extent(histogram: Sequence[int]) -> str:
     return f"{sizes[0]} to {sizes[-1]}" if len(sizes) else "no"
 
 
-def _formula_counts(formula: str | None) -> dict[str, int]:
-    if formula is None:
-        return {}
+def _formula_counts(formula: str) -> dict[str, int]:
     if not isinstance(formula, str):
         raise ValueError(f"formula must be text such as 'LiFePO4'; got {formula!r}")
     from pymatgen.core import Composition
@@ -220,14 +244,19 @@ def _formula_counts(formula: str | None) -> dict[str, int]:
     return {symbol: round(n) for symbol, n in amounts.items()}
 
 
-def _atomic_numbers(symbols: Iterable[str]) -> set[int]:
+def atomic_numbers(symbols: Iterable[str]) -> set[int]:
+    """Atomic numbers of symbols.
+
+    Raises:
+        ValueError: there is no such element.
+    """
     return {_atomic_number(symbol) for symbol in symbols}
 
 
 def _atomic_number(symbol: str) -> int:
-    from ase.data import atomic_numbers
+    from ase.data import atomic_numbers as numbers
 
-    number = atomic_numbers.get(str(symbol), 0)
+    number = numbers.get(str(symbol), 0)
     if number < 1:
         raise ValueError(
             f"no element {symbol!r}; write symbols such as 'Fe', several in a list, and a chemical "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from adit_plugins import steering
 
 if TYPE_CHECKING:
+    from adit_model.compositions import Constraints
     from adit_model.decoding import Drawn
     from adit_model.samplers import SamplingSettings
     from adit_plugins.generator import ADiTGenerator
@@ -87,7 +88,7 @@ def _draw(
 ) -> Drawn:
     model, request = generator.model, generator.composition
     if goes_elements_first(generator):
-        elements = _elements(generator, seed, indices)
+        elements = draw_compositions(generator, generator.kind, seed, indices)
         if generator.steer is not None:
             elements = _with_particles(generator, seed, indices, elements)
         return model.draw(len(indices), generator.kind, settings, elements=elements, **common)
@@ -105,30 +106,47 @@ def _with_particles(
     """Compositions of all particles, sample by sample; those of one sample are of one size."""
     sizes = [len(elements) for elements in first]
     others = [
-        _elements(generator, seed, indices, sizes, particle * MAX_ATTEMPTS)
+        draw_compositions(generator, generator.kind, seed, indices, sizes, particle * MAX_ATTEMPTS)
         for particle in range(1, generator.particles)
     ]
     return [elements for particles in zip(first, *others, strict=True) for elements in particles]
 
 
-def _elements(
+def draw_compositions(
     generator: ADiTGenerator,
+    kind: str,
     seed: int,
     indices: Sequence[int],
     num_atoms: Sequence[int] | None = None,
     first_attempt: int = 0,
+    constraints: Constraints | None = None,
 ) -> list[list[int]]:
-    """A composition for each sample; a function of (seed, index) alone."""
+    """A composition for each sample; a function of (seed, index) alone.
+
+    Args:
+        generator: says what may be drawn.
+        kind: `"crystal"` or `"molecule"`.
+        seed: with the index, names the random numbers.
+        indices: which of the seed's sequence.
+        num_atoms: of each; the generator's by default.
+        first_attempt: another gives another draw.
+        constraints: the generator's request by default.
+
+    Raises:
+        ValueError: nothing fits, or nothing that is charge-balanced was found.
+    """
+    if constraints is None:
+        constraints = generator.composition.constraints()
     sizes = dict(zip(indices, num_atoms, strict=True)) if num_atoms is not None else None
 
     def draw(places: Sequence[int], attempt: int) -> list[list[int]]:
         return generator.model.draw_elements(
             len(places),
-            generator.kind,
+            kind,
             seed=seed,
             num_atoms=[sizes[i] for i in places] if sizes else generator.num_atoms,
             conditions=generator.conditions,
-            constraints=generator.composition.constraints(),
+            constraints=constraints,
             indices=list(places),
             attempt=first_attempt + attempt,
         )

@@ -360,6 +360,48 @@ class ADiTGenerator(MSONable):
 
         return make_variations(self, structure, num, strength)
 
+    def complete(
+        self,
+        structure: Convertible,
+        num: int = 8,
+        *,
+        num_atoms: int | Sequence[int] | None = None,
+        fixed: Sequence[int] | None = None,
+        elements: str | Sequence[str] | None = None,
+        replace: str | Sequence[str] | None = None,
+    ) -> list[Sample]:
+        """Fill a structure in: given atoms, and a crystal's cell, stay exactly where they are.
+
+        Args:
+            structure: a host crystal, or the atoms of a molecule's scaffold or fragments with the
+                places that they have to each other; Atoms, Structure, Molecule, Mol or Sample.
+            num: how many completions.
+            num_atoms: atoms of a completion, the given ones included; several let each draw one
+                of them. By default as many as `structure` has where atoms of it are taken away,
+                else drawn.
+            fixed: indices of the atoms that are given; by default all that `replace` leaves.
+            elements: of the atoms that are added: exactly these as a formula (`"Li2O"`), or any of
+                a list (`["Li"]`); by default any, in a crystal but those that `replace` names.
+            replace: symbols of atoms that are taken away and drawn anew, such as `["Co"]`.
+
+        Returns:
+            Completions: the given atoms in their order, then the added ones.
+
+        Raises:
+            ValueError: an argument is impossible, or no completion fits the training data.
+
+        Example:
+            >>> from ase.build import bulk
+            >>> from adit_plugins import ADiTGenerator
+            >>> salt = bulk("NaCl", "rocksalt", 5.6)
+            >>> made = ADiTGenerator(num_steps=10).complete(salt, 2, fixed=[1], elements="K")
+            >>> made[0].atomic_numbers.tolist()
+            [17, 19]
+        """
+        from adit_plugins.completion import complete, make_task
+
+        return complete(self, make_task(structure, num_atoms, fixed, elements, replace), num)
+
     def _sample_indices(
         self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
     ) -> Iterator[Sample]:
