@@ -135,7 +135,7 @@ class Trainer:
         self.clean: dict[SizeGroups, dict[int, Tensor]] = {}
         if config.stage == "denoiser" and fixed_latents(model.config.flow):
             self.clean = {groups: clean_latents(model, groups) for groups in self.groups}
-        self.precision = config.precision
+        self.precision: str = config.precision
         if self.precision == "auto":
             self.precision = faster_precision(device)
         self.generator = torch.Generator(device)

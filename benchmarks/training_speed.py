@@ -24,6 +24,7 @@ import torch
 from sampling_speed import matmul_rate, padding_if_mixed, weights_per_atom
 
 from adit_model import ADiT
+from adit_model.options import values_of
 from adit_model.trainer import Trainer, TrainingConfig
 from adit_model.training_cli import architecture, parser
 
@@ -31,18 +32,12 @@ from adit_model.training_cli import architecture, parser
 def trainer(size: str, precision: Any, options: argparse.Namespace, out: str) -> Trainer:
     """A denoiser run of a size on the release's autoencoder architecture."""
     arguments = ["denoiser", "--data", *options.data, "--out", out, "--steps", "1000"]
+    arguments += ["--tokens", str(options.tokens), "--precision", precision]
+    arguments += ["--compile"] if options.compile else []
     if size != "release":
         arguments += ["--size", size]
     parsed = parser().parse_args(arguments)
-    config = TrainingConfig(
-        stage="denoiser",
-        data=tuple(options.data),
-        out=out,
-        tokens=options.tokens,
-        steps=1000,
-        precision=precision,
-        compile=options.compile,
-    )
+    config = TrainingConfig(**values_of(TrainingConfig, parsed))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Trainer(config, ADiT(architecture(parsed)), device)
 
