@@ -14,7 +14,7 @@ import click
 from adit_plugins import __version__
 
 PACKAGES = (
-    "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "smact", "posebusters",
+    "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "gemmi", "smact", "posebusters",
     "chgnet", "mace-torch", "entrypoints",
 )  # fmt: skip
 
