@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Molecule, Structure
 
     from adit_model import ADiT
-    from adit_model.model import Drawn
+    from adit_model.decoding import Drawn
 
 Progress = Callable[[int, int | None], None]
 

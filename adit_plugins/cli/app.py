@@ -88,12 +88,12 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _notices_in_one_line() -> Iterator[None]:
-    """What a checkpoint's user must know is a line on stderr, without the place in the code."""
+    """What a user must know of a checkpoint or file is a line on stderr, without code."""
     usual = warnings.formatwarning
 
     def one_line(message: Any, category: type[Warning], *place: Any, **more: Any) -> str:
         # By name: importing the class would import torch before any command is chosen.
-        if category.__name__ == "CheckpointNotice":
+        if category.__name__ in ("CheckpointNotice", "ReadingNotice"):
             return f"Note: {message}\n"
         return usual(message, category, *place, **more)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adit_model.config import ADiTConfig
 
 PACKAGES = (
-    "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "smact", "posebusters",
+    "torch", "safetensors", "numpy", "ase", "pymatgen", "rdkit", "gemmi", "smact", "posebusters",
     "chgnet", "mace-torch", "entrypoints",
 )  # fmt: skip
 

@@ -20,7 +20,7 @@ from adit_plugins.datasets.common import (
     split_by_row,
 )
 from adit_plugins.datasets.labels import KNOWN, number_of, parse_labels
-from adit_plugins.readers import Entry, InputError, iter_entries
+from adit_plugins.readers import Entry, InputError, ReadingNotice, iter_entries
 from adit_plugins.samples import MAX_ATOMIC_NUMBER
 from adit_plugins.symmetry import niggli_reduced, symmetry_dataset
 
@@ -119,7 +119,9 @@ def crystals(
             raise DatasetError(f"{source}: split must be one of {SPLITS}, got {split!r}")
         rows.append((entry, split))
     for reason, count in left.items():
-        warnings.warn(f"{source}: {count} of {len(entries)} rows {reason}", stacklevel=2)
+        warnings.warn(
+            f"{source}: {count} of {len(entries)} rows {reason}", ReadingNotice, stacklevel=2
+        )
     if not rows:
         raise DatasetError(f"{source}: no structure passes the filters.")
     return _prepared("crystals", rows, source.name, max_num_atoms, units)
@@ -182,10 +184,10 @@ def _prepared(
             large += 1
     if lost:
         text = f"{source}: {lost} of {len(rows)} crystals cannot be read"
-        warnings.warn(f"{text} and are left out; the first: {reason}", stacklevel=2)
+        warnings.warn(f"{text} and are left out; the first: {reason}", ReadingNotice, stacklevel=2)
     if large:
         text = f"{source}: {large} of {len(rows)} crystals have more than {max_num_atoms} atoms"
-        warnings.warn(f"{text} in the reduced cell and are left out", stacklevel=2)
+        warnings.warn(f"{text} in the reduced cell and are left out", ReadingNotice, stacklevel=2)
     wanted = [label for label in units if label not in KNOWN]
     return assemble(name, "crystal", kept, source, {**units, **UNITS}, wanted)
 

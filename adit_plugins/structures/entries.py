@@ -27,6 +27,10 @@ _OURS = (KEY, "relax")  # keys of info whose values are dictionaries
 _CHARGES = ("charge", "total_charge")
 
 
+class ReadingNotice(UserWarning):
+    """Something of a file or folder was left out."""
+
+
 class InputError(ValueError):
     """A file of structures cannot be read."""
 

@@ -19,7 +19,7 @@ from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
 from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar
 from adit_plugins.structures.cif import parse_cifs
-from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError
+from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, ReadingNotice
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
 from adit_plugins.structures.sdf import parse_sdf
 from adit_plugins.structures.selection import INDEX, choose
@@ -107,7 +107,7 @@ def iter_entries(path: str | os.PathLike[str], notes: list[str] | None = None) -
     finally:
         if notes is None:
             for note in found:
-                warnings.warn(f"{source}: {note}", stacklevel=2)
+                warnings.warn(f"{source}: {note}", ReadingNotice, stacklevel=2)
 
 
 def _of(source: Path, notes: list[str]) -> Iterator[Entry]:
