@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ase.data import chemical_symbols, covalent_radii
 
-from adit_model.outputs import replacing, without_nan
+from adit_model.outputs import replacing
 from adit_plugins import __version__
+from adit_plugins.outputs import without_nan
 from adit_plugins.report.hulls import hull_pictures
 from adit_plugins.report.rows import Table
 from adit_plugins.report.sources import Results, campaign_results, check_names
