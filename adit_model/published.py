@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from adit_model.autoencoder import Autoencoder
 from adit_model.checkpoint import CheckpointError
 from adit_model.config import (
     KINDS,
@@ -24,6 +25,7 @@ from adit_model.config import (
     DenoiserConfig,
     published,
 )
+from adit_model.denoiser import Denoiser
 from adit_model.lightning import LightningFile
 from adit_model.outputs import replacing
 from adit_model.restricted_pickle import StoredTensor
@@ -100,16 +102,13 @@ def load(
 
 def expected_shapes(config: ADiTConfig) -> dict[str, tuple[int, ...]]:
     """Published name -> shape of every weight; takes no memory."""
-    from adit_model.model import ADiT
-
     with torch.device("meta"):
-        own = ADiT(config).state_dict()
+        parts: dict[str, nn.Module] = {"autoencoder": Autoencoder(config.autoencoder)}
+        if config.denoiser is not None:
+            parts["denoiser"] = Denoiser(config.denoiser)
+    own = nn.ModuleDict(parts).state_dict()
     theirs = {ours: name for name, ours in _TABLES.items()}
-    return {
-        theirs.get(key, key): tuple(tensor.shape)
-        for key, tensor in own.items()
-        if not key.startswith("latent_")
-    }
+    return {theirs.get(key, key): tuple(tensor.shape) for key, tensor in own.items()}
 
 
 def _full_names(given: Mapping[Any, Any]) -> dict[str, StoredTensor]:

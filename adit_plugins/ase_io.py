@@ -69,13 +69,13 @@ def read_adit(filename: str, index: slice | str, num: int = NUM, **recipe: Any) 
         FileNotFoundError: there is no such file.
         ValueError: it is no saved generator, the index is no slice, or a setting is impossible.
     """
+    from adit_plugins.generator import ADiTGenerator
     from adit_plugins.recipe import checked_integer
-    from adit_plugins.saved import load_recipe
 
     if not isinstance(index, slice):  # a text that ASE could not read as numbers
         raise ValueError(f"{filename}: {index!r} is no index; give a number or start:stop:step")
     wanted = iter(sample_numbers(index, checked_integer("num", num, 1)))
-    generator = load_recipe(filename, **recipe)
+    generator = ADiTGenerator.load(filename, **recipe)
     # `read(file, 20)` reaches us as "20:", of which only the first is taken.
     size = 1 if index.stop is None else generator.batch_size
     while numbers := list(islice(wanted, size)):
@@ -119,7 +119,6 @@ def stream(
         [0, 1, 2]
     """
     from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.saved import load_recipe
 
-    generator = ADiTGenerator(**recipe) if source is None else load_recipe(source, **recipe)
+    generator = ADiTGenerator(**recipe) if source is None else ADiTGenerator.load(source, **recipe)
     return generator.stream(num, as_="ase", start=start)

@@ -202,14 +202,16 @@ class ADiTGenerator(MSONable):
         return save_recipe(self, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str]) -> ADiTGenerator:
-        """Read a saved recipe.
+    def load(  # type: ignore[override]
+        cls, path: str | PathLike[str], **changes: Any
+    ) -> ADiTGenerator:
+        """Read a saved recipe, with some of its fields changed.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is no saved generator.
         """
-        return load_recipe(path)
+        return load_recipe(cls, path, **changes)
 
     def generate(self, num: int = 16) -> list[Structure | Molecule]:
         """Return pymatgen structures (crystals) or molecules, with provenance.

@@ -33,30 +33,32 @@ def save_recipe(generator: ADiTGenerator, path: str | PathLike[str]) -> Path:
     return target
 
 
-def load_recipe(path: str | PathLike[str], **changes: Any) -> ADiTGenerator:
-    """Read a saved generator, with some fields of the recipe changed.
+def load_recipe(
+    cls: type[ADiTGenerator], path: str | PathLike[str], **changes: Any
+) -> ADiTGenerator:
+    """See `ADiTGenerator.load`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is no saved generator, or a field is unknown or has an impossible value.
     """
-    from adit_plugins.generator import ADiTGenerator
-
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no saved generator: it is not JSON ({error}).") from error
-    if not isinstance(content, dict) or content.get("@class") != ADiTGenerator.__name__:
+    if not isinstance(content, dict) or content.get("@class") != cls.__name__:
         raise ValueError(
             f"{path} is no saved generator; write one with ADiTGenerator(...).save({str(path)!r})."
         )
     try:
-        return generator_of(content | changes, changes)
+        return generator_of(cls, content | changes, changes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def generator_of(recipe: Mapping[str, Any], given: Collection[str] = ()) -> ADiTGenerator:
+def generator_of(
+    cls: type[ADiTGenerator], recipe: Mapping[str, Any], given: Collection[str] = ()
+) -> ADiTGenerator:
     """Make a generator from what `ADiTGenerator.as_dict` gave, wherever that was kept.
 
     Only the fields of a recipe with plain values are taken: monty's decoder would import whatever
@@ -66,10 +68,8 @@ def generator_of(recipe: Mapping[str, Any], given: Collection[str] = ()) -> ADiT
     Raises:
         ValueError: a field is unknown or has an impossible value.
     """
-    from adit_plugins.generator import ADiTGenerator
-
     fields = {name: value for name, value in recipe.items() if not name.startswith("@")}
-    known = [field.name for field in dataclasses.fields(ADiTGenerator)]
+    known = [field.name for field in dataclasses.fields(cls)]
     unknown = [name for name in fields if name not in known]
     if unknown:
         raise ValueError(f"no setting {unknown[0]!r}. Known: {', '.join(known)}.")
@@ -79,6 +79,6 @@ def generator_of(recipe: Mapping[str, Any], given: Collection[str] = ()) -> ADiT
     if "steer" not in given and ":" in str(fields.get("steer")):
         raise ValueError(f"it names code to run, steer={fields['steer']!r}; give it yourself.")
     try:
-        return ADiTGenerator(**fields)
+        return cls(**fields)
     except TypeError as error:
         raise ValueError(str(error)) from error

@@ -159,7 +159,9 @@ def source_of(recipe: dict[str, Any]) -> Source:
         return FileSource(Path(recipe["file"]), recipe["num"], recipe["sha256"])
     if "generators" not in recipe:
         raise ValueError("This campaign was made in Python; continue it there, with its source.")
-    generators = [generator_of(each) for each in recipe["generators"]]
+    from adit_plugins.generator import ADiTGenerator
+
+    generators = [generator_of(ADiTGenerator, each) for each in recipe["generators"]]
     source = GeneratorSource(generators, recipe["num"])
     if source.recipe["checkpoint_hash"] != recipe["checkpoint_hash"]:
         raise ValueError(
