@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from adit_plugins.ase_io import stream
     from adit_plugins.generator import ADiTGenerator
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
+    from adit_plugins.substitution import Substitution, substituted
     from adit_plugins.symmetry import symmetrized
     from adit_plugins.writers import read_structures, write_samples
 
@@ -20,10 +21,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ADiTGenerator",
     "Sample",
+    "Substitution",
     "__version__",
     "from_batch",
     "read_structures",
     "stream",
+    "substituted",
     "symmetrized",
     "to_batch",
     "to_sample",
@@ -36,6 +39,8 @@ _HOMES = {
     "from_batch": "samples",
     "read_structures": "writers",
     "stream": "ase_io",
+    "Substitution": "substitution",
+    "substituted": "substitution",
     "symmetrized": "symmetry",
     "to_batch": "samples",
     "to_sample": "samples",
