@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adit_plugins.readers import read_structures
     from adit_plugins.report import view
     from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
+    from adit_plugins.substitution import Substitution, substituted
     from adit_plugins.symmetry import symmetrized
     from adit_plugins.writers import write_samples
 
@@ -22,10 +23,12 @@ __version__ = "0.1.0"
 __all__ = [
     "ADiTGenerator",
     "Sample",
+    "Substitution",
     "__version__",
     "from_batch",
     "read_structures",
     "stream",
+    "substituted",
     "symmetrized",
     "to_batch",
     "to_sample",
@@ -39,6 +42,8 @@ _HOMES = {
     "from_batch": "samples",
     "read_structures": "readers",
     "stream": "ase_io",
+    "Substitution": "substitution",
+    "substituted": "substitution",
     "symmetrized": "symmetry",
     "to_batch": "samples",
     "to_sample": "samples",

@@ -270,12 +270,17 @@ def _elements(generator: ADiTGenerator, task: Task, num: int) -> dict[str, Any]:
         exact = exact if kind == "crystal" else sorted(exact, key=lambda z: z == HYDROGEN)
         return {"elements": [exact] * num}
     if told and model.prior is not None:
-        constraints = task.constraints()
-        return {
-            "elements": drawing.draw_compositions(
-                generator, kind, generator.seed, range(num), constraints=constraints
-            )
-        }
+        # Atoms that are given can leave no likely choice but radicals.
+        paired = drawing.has_paired_electrons if kind == "molecule" and exact is None else None
+        drawn = drawing.draw_compositions(
+            generator,
+            kind,
+            generator.seed,
+            range(num),
+            constraints=task.constraints(),
+            accept=paired,
+        )
+        return {"elements": drawn}
     # The network cannot be told: the decoder's scores decide.
     histogram = model.config.size_histogram.get(kind, [])
     sizes = _sizes(task, histogram, generator.seed, num)

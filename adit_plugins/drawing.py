@@ -120,6 +120,7 @@ def draw_compositions(
     num_atoms: Sequence[int] | None = None,
     first_attempt: int = 0,
     constraints: Constraints | None = None,
+    accept: Callable[[Sequence[int]], bool] | None = None,
 ) -> list[list[int]]:
     """A composition for each sample; a function of (seed, index) alone.
 
@@ -131,10 +132,12 @@ def draw_compositions(
         num_atoms: of each; the generator's by default.
         first_attempt: another gives another draw.
         constraints: the generator's request by default.
+        accept: what compositions must be besides; charge-balanced where the generator says so.
 
     Raises:
-        ValueError: nothing fits, or nothing that is charge-balanced was found.
+        ValueError: nothing fits, or nothing that is accepted was found.
     """
+    own_size = generator.num_atoms if constraints is None else None
     if constraints is None:
         constraints = generator.composition.constraints()
     sizes = dict(zip(indices, num_atoms, strict=True)) if num_atoms is not None else None
@@ -144,7 +147,7 @@ def draw_compositions(
             len(places),
             kind,
             seed=seed,
-            num_atoms=[sizes[i] for i in places] if sizes else generator.num_atoms,
+            num_atoms=[sizes[i] for i in places] if sizes else own_size,
             conditions=generator.conditions,
             constraints=constraints,
             indices=list(places),
@@ -152,18 +155,25 @@ def draw_compositions(
         )
 
     found = dict(zip(indices, draw(indices, 0), strict=True))
-    if not generator.charge_balanced:
+    accepted = accept or (_balanced if generator.charge_balanced else None)
+    if accepted is None:
         return list(found.values())
     for attempt in range(1, MAX_ATTEMPTS):
-        again = [index for index, elements in found.items() if not _balanced(elements)]
+        again = [index for index, elements in found.items() if not accepted(elements)]
         if not again:
             return list(found.values())
         found |= dict(zip(again, draw(again, attempt), strict=True))
+    rule = "charge-balanced composition" if accept is None else "composition of paired electrons"
+    asked = generator.composition.describe() or "any elements"
     raise ValueError(
-        f"no charge-balanced composition in {MAX_ATTEMPTS} draws of sample {again[0]} of seed "
-        f"{seed} for {generator.composition.describe() or 'any elements'}; leave out "
-        "charge_balanced"
+        f"no {rule} in {MAX_ATTEMPTS} draws of sample {again[0]} of seed {seed} for {asked}; "
+        + ("leave out charge_balanced" if accept is None else "ask for other elements or num_atoms")
     )
+
+
+def has_paired_electrons(elements: Sequence[int]) -> bool:
+    """Whether a neutral molecule of these atoms need not be a radical."""
+    return sum(elements) % 2 == 0
 
 
 def _balanced(elements: Sequence[int]) -> bool:

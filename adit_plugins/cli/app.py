@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from adit_plugins import __version__
+from adit_plugins.cli.complete import complete
 from adit_plugins.cli.convert import convert
 from adit_plugins.cli.data import data
 from adit_plugins.cli.dft import dft
@@ -124,6 +125,7 @@ def main() -> None:
 
 
 for command in (
-    discover, report, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+    discover, report, merge, dft, generate, complete, relax, hull, evaluate, submit, data, train,
+    convert, doctor,
 ):  # fmt: skip
     main.add_command(command)

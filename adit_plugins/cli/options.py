@@ -13,7 +13,7 @@ from adit_plugins.relax_settings import FMAX, MAX_STEPS
 KINDS = ("crystal", "molecule")
 
 
-def _symbols(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
+def symbols(_ctx: click.Context, _option: click.Parameter, text: str | None) -> list[str] | None:
     """Element symbols between commas or spaces; whether they exist is checked with the request."""
     return None if text is None else text.replace(",", " ").split()
 
@@ -37,37 +37,21 @@ def _conditions(
     return found or None
 
 
-_SAMPLING = (
+_COMPOSITION = (
     click.option(
-        "--elements", callback=_symbols, metavar="A,B,..", help="Nothing but these elements."
+        "--elements", callback=symbols, metavar="A,B,..", help="Nothing but these elements."
     ),
     click.option(
-        "--exclude-elements", callback=_symbols, metavar="A,B,..", help="None of these elements."
+        "--exclude-elements", callback=symbols, metavar="A,B,..", help="None of these elements."
     ),
     click.option("--chemical-system", metavar="A-B-..", help="Exactly these, each at least once."),
     click.option(
-        "--contains", callback=_symbols, metavar="A,B,..", help="Each of these, beside others."
+        "--contains", callback=symbols, metavar="A,B,..", help="Each of these, beside others."
     ),
     click.option("--formula", help="Exact proportions, e.g. LiFePO4; crystals hold a multiple."),
-    click.option(
-        "--condition",
-        "conditions",
-        multiple=True,
-        callback=_conditions,
-        metavar="NAME=VALUE",
-        help="A property, e.g. band_gap=3 (eV); repeatable. `adit doctor` lists a checkpoint's.",
-    ),
-    click.option(
-        "--elements-first/--one-shot",
-        default=None,
-        help="Draw the elements first, then their geometry; or both at once. [default: first, "
-        "where the checkpoint can]",
-    ),
-    click.option(
-        "--charge-balanced",
-        is_flag=True,
-        help="Draw compositions of crystals until SMACT's rule holds.",
-    ),
+)
+
+_STEERING = (
     click.option(
         "--steer",
         metavar="NAME",
@@ -86,6 +70,28 @@ _SAMPLING = (
         default=4,
         show_default=True,
         help="With --steer: that compete for each sample; so many times the work.",
+    ),
+)
+
+_NETWORK = (
+    click.option(
+        "--condition",
+        "conditions",
+        multiple=True,
+        callback=_conditions,
+        metavar="NAME=VALUE",
+        help="A property, e.g. band_gap=3 (eV); repeatable. `adit doctor` lists a checkpoint's.",
+    ),
+    click.option(
+        "--elements-first/--one-shot",
+        default=None,
+        help="Draw the elements first, then their geometry; or both at once. [default: first, "
+        "where the checkpoint can]",
+    ),
+    click.option(
+        "--charge-balanced",
+        is_flag=True,
+        help="Draw compositions of crystals until SMACT's rule holds.",
     ),
     click.option(
         "--checkpoint",
@@ -169,8 +175,16 @@ keep_constraints_option = click.option(
 
 
 def sampling_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how samples are made."""
-    for option in reversed(_SAMPLING):
+    """Add the options that say what samples are made of, and how."""
+    command = network_options(command)
+    for option in reversed(_COMPOSITION + _STEERING):
+        command = option(command)
+    return command
+
+
+def network_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how the network makes samples."""
+    for option in reversed(_NETWORK):
         command = option(command)
     return command
 
