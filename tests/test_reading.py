@@ -24,6 +24,7 @@ from mutations import CRYSTALS, write_sdf
 from adit_plugins.campaign.sources import FileSource
 from adit_plugins.metrics.sources import read_set
 from adit_plugins.readers import Entry, InputError, iter_entries, read_structures
+from adit_plugins.submissions.matbench import read_initial
 
 FIVE = [CRYSTALS[i] for i in (0, 1, 2, 9, 12)]
 FORMULAS = [atoms.get_chemical_formula() for atoms in FIVE]
@@ -237,6 +238,7 @@ def test_ids_of_files_and_tables_reach_the_atoms(tmp_path: Path) -> None:
         assert sorted(entry.id for entry in entries) == ids
         found = [entry.atoms.info["material_id"] for entry in entries if entry.atoms]
         assert sorted(found) == ids
+        assert sorted(read_initial(tmp_path / name)) == ids  # of a submission
 
 
 def test_an_unreadable_molecule_is_a_molecule_in_a_campaign(tmp_path: Path) -> None:

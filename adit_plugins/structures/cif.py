@@ -7,7 +7,6 @@ formula units and the density that the file gives: a mismatch means that file or
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -81,20 +80,13 @@ def crystal(tags: Tags) -> Atoms:
     )
     sites = read_sites(tags, claims.formula)
     listed, candidates = _operators(tags, cell)
-    readings = [expand(sites, operators, cell) for operators in candidates]
-    problems = [contradiction(numbers, cell, claims) for numbers, _ in readings]
-    chosen = 0
-    if len(readings) > 1:
-        chosen = _decided(readings, problems, claims)
-    elif listed and len(candidates[0].rotations) == 1 and not claims.formula:
+    if listed and len(candidates[0].rotations) == 1 and not claims.formula:
         _check_identity(tags, cell, sites)
-    if problems[chosen]:
-        raise ValueError(problems[chosen])
-    numbers, frac = readings[chosen]
+    numbers, frac = _reading(sites, candidates, cell, claims)
     atoms = Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
     provenance = first(tags, PROVENANCE_TAG[1:])
     if provenance:
-        atoms.info[KEY] = json.loads(provenance)
+        atoms.info[KEY] = provenance  # JSON, see `sound`
     return atoms
 
 
@@ -108,7 +100,7 @@ def _operators(tags: Tags, cell: NDArray[np.float64]) -> tuple[bool, list[Operat
         centred = tuple(f"{a};{b}" for a in magnetic[0] for b in magnetic[1] or ("x,y,z,+1",))
         return True, [operators_of_list(tuple(map(_product, centred)))]
     named = _named(tags)
-    if named == Named() or named.number == 1:
+    if named == Named():
         return False, [IDENTITY]  # nothing is said: all atoms are listed
     return False, operators_of_setting(named, cell)
 
@@ -159,7 +151,7 @@ def _check_identity(tags: Tags, cell: NDArray[np.float64], sites: list[Site]) ->
     Only a formula could tell whether all atoms are listed or only the asymmetric unit.
     """
     named = _named(tags)
-    if named == Named() or named.number == 1:
+    if named == Named():
         return
     try:
         larger = any(len(each.rotations) > 1 for each in operators_of_setting(named, cell))
@@ -172,21 +164,34 @@ def _check_identity(tags: Tags, cell: NDArray[np.float64], sites: list[Site]) ->
         )
 
 
-def _decided(
-    readings: list[tuple[NDArray[np.int64], NDArray[np.float64]]],
-    problems: list[str],
-    claims: Claims,
-) -> int:
-    """Which of two origins fits the formula and density of the file, if that decides it."""
-    fitting = [i for i, problem in enumerate(problems) if not problem]
-    if len(fitting) == 1 and claims.tell():
-        return fitting[0]
+def _reading(
+    sites: list[Site], candidates: list[Operators], cell: NDArray[np.float64], claims: Claims
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Expand the sites; of two origins, by the one that fits formula and density, if one does.
+
+    Raises:
+        ValueError: no candidate gives what the file says, or several do.
+    """
+    fitting, problems = [], []
+    for operators in candidates:
+        try:
+            numbers, frac = expand(sites, operators, cell)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        problem = contradiction(numbers, cell, claims)
+        if problem:
+            problems.append(problem)
+        else:
+            fitting.append((numbers, frac))
     if not fitting:
         raise ValueError(problems[0])
-    raise ValueError(
-        "its space group has two origins or settings, and neither operators nor :1 or :2 say which "
-        "is meant; write the symmetry operators into the file"
-    )
+    if len(candidates) > 1 and (len(fitting) > 1 or not claims.tell()):
+        raise ValueError(
+            "its space group has two origins or settings, and neither operators nor :1 or :2 say "
+            "which is meant; write the symmetry operators into the file"
+        )
+    return fitting[0]
 
 
 def _cell(tags: Tags) -> NDArray[np.float64]:

@@ -31,8 +31,8 @@ class Claims:
     density: float | None = None
 
     def tell(self) -> bool:
-        """Return whether there is something to compare an amount with."""
-        return bool((self.formula and self.units) or self.density)
+        """Return whether there is something to compare with."""
+        return bool(self.formula or self.density)
 
 
 def formula_of(text: str) -> dict[int, float]:

@@ -91,8 +91,9 @@ def sound(atoms: Atoms) -> Atoms:
         check_isotopes(atoms.numbers, atoms.get_masses())
         atoms.set_masses(None)  # what is left are averages of another table
     for name in _OURS:
-        if name in atoms.info and not isinstance(_decoded(atoms.info[name]), dict):
-            del atoms.info[name]
+        value = _decoded(atoms.info.pop(name, None))
+        if isinstance(value, dict):
+            atoms.info[name] = value
     if isinstance(atoms.calc, SinglePointCalculator):
         results = atoms.calc.results
         wrong = [key for key, value in results.items() if not _fits(key, value, len(atoms))]

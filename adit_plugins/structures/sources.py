@@ -33,7 +33,7 @@ COMPRESSIONS: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
 _COMPRESSED = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
 MAX_BYTES = 2**31  # of what is taken into memory or unpacked as a whole
-MAX_LINE = 2**20  # characters; longer lines come in pieces
+MAX_LINE = 2**26  # characters; longer lines come in pieces
 
 
 @dataclass(frozen=True)
