@@ -15,6 +15,7 @@ from adit_plugins.samples import Convertible, to_sample
 if TYPE_CHECKING:
     from ase import Atoms
 
+
 class Page:
     """The page of some structures, shown by a notebook in a frame of its own.
 
