@@ -29,7 +29,7 @@ from adit_plugins.campaign import (
 from adit_plugins.campaign.files import remove_results, write_files
 from adit_plugins.cli import main
 from adit_plugins.hull import Hull
-from adit_plugins.report import read_results, write_campaign_report, write_report
+from adit_plugins.report import write_campaign_report, write_report
 from adit_plugins.report.hulls import hull_picture
 from adit_plugins.report.rows import Row, describe_crystal, encode
 from adit_plugins.report.sources import Results
@@ -160,7 +160,7 @@ def test_a_running_campaign_has_a_page_that_says_so(tmp_path: Path) -> None:
         write_campaign_report(campaign.store)
     (note,) = (n for n in content(pages[0])["sets"][0]["notes"] if "Not finished" in n)
     there = len(rows(pages[0]))
-    assert 0 < there and note.startswith(f"Not finished: {there} of 3")
+    assert there > 0 and note.startswith(f"Not finished: {there} of 3")
     finished = content((tmp_path / "report.html").read_text())
     assert not any("Not finished" in note for note in finished["sets"][0]["notes"])
 

@@ -124,6 +124,7 @@ def main() -> None:
 
 
 for command in (
-    discover, report, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert, doctor,
+    discover, report, merge, dft, generate, relax, hull, evaluate, submit, data, train, convert,
+    doctor,
 ):  # fmt: skip
     main.add_command(command)
