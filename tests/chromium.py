@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -88,6 +89,13 @@ class Browser:
                           returnByValue=True, userGesture=True)  # fmt: skip
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Wait until an expression is true."""
+        end = time.monotonic() + TIMEOUT
+        while not self.run(condition):
+            assert time.monotonic() < end, f"it did not come true: {condition}"
+            time.sleep(0.1)
 
     def click(self, selector: str) -> None:
         """Click with the mouse into the middle of an element."""
@@ -175,6 +183,16 @@ class Browser:
             self.problems.append(params["entry"]["text"])
 
 
+_LAUNCH = """
+import os, sys
+pair = [os.dup(int(each)) for each in sys.argv[1:3]]
+for place, each in zip((3, 4), pair):
+    os.dup2(each, place)
+    os.set_inheritable(place, True)  # where it had that number already
+os.execvp(sys.argv[3], sys.argv[3:])
+"""
+
+
 def _start(program: str, profile: str) -> tuple[subprocess.Popen[bytes], int, int]:
     """Start Chromium with its file descriptors 3 and 4 as the pipe."""
     to_read, send = os.pipe()
@@ -184,9 +202,9 @@ def _start(program: str, profile: str) -> tuple[subprocess.Popen[bytes], int, in
         "--disable-dev-shm-usage", "--disable-extensions", "--disable-background-networking",
         "--use-angle=swiftshader", "--enable-unsafe-swiftshader", f"--user-data-dir={profile}",
     ]  # fmt: skip
-    # By a shell: between fork and exec Python code could meet another thread's lock.
-    shell = ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command]
-    process = subprocess.Popen(shell, pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
+    # By another interpreter: code between fork and exec could meet another thread's lock.
+    launcher = [sys.executable, "-c", _LAUNCH, str(to_read), str(to_write), *command]
+    process = subprocess.Popen(launcher, pass_fds=(to_read, to_write), stderr=subprocess.DEVNULL)
     os.close(to_read)
     os.close(to_write)
     return process, send, receive

@@ -278,7 +278,9 @@ def test_what_cannot_be_done_is_said(
 def test_the_command_makes_the_sample_again(
     tiny_checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = ADiTGenerator(checkpoint=tiny_checkpoint, num_steps=3, seed=4, exclude_elements=["H"])
+    generator = ADiTGenerator(
+        checkpoint=tiny_checkpoint, num_steps=3, seed=4, exclude_elements=["H"]
+    )
     with Campaign.create(
         tmp_path, GeneratorSource([generator], 3), Settings(relaxer=None), SERIAL
     ) as campaign:

@@ -135,6 +135,7 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
     from adit_plugins.campaign.files import write_files
     from adit_plugins.campaign.report import print_tables
     from adit_plugins.campaign.store import Store
+    from adit_plugins.report import write_campaign_report
 
     with Store(folder) as store:
         if not store.candidates():
@@ -144,6 +145,7 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
                 run_queue(store, task, top, report)
         finally:
             write_files(store)
+            write_campaign_report(store)
         print_tables(store, Console(), max(top, 10))
 
 

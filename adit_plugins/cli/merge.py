@@ -32,6 +32,7 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     from adit_plugins.campaign.settings import PREFILTER, RELAX
     from adit_plugins.campaign.store import has_store
     from adit_plugins.cli.folders import remove_campaign
+    from adit_plugins.report import write_campaign_report
 
     if more and out is None:
         raise click.UsageError("several folders need --out DIR for the whole campaign.")
@@ -45,6 +46,7 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     with merge_shards(shards, target) as store:
         waiting = sum(store.count("stage", stage) for stage in (PREFILTER, RELAX))
         write_files(store, interrupted=bool(waiting))
+        write_campaign_report(store)
         print_tables(store, Console())
         click.echo(f"{len(store)} structures of {len(shards)} shards in {target}/.")
         if waiting:

@@ -94,7 +94,7 @@ def _line(start: NDArray[np.float64], end: NDArray[np.float64], colour: str, wid
 
 
 def _disc(at: NDArray[np.float64], radius: float, number: int) -> str:
-    red, green, blue = (int(round(255 * each)) for each in jmol_colors[number])
+    red, green, blue = (round(255 * each) for each in jmol_colors[number])
     return (
         f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="{radius:.1f}" '
         f'fill="#{red:02x}{green:02x}{blue:02x}" stroke="#333" stroke-width=".8">'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -95,7 +95,7 @@ def _edges(fractions: np.ndarray, energies: np.ndarray) -> list[list[int]]:
     """Pairs of phases that coexist: the edges of the lower facets."""
     if fractions.shape[1] == 2:
         order = np.argsort(fractions[:, 1]).tolist()
-        return [list(pair) for pair in zip(order, order[1:], strict=False)]
+        return [list(pair) for pair in pairwise(order)]
     if len(energies) == 3:  # the elements alone
         return [[0, 1], [0, 2], [1, 2]]
     from scipy.spatial import ConvexHull

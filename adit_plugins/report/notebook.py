@@ -15,6 +15,7 @@ from adit_plugins.samples import Convertible, to_sample
 if TYPE_CHECKING:
     from ase import Atoms
 
+
 class Page:
     """The page of some structures, shown by a notebook in a frame of its own.
 
@@ -52,14 +53,18 @@ def view(samples: Convertible | Sequence[Convertible], height: int = 640) -> Pag
     from adit_plugins.report.sources import sample_results
     from adit_plugins.report.write import write_page
 
-    items = list(samples) if isinstance(samples, list | tuple) else [samples]
-    if not items:
+    made = [to_sample(each) for each in _items(samples)]
+    if not made:
         raise ValueError("no structures to show: the list is empty")
-    made = [to_sample(each) for each in items]
     buffer = io.StringIO()
     title = "1 structure" if len(made) == 1 else f"{len(made)} structures"
     write_page([sample_results(made)], buffer, title=title)
     return Page(buffer.getvalue(), height)
+
+
+def _items(structures: Any) -> list[Any]:
+    """Structures are sequences themselves, of atoms: only lists and tuples are several."""
+    return list(structures) if isinstance(structures, list | tuple) else [structures]
 
 
 def _for_ase(atoms: Atoms) -> Atoms:
@@ -75,7 +80,7 @@ def view_adit(atoms: Atoms | Sequence[Atoms], **_: Any) -> Path:
     Returns:
         The page, which stays in the folder for temporary files.
     """
-    made = [_for_ase(each) for each in (atoms if isinstance(atoms, list | tuple) else [atoms])]
+    made = [_for_ase(each) for each in _items(atoms)]
     with tempfile.NamedTemporaryFile(
         "w", suffix=".html", prefix="adit-view-", encoding="utf-8", delete=False
     ) as file:

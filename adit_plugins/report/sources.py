@@ -83,9 +83,7 @@ def campaign_results(store: Store) -> Results:
     if tally.outcomes:
         ended = "; ".join(f"{number} {kind}" for kind, number in tally.outcomes.most_common())
         results.notes.append(f"Relaxations ended by: {ended}.")
-    results.commands = {
-        each["kind"]: sample_command(each) for each in recipe.get("generators", [])
-    }
+    results.commands = {each["kind"]: sample_command(each) for each in recipe.get("generators", [])}
     results.command = campaign_command(store.metadata)
     return results
 

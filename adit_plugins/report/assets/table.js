@@ -63,7 +63,9 @@ function prepare(row) {
 }
 
 function passes(row, words, limit) {
-  if (limit !== null && !(row.energy_above_hull <= limit)) return false;
+  // Not known is not low: null <= 0.1 is true.
+  const energy = row.energy_above_hull ?? Infinity;
+  if (limit !== null && energy > limit) return false;
   for (const flag of state.flags) {
     if (flag === "rank" ? !row.rank : row[flag] !== true) return false;
   }
