@@ -444,9 +444,10 @@ def test_resume_goes_on_from_the_command_line_with_its_own_settings(
     ran = CliRunner().invoke(main, [*first, "--relaxer", "cheap_potential:make_broken"])
     assert ran.exit_code == 2
     with Store(Path("found")) as store:  # as if the relaxer had been repaired
-        store._db.metadata = store.metadata | {
-            "settings": store.metadata["settings"] | {"relaxer": "cheap_potential:make"}
-        }
+        with store._transaction():
+            store._db.metadata = store.metadata | {
+                "settings": store.metadata["settings"] | {"relaxer": "cheap_potential:make"}
+            }
     result = CliRunner().invoke(main, ["discover", "--resume", "found", "--fmax", "1"])
     assert (result.exit_code, "not --fmax" in result.stderr) == (2, True)
     result = CliRunner().invoke(main, ["discover", "--resume", "found", "--executor", "serial"])

@@ -88,9 +88,7 @@ MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change 
 @click.option(
     "--chunk-size",
     type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Crystals sent to a worker at once: what a crash can cost.",
+    help="Crystals sent to a worker at once. [default: 8, or the batch that the potential wants]",
 )
 @click.option(
     "--time-limit",
@@ -119,7 +117,7 @@ def discover(
     shard: tuple[int, int] | None,
     workers: int | None,
     executor: str,
-    chunk_size: int,
+    chunk_size: int | None,
     time_limit: float,
     **recipe: Any,
 ) -> None:

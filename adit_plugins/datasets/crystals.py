@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adit_plugins import processes
 from adit_plugins.datasets.common import (
     SPLITS,
     DatasetError,
@@ -123,8 +123,7 @@ def _from_table(
 ) -> PreparedData:
     """Reduce and order every crystal, in processes; count what cannot be read."""
     records = table.to_dict("records")
-    with ProcessPoolExecutor() as pool:
-        rows = list(pool.map(_crystal_row, records, chunksize=64))
+    rows = list(processes.map(_crystal_row, records, _lost))
     kept, lost, large = [], 0, 0
     for i, row in enumerate(rows):
         if row is None:
@@ -159,6 +158,10 @@ def _crystal_row(record: dict[str, Any]) -> dict[str, Any] | None:
         return canonical_crystal(structure)
     except Exception:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
         return None
+
+
+def _lost(record: dict[str, Any], problem: str) -> None:
+    """A crystal that kills its process, or takes a minute, is one that cannot be read."""
 
 
 def _listed(value: Any) -> Any:
