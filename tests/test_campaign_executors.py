@@ -13,10 +13,13 @@ import cheap_potential
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from click.testing import CliRunner
 
 from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
 from adit_plugins.campaign.executors import SerialExecutor, make_executor
+from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
+from adit_plugins.cli import main
 from adit_plugins.processes import LostError, ProcessesExecutor
 from adit_plugins.registry import UnknownPluginError
 from adit_plugins.relax import RelaxerError
@@ -183,3 +186,31 @@ def test_an_executor_of_the_standard_library_fits(tmp_path: Path) -> None:
         jobs = Jobs(pool)
         jobs.submit(Job("x", odd, [1, 2], [1, 2]))
         assert drain(jobs) == {1: 2, 2: 4}
+
+
+def test_what_is_tried_again_and_written_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = Jobs(SerialExecutor())
+    jobs.submit(Job("x", odd, [4, 5], [4, 5]))
+    with caplog.at_level("INFO", "adit_plugins"):
+        drain(jobs)
+        with campaign_in(tmp_path, cheap_potential.crystals(1)) as campaign:
+            campaign.run()
+            write_files(campaign.store)
+    assert "2 items are tried again in halves: OSError: lost" in caplog.text
+    assert "is given up after 3 tries: OSError: lost" in caplog.text
+    assert f"written to {tmp_path}: crystals.extxyz" in caplog.text
+    assert capfd.readouterr().err == ""  # silent, unless somebody listens
+
+
+def test_the_command_line_logs_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bulk("NaCl", "rocksalt", a=5.69).write("salt.extxyz")
+    command = ["discover", "salt.extxyz", "--no-relax", "--workers", "0", "--out"]
+    quiet = CliRunner().invoke(main, [*command, "a"])
+    loud = CliRunner().invoke(main, ["-v", *command, "b"])
+    assert "adit_plugins.campaign.files: written to b: " in loud.stderr
+    assert "adit_plugins.campaign" not in quiet.stderr

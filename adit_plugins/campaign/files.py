@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +25,8 @@ from adit_plugins.samples import KEY, Sample
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 CIFS = "cif"
@@ -75,6 +78,7 @@ def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -
     content["files"] = sorted(path.name for path in [*written, out / SUMMARY, store.path])
     written.append(_write_json(content, out / SUMMARY))
     _remove_stale(out, written)
+    log.info("written to %s: %s", out, ", ".join(path.name for path in written))
     return written
 
 

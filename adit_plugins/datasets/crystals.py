@@ -144,20 +144,23 @@ def _from_table(
 
 def _crystal_row(record: dict[str, Any]) -> dict[str, Any] | None:
     """One crystal as arrays, or None if it cannot be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return canonical_crystal(_structure(record))
+        except Exception:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
+            return None
+
+
+def _structure(record: dict[str, Any]) -> Structure:
     from pymatgen.core import Lattice, Structure
 
-    warnings.filterwarnings("ignore")
-    try:
-        if record.get("cif") is not None:
-            structure = Structure.from_str(record["cif"], fmt="cif")
-        else:
-            cell = [float(record[k]) for k in ("a", "b", "c", "alpha", "beta", "gamma")]
-            numbers: list[Any] = [int(z) for z in _listed(record["atomic_numbers"])]
-            frac = np.asarray(_listed(record["frac_coords"]), dtype=float).reshape(-1, 3)
-            structure = Structure(Lattice.from_parameters(*cell), numbers, frac)
-        return canonical_crystal(structure)
-    except Exception:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
-        return None
+    if record.get("cif") is not None:
+        return Structure.from_str(record["cif"], fmt="cif")
+    cell = [float(record[k]) for k in ("a", "b", "c", "alpha", "beta", "gamma")]
+    numbers: list[Any] = [int(z) for z in _listed(record["atomic_numbers"])]
+    frac = np.asarray(_listed(record["frac_coords"]), dtype=float).reshape(-1, 3)
+    return Structure(Lattice.from_parameters(*cell), numbers, frac)
 
 
 def _lost(record: dict[str, Any], problem: str) -> None:

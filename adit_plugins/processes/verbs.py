@@ -18,7 +18,8 @@ from adit_plugins.processes.worker import LostError, WorkerStartError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MAP_SECONDS = 60.0
+MAP_SECONDS = 60.0  # an item
+START_SECONDS = 120.0  # for a process to import what the work is made of
 
 
 def map(  # noqa: A001 - processes.map is its name
@@ -142,7 +143,7 @@ def _executor(
     count: int, time_limit: float, prepare: Callable[[], None] | None = None
 ) -> Iterator[ProcessesExecutor]:
     """Give processes that are gone at the end, at once if that comes by an exception."""
-    executor = ProcessesExecutor(count, time_limit, prepare=prepare)
+    executor = ProcessesExecutor(count, time_limit, START_SECONDS, prepare)
     try:
         yield executor
     except BaseException:  # Ctrl-C, or a reader who wants no more

@@ -22,6 +22,7 @@ from adit_plugins.processes import environment
 from adit_plugins.processes.messages import DIED, TIME_LIMIT, At, Part, tell_to
 
 FAREWELL_SECONDS = 5.0  # for an idle process to end by itself
+SLOW_SECONDS = 30.0  # that the log tells
 STARTS = 3  # of a process that dies before it can say that it is there
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,14 @@ def launch(
     return process, ours
 
 
+def _since(begun: float) -> float:
+    """Say so if something was slow; return the time."""
+    now = time.monotonic()
+    if now - begun > SLOW_SECONDS:
+        log.info("a step of the work has taken %.0f s", now - begun)
+    return now
+
+
 def _without(
     theirs: Connection, ours: Connection, target: Callable[..., None], *arguments: Any
 ) -> None:
@@ -130,21 +139,25 @@ class Worker:
         pipe = self._ready()
         heard: list[At | Part] = []
         allowed = time_limit + start_seconds
-        deadline = time.monotonic() + allowed
+        begun = time.monotonic()
+        deadline = begun + allowed
         with suppress(OSError):  # it died while idle: the end of the pipe will be found
             pipe.send((function, arguments))
         while True:
             try:
                 if not pipe.poll(max(0.0, deadline - time.monotonic())):
-                    self.stop()
                     text = f"no answer in {allowed:g} s"
+                    log.info("process %s is ended: %s", self.pid, text)
+                    self.stop()
                     raise LostError(text, TIME_LIMIT, heard)
                 message = pipe.recv()
             except (EOFError, OSError):
+                log.info("process %s has died", self.pid)
                 self.stop()
                 raise LostError(DIED, DIED, heard) from None
             if isinstance(message, At | Part):
                 heard.append(message)
+                begun = _since(begun)
                 if isinstance(message, At):
                     allowed = message.seconds or time_limit * len(message.places)
                     deadline = time.monotonic() + allowed
