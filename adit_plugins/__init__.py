@@ -6,6 +6,7 @@ The public names are loaded on first use, so that importing the package costs no
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ __all__ = [
     "view",
     "write_samples",
 ]
+
+# What is tried again, what is slow, what is written; silent until somebody listens.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "ADiTGenerator": "generator",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adit_plugins.bonds import openbabel_bonds, perceive_bonds
+from adit_plugins.processes import Each, End, stream
 from adit_plugins.resonance import (
     has_radicals,
     has_separated_charges,
     with_conventional_bonds,
 )
-from adit_plugins.timed_workers import DIED, stream_parts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -56,7 +56,6 @@ def check_molecules(
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
     on_result: Callable[[int, MoleculeReport], None] | None = None,
-    again: bool = True,
 ) -> list[MoleculeReport]:
     """Check each molecule as a whole; nothing is repaired and no fragment is dropped.
 
@@ -70,40 +69,20 @@ def check_molecules(
         workers: processes for PoseBusters; None for one a core, 0 for none (then no time limit).
         time_limit: seconds a molecule; PoseBusters' conformers of a cage may take minutes.
         on_result: called with the index and the report as soon as a molecule is done.
-        again: check a molecule whose process died once more; another program may have ended it.
     """
-    from adit_plugins.posebusters_checks import ENERGY_CHECK
-
     atoms = [_atoms(sample) for sample in samples]
     if not posebusters:  # bonds alone take milliseconds: no process is worth its start
         workers = 0
-    work = _parts_with_posebusters if posebusters else _parts
+    work = parts_with_posebusters if posebusters else _parts
     reports: dict[int, MoleculeReport] = {}
-    died: list[int] = []
-    for index, part in stream_parts(work, atoms, time_limit, workers, prepare_worker):
-        if isinstance(part, MoleculeReport):
+    for index, part in stream(Each(work), atoms, time_limit, workers, prepare_worker):
+        if not isinstance(part, End):
             reports[index] = part
             continue
-        if part.problem == DIED and again:
-            died.append(index)
-            continue
         if part.problem:
-            report = reports.get(index) or _invalid(part.problem)
-            if report.rdkit_valid:
-                report = replace(
-                    report, posebusters={**(report.posebusters or {}), ENERGY_CHECK: False}
-                )
-            reports[index] = report
+            reports[index] = stopped(reports.get(index), part.problem)
         if on_result is not None:
             on_result(index, reports[index])
-    if died:
-        rest = [atoms[index] for index in died]
-        for place, report in enumerate(
-            check_molecules(rest, posebusters, workers, time_limit, again=False)
-        ):
-            reports[died[place]] = report
-            if on_result is not None:
-                on_result(died[place], report)
     return [reports[index] for index in range(len(atoms))]
 
 
@@ -224,7 +203,7 @@ def _parts(atoms: Atoms) -> Iterator[MoleculeReport]:
     yield examine(atoms)[0]
 
 
-def _parts_with_posebusters(atoms: Atoms) -> Iterator[MoleculeReport]:
+def parts_with_posebusters(atoms: Atoms) -> Iterator[MoleculeReport]:
     """The report as it grows: bonds, then geometry, then the energy that may never come."""
     from adit_plugins.posebusters_checks import bust_energy, bust_geometry
 
@@ -235,6 +214,17 @@ def _parts_with_posebusters(atoms: Atoms) -> Iterator[MoleculeReport]:
         yield report
         energy = bust_energy(mol).verdicts
         yield replace(report, posebusters={**(report.posebusters or {}), **energy})
+
+
+def stopped(report: MoleculeReport | None, problem: str) -> MoleculeReport:
+    """The report of a molecule whose checks have not come to their end."""
+    from adit_plugins.posebusters_checks import ENERGY_CHECK
+
+    if report is None:
+        return _invalid(problem)
+    if not report.rdkit_valid:
+        return report
+    return replace(report, posebusters={**(report.posebusters or {}), ENERGY_CHECK: False})
 
 
 def _invalid(reason: str) -> MoleculeReport:

@@ -62,7 +62,7 @@ def bust_energy(mol: Mol) -> Checks:
     (methane, ammonia) any real geometry has more than 100 times that, and fails.
 
     Half a second for most molecules of QM9, half a minute and more for cages, whose conformers
-    are hard to embed: run it where it can be stopped (`adit_plugins.timed_workers`).
+    are hard to embed: run it where it can be stopped (`adit_plugins.processes`).
     """
     from posebusters.modules.energy_ratio import get_energies
 

@@ -16,11 +16,10 @@ from typing import Any, Protocol, cast
 
 from ase import Atoms
 
-from adit_plugins import registry
+from adit_plugins import processes, registry
+from adit_plugins.processes import TIME_LIMIT, At, End, Part, WorkerStartError
 from adit_plugins.relax_results import RelaxResult, raised, without_constraints
 from adit_plugins.relax_settings import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS, check_limits
-from adit_plugins.timed_workers import TIME_LIMIT, stream_parts
-from adit_plugins.workers import available_cores
 
 __all__ = ["RelaxResult", "Relaxer", "RelaxerError", "find_relaxer", "relax"]
 
@@ -49,7 +48,7 @@ class RelaxerError(RuntimeError):
     """The relaxer itself cannot be made or run; no structure is to blame."""
 
 
-Part = str | RelaxerError | tuple[int, RelaxResult]  # what a worker says: its name first
+Said = str | RelaxerError | RelaxResult  # by a worker: its name first
 
 
 def relax(
@@ -95,7 +94,7 @@ def relax(
     if isinstance(atoms, Atoms):
         raise TypeError("relax takes a list of Atoms; put a single one into [ ]")
     factory = find_relaxer(relaxer) if isinstance(relaxer, str) else relaxer
-    budget = chunk_atoms or chunk_atoms_of(factory)
+    budget = chunk_atoms or wanted_atoms(factory)
     held = [bool(each.constraints) for each in atoms]
     if not keep_constraints:
         atoms = [without_constraints(each) for each in atoms]
@@ -109,7 +108,7 @@ def relax(
             on_result(index, result)
 
     in_input_order = workers == 0 and budget is None
-    jobs = [[each] for each in enumerate(atoms)] if in_input_order else list(_jobs(atoms, budget))
+    jobs = [[each] for each in enumerate(atoms)] if in_input_order else list(batches(atoms, budget))
     if workers == 0:
         instance = _make(factory)
         for job in jobs:
@@ -117,9 +116,9 @@ def relax(
             for index, result in _relax_job(instance, job, fmax, max_steps):
                 keep(index, result)
     elif jobs:
-        count = min(workers or available_cores(), len(jobs))
-        work = partial(_work, fmax, max_steps)
-        _in_processes(work, partial(_prepare, factory), jobs, count, time_limit, keep)
+        work, prepare = partial(_work, fmax, max_steps), partial(_prepare, factory)
+        groups = [[index for index, _ in job] for job in jobs]
+        _in_processes(work, prepare, atoms, groups, workers, time_limit, keep)
     return [results[index] for index in range(len(atoms))]
 
 
@@ -153,10 +152,10 @@ def find_relaxer(spec: str) -> RelaxerFactory:
     return _Custom(spec, found)
 
 
-def chunk_atoms_of(factory: RelaxerFactory) -> int | None:
-    """Return how many atoms a relaxer wants in a batch; None for structures one by one."""
-    budget: int | None = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
-    return budget
+def wanted_atoms(factory: RelaxerFactory) -> int | None:
+    """Return how many atoms a relaxer wants in a batch; None if it takes structures one by one."""
+    wanted: int | None = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
+    return wanted
 
 
 def load_relaxer(spec: str) -> Relaxer:
@@ -188,7 +187,7 @@ class _Custom:
         return AseRelaxer(self.name, made, convention="")
 
 
-def _jobs(atoms: Sequence[Atoms], budget: int | None) -> Iterator[Job]:
+def batches(atoms: Sequence[Atoms], budget: int | None) -> Iterator[Job]:
     """Cut structures into batches, large ones first so that no worker ends long after the others.
 
     Structures of similar size share a batch, which then wastes least.
@@ -205,39 +204,31 @@ def _jobs(atoms: Sequence[Atoms], budget: int | None) -> Iterator[Job]:
 
 
 def _in_processes(
-    work: Callable[[Job], Iterator[Part]],
+    work: Callable[[Sequence[Atoms]], Iterator[At | Part]],
     prepare: Callable[[], None],
-    jobs: list[Job],
-    workers: int,
+    atoms: Sequence[Atoms],
+    groups: Sequence[Sequence[int]],
+    workers: int | None,
     time_limit: float,
     keep: Callable[[int, RelaxResult], None],
 ) -> None:
-    """Work through the jobs; the members of one that dies or hangs are tried again, each alone."""
-    again: list[Job] = []
+    """Work through the batches; what dies or hangs is tried again as `processes` says."""
     name = ""
-    limit = time_limit * max(len(job) for job in jobs)
-    unfinished = [dict(job) for job in jobs]
+    done: set[int] = set()
     try:
-        for place, part in stream_parts(work, jobs, limit, min(workers, len(jobs)), prepare):
-            if isinstance(part, RelaxerError):
-                raise part
-            if isinstance(part, str):
-                name = part
-            elif isinstance(part, tuple):
-                del unfinished[place][part[0]]
-                keep(*part)
-            elif part.problem and len(jobs[place]) > 1:
-                again += [[each] for each in unfinished[place].items()]
-            elif part.problem:
-                problem = f"{TIME_LIMIT}: no answer" if part.problem == TIME_LIMIT else part.problem
-                for index, atoms in unfinished[place].items():
-                    keep(index, RelaxResult.failure(atoms.copy(), problem, name))
-    except RelaxerError:
-        raise
-    except RuntimeError as error:  # of the workers themselves
+        for index, said in processes.stream(work, atoms, time_limit, workers, prepare, groups):
+            if isinstance(said, RelaxerError):
+                raise said
+            if isinstance(said, str):
+                name = said
+            elif isinstance(said, RelaxResult) and index not in done:
+                done.add(index)
+                keep(index, said)
+            elif isinstance(said, End) and said.problem and index not in done:
+                problem = f"{TIME_LIMIT}: no answer" if said.problem == TIME_LIMIT else said.problem
+                keep(index, RelaxResult.failure(atoms[index].copy(), problem, name))
+    except WorkerStartError as error:
         raise RelaxerError(str(error)) from error
-    if again:
-        _in_processes(work, prepare, again, workers, time_limit, keep)
 
 
 _relaxer: Relaxer | RelaxerError | None = None  # of a worker process
@@ -254,17 +245,21 @@ def _prepare(factory: RelaxerFactory) -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _work(fmax: float, max_steps: int, job: Job) -> Iterator[Part]:
+def _work(fmax: float, max_steps: int, batch: Sequence[Atoms]) -> Iterator[At | Part]:
     if _relaxer is None or isinstance(_relaxer, RelaxerError):
-        yield _relaxer or RelaxerError("no relaxer was made")
+        yield Part(0, _relaxer or RelaxerError("no relaxer was made"))
         return
+    yield At(tuple(range(len(batch))))
+    job = list(enumerate(batch))
     try:
         _check_constraints(_relaxer, job)
     except RelaxerError as error:
-        yield error
+        yield Part(0, error)
         return
-    yield _relaxer.name
-    yield from _relax_job(_relaxer, job, fmax, max_steps)
+    yield Part(0, _relaxer.name)
+    for place, result in _relax_job(_relaxer, job, fmax, max_steps):
+        yield Part(place, result)
+        yield Part(place, End())
 
 
 def _make(factory: RelaxerFactory) -> Relaxer:

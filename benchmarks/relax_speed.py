@@ -22,8 +22,8 @@ import torch
 from ase import Atoms
 from relaxed_rows import read_samples, write_json
 
+from adit_plugins.processes import available_cores
 from adit_plugins.relax import RelaxerFactory, RelaxResult, find_relaxer, relax
-from adit_plugins.workers import available_cores
 
 
 def measure(

@@ -446,7 +446,8 @@ def test_resume_goes_on_from_the_command_line_with_its_own_settings(
     first = ["discover", "crystals.extxyz", "--out", "found", "--workers", "0", "--max-steps", "3"]
     ran = CliRunner().invoke(main, [*first, "--relaxer", "cheap_potential:make_broken"])
     assert ran.exit_code == 2
-    with Store(Path("found")) as store:  # as if the relaxer had been repaired
+    # As if the relaxer had been repaired.
+    with Store(Path("found")) as store, store._transaction():
         store._db.metadata = store.metadata | {
             "settings": store.metadata["settings"] | {"relaxer": "cheap_potential:make"}
         }

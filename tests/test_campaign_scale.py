@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import io
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import cheap_potential
+import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.extxyz import write_extxyz
+from pymatgen.core import Composition
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import campaign_scale
 
-from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
+from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource, rendering
 from adit_plugins.campaign.duplicates import MAX_KEPT, Duplicates
+from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.store import PAGE, Row
+from adit_plugins.samples import Sample
 
 BLOCK, CHUNK, NUM = 6, 3, 80
 
@@ -73,3 +84,50 @@ def test_memory_and_time_a_structure_stay_flat(tmp_path: Path) -> None:
     result = campaign_scale.measure(2000, tmp_path, 250)
     memory = [mark["memory_mb"] for mark in result["marks"]]
     assert memory[-1] - memory[1] < 40  # of which 2,000 crystals to compare with are 20
+
+
+def test_rows_are_rendered_as_ase_and_pymatgen_do() -> None:
+    crystals = cheap_potential.crystals(6)
+    for atoms in [*crystals, molecule("CH4")]:
+        atoms.info = {"adit": {"id": "x/0/1"}, "converged": True, "more": {"a": [1.0, None]}}
+        sample = Sample.from_ase(atoms)
+        expected = sample.to_pymatgen().as_dict()
+        del expected["properties"]
+        assert json.dumps(rendering.structure(sample)) == json.dumps(expected)
+        assert rendering.formula(sample) in (
+            Composition(atoms.get_chemical_formula()).reduced_formula, atoms.get_chemical_formula()
+        )  # fmt: skip
+        if atoms.pbc.all():
+            atoms.calc = SinglePointCalculator(
+                atoms, energy=-1.5, forces=atoms.positions / 7, stress=np.arange(6.0) / 7
+            )
+        text = io.StringIO()
+        write_extxyz(text, [atoms])
+        assert rendering.frame(atoms) == text.getvalue()
+    magnetic = crystals[0].copy()
+    magnetic.set_initial_magnetic_moments([1.0] * len(magnetic))  # ASE's own business
+    assert "initial_magmoms" in rendering.frame(magnetic)
+
+
+def test_files_ask_the_store_for_pages_not_for_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num = 120
+    source = StructuresSource(lambda start: campaign_scale.structures(start), num)
+    settings = Settings("campaign_scale:free")
+    with Campaign.create(
+        tmp_path, source, settings, Resources("serial", chunk_size=40)
+    ) as campaign:
+        campaign.run()
+        queries = 0
+        query = Store._query
+
+        def counting(store: Store, *args: Any) -> Any:
+            nonlocal queries
+            queries += 1
+            return query(store, *args)
+
+        monkeypatch.setattr(Store, "_query", counting)
+        write_files(campaign.store)
+        assert campaign.store.candidates()
+    assert queries < 10

@@ -177,16 +177,18 @@ def test_the_workers_that_hold_chgnet_die_and_hang(
         time_limit=6,
         on_result=lambda i, _: seen.append(i),
     )
-    assert seen == [0, 1, 2, 3, 4]
+    assert sorted(seen) == [0, 1, 2, 3, 4]
     assert outcomes(results) == {"step limit": 3, "worker process died": 1, "time limit": 1}
     assert results[1].reason == "worker process died"
     assert results[3].reason == "time limit: no answer"
     assert results[1].potential == results[3].potential == "chgnet-0.3.0"
     assert unchanged(results[1], structures[1]) and unchanged(results[3], structures[3])
     said = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    # One worker after the other, each of which loaded the potential once for all that it did.
-    assert [word for _, word in said] == ["loaded", "killed", "loaded", "hangs", "loaded"]
-    assert len({process for process, _ in said}) == 3
+    # One worker after the other, each of which loaded the potential once for all that it did; a
+    # death is tried again, for something else may have been the cause, the time limit is not.
+    words = [word for _, word in said]
+    assert (words.count("killed"), words.count("hangs")) == (3, 1)
+    assert words.count("loaded") == len({process for process, _ in said}) == 5
 
 
 @pytest.mark.parametrize("backend", ["mace", "torch-sim"])

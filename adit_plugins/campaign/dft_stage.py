@@ -28,7 +28,6 @@ from adit_plugins.dft import (
 from adit_plugins.outputs import without_nan
 from adit_plugins.relax_results import RelaxResult
 from adit_plugins.relax_settings import FMAX
-from adit_plugins.workers import one_thread_a_child
 
 REFERENCES = "dft_references.json"
 Report = Callable[[str, int, int], None]
@@ -94,16 +93,15 @@ def compute_crystals(
     )  # fmt: skip
     single_point = task.max_steps == 0
     try:
-        with one_thread_a_child():
-            jobs = Jobs(executor)
-            symbols = sorted({symbol for atoms in crystals for symbol in atoms.symbols})
-            known.add(jobs, function, symbols, report)
-            report(CRYSTALS, 0, len(crystals))
-            inputs = [with_moments(atoms) for atoms in crystals]
-            for done, (place, result) in enumerate(_answers(jobs, function, inputs), start=1):
-                found = verdict(result, engine, known.energies, single_point)
-                on_verdict(place, found, result)
-                report(CRYSTALS, done, len(crystals))
+        jobs = Jobs(executor)
+        symbols = sorted({symbol for atoms in crystals for symbol in atoms.symbols})
+        known.add(jobs, function, symbols, report)
+        report(CRYSTALS, 0, len(crystals))
+        inputs = [with_moments(atoms) for atoms in crystals]
+        for done, (place, result) in enumerate(_answers(jobs, function, inputs), start=1):
+            found = verdict(result, engine, known.energies, single_point)
+            on_verdict(place, found, result)
+            report(CRYSTALS, done, len(crystals))
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
-from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ase import Atoms
-from ase.io.extxyz import write_extxyz
+from rdkit import Chem
 
 from adit_model.outputs import replacing
 from adit_plugins import __version__
+from adit_plugins.campaign import rendering
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import Store
@@ -27,6 +30,8 @@ from adit_plugins.samples import KEY, Sample
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 CIFS = "cif"
@@ -57,14 +62,9 @@ def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -
         The files and folders that were written.
     """
     out, header = store.folder, _header(store, interrupted, seconds)
-    tally = Tally(store.verdicts())
-    ranked = store.candidates()
+    tally, ranked = Tally(), store.candidates()
     written = [
-        *_write_samples(_samples(store, "crystal"), out / "crystals.extxyz"),
-        *_write_relaxed(store, out / "relaxed.extxyz"),
-        *_write_samples(_samples(store, "molecule"), out / "molecules.extxyz"),
-        *_write_samples(_samples(store, "molecule"), out / "molecules.sdf"),
-        _write_candidates(store, header, ranked, out / "candidates.json"),
+        *_write_rows(store, header, ranked, tally),
         _write_funnel(tally, out / "funnel.csv"),
         *_write_ranking(store, ranked, out),
     ]
@@ -78,6 +78,7 @@ def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -
     content["files"] = sorted(path.name for path in [*written, out / SUMMARY, store.path])
     written.append(_write_json(content, out / SUMMARY))
     _remove_stale(out, written)
+    log.info("written to %s: %s", out, ", ".join(path.name for path in written))
     return written
 
 
@@ -104,36 +105,94 @@ def _remove_stale(out: Path, written: Iterable[Path]) -> None:
         shutil.rmtree(out / CIFS)
 
 
-def _samples(store: Store, kind: str) -> Iterator[Sample]:
-    for row in store.rows(kind):
-        if (sample := generated_sample(row)) is not None:
-            yield sample
-
-
-def _write_samples(samples: Iterator[Sample], path: Path) -> list[Path]:
-    """An SDF leaves out molecules without a bond assignment, and may come out empty."""
-    from adit_plugins.writers import write_samples
-
-    return [path] if write_samples(samples, path).written else []
-
-
-def _write_relaxed(store: Store, path: Path) -> list[Path]:
-    """Relaxed structures with energy, forces and stress, and their place on the hull."""
-    if not store.count("relaxed", 1.0):
-        return []
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+def _write_rows(
+    store: Store, header: dict[str, Any], ranked: list[int], tally: Tally
+) -> list[Path]:
+    """Write what needs no order, and count, in one pass over the rows."""
+    ranks = {row_id: rank for rank, row_id in enumerate(ranked, start=1)}
+    with ExitStack() as stack:
+        files = {
+            name: _Lines(stack, store.folder / name)
+            for name in ("crystals.extxyz", "relaxed.extxyz", "molecules.extxyz", "molecules.sdf")
+        }
+        candidates = stack.enter_context(
+            _Candidates.begun(store.folder / "candidates.json", header)
+        )
         for row in store.rows():
+            data, sample = row.data, generated_sample(row)  # decoded at each access
+            tally.add(row.key_value_pairs)
+            if sample is not None:
+                files[f"{row['kind']}s.extxyz"].add(rendering.frame(sample.to_ase()))
+            if sample is not None and sample.kind == "molecule":
+                with suppress(ValueError):  # no bonds fit; an SDF leaves it out
+                    files["molecules.sdf"].add(Chem.SDWriter.GetText(sample.to_rdkit()))
             if row.get("relaxed"):
-                write_extxyz(file, [_relaxed_frame(row)])
-    return [path]
+                files["relaxed.extxyz"].add(rendering.frame(_relaxed_frame(row, data)))
+            candidates.add(row["kind"], _record(row, data, sample, ranks.get(row.id)))
+    written = [each.path for each in files.values() if each.path.exists() and each.begun]
+    return [*written, candidates.path]
 
 
-def _relaxed_frame(row: AtomsRow) -> Atoms:
-    atoms = current_atoms(row)
-    atoms.info |= {
+class _Lines:
+    """A file that is made with the first text that it gets, and takes its place at the end."""
+
+    def __init__(self, stack: ExitStack, path: Path) -> None:
+        self.path, self._stack = path, stack
+        self._file: TextIO | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds anything."""
+        return self._file is not None
+
+    def add(self, text: str) -> None:
+        """Append a text."""
+        if self._file is None:
+            temporary = self._stack.enter_context(replacing(self.path))
+            self._file = self._stack.enter_context(
+                temporary.open("w", encoding="utf-8", newline="\n")
+            )
+        self._file.write(text)
+
+
+class _Candidates:
+    """Every structure with every verdict, as generated: crystals first, then molecules."""
+
+    def __init__(self, path: Path, file: TextIO, molecules: TextIO) -> None:
+        self.path, self._files = path, {"crystal": file, "molecule": molecules}
+        self._between = dict.fromkeys(self._files, "\n")
+
+    @classmethod
+    @contextmanager
+    def begun(cls, path: Path, header: dict[str, Any]) -> Iterator[_Candidates]:
+        """Give the open file; molecules wait beside it until the crystals are complete."""
+        start = json.dumps(without_nan(header), indent=1, allow_nan=False)
+        with (
+            replacing(path) as temporary,
+            temporary.open("w", encoding="utf-8") as file,
+            TemporaryFile("w+", encoding="utf-8", dir=path.parent) as molecules,
+        ):
+            file.write(start.removesuffix("}").rstrip() + ',\n "crystals": [')
+            yield cls(path, file, molecules)
+            file.write('\n ],\n "molecules": [')
+            molecules.seek(0)
+            shutil.copyfileobj(molecules, file)
+            file.write("\n ]\n}\n")
+
+    def add(self, kind: str, record: dict[str, Any]) -> None:
+        """Append a record."""
+        self._files[kind].write(self._between[kind] + json.dumps(record, allow_nan=False))
+        self._between[kind] = ",\n"
+
+
+def _relaxed_frame(row: AtomsRow, data: dict[str, Any]) -> Atoms:
+    """A relaxed structure with energy, forces and stress, and its place on the hull."""
+    atoms: Atoms = row.toatoms()
+    atoms.info = {
+        KEY: dict(data[KEY]),
         "converged": bool(row["converged"]),
         "potential": row["potential"],
-        RELAX: without_nan(row.data["relaxation"]),  # for `adit hull`
+        RELAX: without_nan(data["relaxation"]),  # for `adit hull`
     }
     for name in ("formation_energy_per_atom", "energy_above_hull"):
         if name in row:
@@ -141,29 +200,12 @@ def _relaxed_frame(row: AtomsRow) -> Atoms:
     return atoms
 
 
-def _write_candidates(store: Store, header: dict[str, Any], ranked: list[int], path: Path) -> Path:
-    """Every structure with every verdict, as generated; the relaxed ones are in relaxed.extxyz."""
-    ranks = {row_id: rank for rank, row_id in enumerate(ranked, start=1)}
-    start = json.dumps(without_nan(header), indent=1, allow_nan=False)
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(start.removesuffix("}").rstrip())
-        for kind in ("crystal", "molecule"):
-            file.write(f',\n "{kind}s": [')
-            between = "\n"
-            for row in store.rows(kind):
-                record = without_nan(_record(row, ranks.get(row.id)))
-                file.write(between + json.dumps(record, allow_nan=False))
-                between = ",\n"
-            file.write("\n ]")
-        file.write("\n}\n")
-    return path
-
-
-def _record(row: AtomsRow, rank: int | None) -> dict[str, Any]:
-    sample = generated_sample(row)
-    content: dict[str, Any] = {"id": row.data[KEY]["id"], "formula": None, "num_atoms": 0}
+def _record(
+    row: AtomsRow, data: dict[str, Any], sample: Sample | None, rank: int | None
+) -> dict[str, Any]:
+    content: dict[str, Any] = {"id": data[KEY]["id"], "formula": None, "num_atoms": 0}
     if sample is not None:
-        content["formula"] = _formula(sample)
+        content["formula"] = rendering.formula(sample)
         content["num_atoms"] = sample.num_atoms
     columns = dict(row.key_value_pairs)
     for name in ("sample_id", "smiles", "kind", "number", "composition"):
@@ -173,21 +215,14 @@ def _record(row: AtomsRow, rank: int | None) -> dict[str, Any]:
         content["rank"] = rank
     content |= columns
     for name in ("relaxation", "hull", "prefilter", "prefilter_look", "dft"):
-        if name in row.data:
-            content[name] = row.data[name]
-    content |= row.data.get("report", {})
-    content["provenance"] = row.data[KEY]
+        if name in data:
+            content[name] = data[name]
+    content |= data.get("report", {})
+    content["provenance"] = data[KEY]
+    content = without_nan(content)
     if sample is not None:
-        structure: dict[str, Any] = sample.to_pymatgen().as_dict()
-        del structure["properties"]  # the provenance, which stands beside it
-        content["structure"] = structure
+        content["structure"] = rendering.structure(sample)  # the provenance stands beside it
     return content
-
-
-def _formula(sample: Sample) -> str:
-    if sample.kind == "molecule":
-        return str(sample.to_ase().get_chemical_formula())
-    return str(sample.to_pymatgen().composition.reduced_formula)
 
 
 def ranking(store: Store, num: int | None = None) -> Iterator[dict[str, Any]]:
@@ -195,22 +230,24 @@ def ranking(store: Store, num: int | None = None) -> Iterator[dict[str, Any]]:
 
     A candidate is valid in structure and composition, unique, novel, and on the hull's scale.
     """
-    from pymatgen.core import Composition
+    for rank, row in enumerate(store.rows(ids=store.candidates(num)), start=1):
+        yield _ranked(row, rank)
 
-    ids = store.candidates()
-    for rank, row_id in enumerate(islice(ids, num), start=1):
-        row = store.row(row_id)
-        values = {name: row.get(name) for name in RANKING}
-        values |= {name: row.data["hull"][name] for name in RANKING if name in row.data["hull"]}
-        values |= {
-            "rank": rank,
-            "formula": Composition(row.formula).reduced_formula,
-            "id": row.data[KEY]["id"],
-            "converged": bool(row["converged"]),
-            "space_group": row.data["relaxation"]["space_group_after"],
-        }
-        values["file"] = f"{rank:04d}-{values['formula']}.cif" if rank <= MAX_CIFS else None
-        yield without_nan(values)
+
+def _ranked(row: AtomsRow, rank: int) -> dict[str, Any]:
+    data = row.data
+    values = {name: row.get(name) for name in RANKING}
+    values |= {name: data["hull"][name] for name in RANKING if name in data["hull"]}
+    values |= {
+        "rank": rank,
+        "formula": rendering.reduced_formula(row.numbers),
+        "id": data[KEY]["id"],
+        "converged": bool(row["converged"]),
+        "space_group": data["relaxation"]["space_group_after"],
+    }
+    values["file"] = f"{rank:04d}-{values['formula']}.cif" if rank <= MAX_CIFS else None
+    content: dict[str, Any] = without_nan(values)
+    return content
 
 
 def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
@@ -234,12 +271,13 @@ def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
             files = csv.writer(index)
             files.writerow(INDEX_COLUMNS)
             between = "[\n"
-            for values, row_id in zip(ranking(store), ranked, strict=True):
+            for rank, row in enumerate(store.rows(ids=ranked), start=1):
+                values = _ranked(row, rank)
                 writer.writerow(values)
                 records.write(between + json.dumps(values, allow_nan=False))
                 between = ",\n"
                 if values["file"]:
-                    atoms = current_atoms(store.row(row_id))
+                    atoms = current_atoms(row)
                     _write_cif(atoms, folder / values["file"])
                     files.writerow((values["file"], values["id"], values["formula"], len(atoms)))
             records.write("\n]\n")

@@ -16,20 +16,24 @@ Verdicts = dict[str, Any]  # the columns of a row
 class Tally:
     """Counts over the rows of a store, taken one after the other."""
 
-    def __init__(self, rows: Iterable[Verdicts]) -> None:
+    def __init__(self, rows: Iterable[Verdicts] = ()) -> None:
         self.crystals: Counter[str] = Counter()
         self.molecules: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
         self.potential = self.engine = ""
         for row in rows:
-            if row["kind"] == "molecule":
-                self.molecules.update(_molecule(row))
-                continue
-            self.crystals.update(_crystal(row))
-            if "outcome" in row:
-                self.outcomes[row["outcome"]] += 1
-                self.potential = row["potential"] or self.potential
-            self.engine = row.get("dft_engine", self.engine)
+            self.add(row)
+
+    def add(self, row: Verdicts) -> None:
+        """Count one more."""
+        if row["kind"] == "molecule":
+            self.molecules.update(_molecule(row))
+            return
+        self.crystals.update(_crystal(row))
+        if "outcome" in row:
+            self.outcomes[row["outcome"]] += 1
+            self.potential = row["potential"] or self.potential
+        self.engine = row.get("dft_engine", self.engine)
 
     @property
     def num_crystals(self) -> int:

@@ -1,7 +1,8 @@
-"""Chunks on their way through an executor: tried again, cut in halves, and at last given up.
+"""Chunks on their way through an executor; what is lost is tried again as `processes` says.
 
-A chunk whose worker dies is tried once more. If that worker dies too, each half goes on alone, and
-so on down to one structure, which is the one to blame: it has killed at least two workers.
+Workers of this package tell how far they had come, so that only what was at work is in question. Of
+any other executor only the loss of the chunk is known: it is cut in halves down to the structure
+that is to blame.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from typing import Any
 
-from adit_plugins.campaign.executors import WorkerStartError
+from adit_plugins.processes import At, Attempt, End, LostError, WorkerStartError, after_loss
 from adit_plugins.registry import MissingExtraError, UnknownPluginError
 from adit_plugins.relax import RelaxerError
 
@@ -46,6 +47,11 @@ class Job:
     keys: list[Any]
     deaths: int = 0
 
+    def part(self, places: Sequence[int], deaths: int = 0) -> Job:
+        """Return a job of some of the items."""
+        payload, keys = ([each[place] for place in places] for each in (self.payload, self.keys))
+        return Job(self.name, self.function, payload, keys, deaths)
+
 
 @dataclass(frozen=True)
 class Killer:
@@ -53,9 +59,11 @@ class Killer:
 
     Attributes:
         reason: what was last seen.
+        found: the last that its worker had said of it.
     """
 
     reason: str
+    found: Any = None
 
 
 class Jobs:
@@ -108,22 +116,40 @@ class Jobs:
         except (WorkerStartError, BrokenExecutor) as error:
             raise RelaxerError(f"No worker can start: {error}") from error
         except (Exception, CancelledError) as error:  # noqa: BLE001 - each executor has its own
-            self._try_again(job, " ".join(f"{type(error).__name__}: {error}".split()))
+            self._try_again(job, error)
         else:
             self._succeeded = True
             self._answers.append((job, results))
 
-    def _try_again(self, job: Job, reason: str) -> None:
+    def _try_again(self, job: Job, error: BaseException) -> None:
+        found, finished, at_work = _told(error)
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        problem = error.problem if isinstance(error, LostError) else reason
+        if finished:
+            self._succeeded = True
+            done = sorted(finished)
+            self._answers.append((job.part(done), [found[place] for place in done]))
         self._deaths_in_a_row += 1
         if not self._succeeded and self._deaths_in_a_row >= HOPELESS * max(len(job.keys), 2):
             raise RelaxerError(f"Workers die whatever they get: {reason}")
-        job.deaths += 1
-        if job.deaths < 2:
-            self.submit(job)
-        elif len(job.keys) == 1:
-            self._answers.append((job, [Killer(reason)]))
+        attempt = Attempt(tuple(range(len(job.keys))), job.deaths)
+        again, given_up = after_loss(attempt, finished, at_work, problem)
+        for each in again:
+            self.submit(job.part(each.places, each.deaths))
+        for place in given_up:
+            self._answers.append((job.part([place]), [Killer(reason, found.get(place))]))
+
+
+def _told(error: BaseException) -> tuple[dict[int, Any], set[int], tuple[int, ...]]:
+    """Return what a lost worker had found, what it had finished, and where it was."""
+    found: dict[int, Any] = {}
+    finished: set[int] = set()
+    at_work: tuple[int, ...] = ()
+    for message in error.told if isinstance(error, LostError) else ():
+        if isinstance(message, At):
+            at_work = message.places
+        elif isinstance(message.value, End):
+            finished.add(message.place)
         else:
-            half = len(job.keys) // 2
-            for part in (slice(None, half), slice(half, None)):
-                # One more death cuts it again; with the chunk's, a single one has killed two.
-                self.submit(Job(job.name, job.function, job.payload[part], job.keys[part], 1))
+            found[message.place] = message.value
+    return found, finished, at_work

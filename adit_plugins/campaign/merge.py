@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign import records
 from adit_plugins.campaign.duplicates import Duplicates
-from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX, Settings
+from adit_plugins.campaign.settings import DONE, Settings
 from adit_plugins.campaign.store import STORE, Row, Store, StoreError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _common(stores: Sequence[Store]) -> dict[str, Any]:
                 f"{', '.join(differing)}."
             )
         left = store.total - len(store)
-        waiting = sum(store.count("stage", stage) for stage in (PREFILTER, RELAX))
+        waiting = store.num_waiting()
         if left or waiting:
             raise StoreError(
                 f"{store.folder} is not finished ({left} structures to check, {waiting} to "

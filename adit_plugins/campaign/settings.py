@@ -58,6 +58,8 @@ class Settings:
 
 # Stages that a row of the store waits for.
 PREFILTER, RELAX, DONE = "prefilter", "relax", "done"
+WAITING = (PREFILTER, RELAX)
+CHUNK_SIZE = 8  # structures
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ class Resources:
     Attributes:
         executor: name in the entry-point group `adit.executors`, with its argument after a colon.
         workers: processes; None for one a core, 0 for none (everything in this process).
-        chunk_size: structures sent to a worker at once, and written in one transaction.
+        chunk_size: structures sent to a worker at once, and written in one transaction; None for 8,
+            or for as many as fill the batch of a relaxer that takes several at once.
         block_size: structures taken from the source at once.
         time_limit: seconds a structure may keep a worker process.
 
@@ -77,14 +80,18 @@ class Resources:
 
     executor: str = "processes"
     workers: int | None = None
-    chunk_size: int = 8
+    chunk_size: int | None = None
     block_size: int = 64
     time_limit: float = TIME_LIMIT_SECONDS
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers={self.workers} must be at least 0")
-        if min(self.chunk_size, self.block_size) < 1 or not self.time_limit > 0:
+        if (
+            min(self.chunk_size or 1, self.block_size) < 1
+            or self.chunk_size == 0
+            or not self.time_limit > 0
+        ):
             raise ValueError(
                 f"chunk_size={self.chunk_size} and block_size={self.block_size} must be at least "
                 f"1, time_limit={self.time_limit} above 0"

@@ -192,6 +192,14 @@ def entries_after(source: Source, ranges: Sequence[range], last: int | None) -> 
             yield from source.entries(start, part.stop)
 
 
+def blocks_after(ranges: Sequence[range], last: int | None, size: int) -> Iterator[range]:
+    """Yield the numbers after `last` in blocks of one part each."""
+    for part in ranges:
+        first = part.start if last is None else max(part.start, last + 1)
+        for start in range(first, part.stop, size):
+            yield range(start, min(start + size, part.stop))
+
+
 def _digest(path: Path) -> str:
     """Hash a file's content, or the names and sizes of a folder's files."""
     if path.is_dir():

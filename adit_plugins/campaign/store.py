@@ -30,6 +30,7 @@ from ase.db.row import AtomsRow
 from filelock import FileLock, Timeout
 
 from adit_model.outputs import replacing
+from adit_plugins.campaign.settings import WAITING
 from adit_plugins.outputs import without_nan
 
 STORE = "results.db"
@@ -231,18 +232,33 @@ class Store:
             plain = without_nan(dict(data))
             self._db.update(row_id, data=plain, delete_keys=gone, **_columns(columns))
 
-    def claim(self, stage: str, limit: int) -> list[tuple[int, Atoms]]:
-        """Take up to `limit` rows that wait for a stage, first come first served.
+    def claim(
+        self, stage: str, limit: int, max_atoms: int | None = None, full: bool = False
+    ) -> list[tuple[int, Atoms]]:
+        """Take rows that wait for a stage, first come first served.
 
         A claim carries its owner and time, and ends with the result (`update`).
+
+        Args:
+            stage: that they wait for.
+            limit: rows at most.
+            max_atoms: of all rows together, but for a single one with more; None for any number.
+            full: take nothing unless more would be over a limit.
         """
         query = (
-            "SELECT id FROM text_key_values WHERE key='stage' AND value=? "
+            "SELECT id, natoms FROM systems WHERE id IN "
+            "(SELECT id FROM text_key_values WHERE key='stage' AND value=?) "
             "AND id NOT IN (SELECT id FROM adit_claims) ORDER BY id LIMIT ?"
         )
-        ids = [row[0] for row in self._query(query, (stage, limit))]
-        if not ids:
-            return []
+        ids, left = [], max_atoms
+        for row_id, num_atoms in self._query(query, (stage, limit + 1)):
+            if len(ids) == limit or (ids and left is not None and num_atoms > left):
+                break
+            ids.append(row_id)
+            left = None if left is None else left - num_atoms
+        else:
+            if full or not ids:
+                return []
         claims = [(row_id, _owner_text(), time.time()) for row_id in ids]
         with self._transaction() as connection:
             connection.executemany("INSERT INTO adit_claims VALUES (?, ?, ?)", claims)
@@ -269,6 +285,10 @@ class Store:
         table = "text_key_values" if isinstance(value, str) else "number_key_values"
         query = f"SELECT COUNT(*) FROM {table} WHERE key=? AND value=?"  # noqa: S608 (two names)
         return int(self._query(query, (key, value))[0][0])
+
+    def num_waiting(self, stage: str | None = None) -> int:
+        """Return the number of rows that wait for a stage, or for any."""
+        return sum(self.count("stage", each) for each in ((stage,) if stage else WAITING))
 
     def find(self, key: str, value: str) -> list[int]:
         """Return the ids of rows with a text in a column, in order."""

@@ -1,13 +1,19 @@
-"""What workers do with a chunk of structures; every function answers for each of them, in order."""
+"""What workers do with a chunk of structures; every function answers for each of them, in order.
+
+They say what they are at and what they have found (`processes.tell`), which a worker process of
+ours sends on at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adit_plugins.metrics.stability import is_within
+from adit_plugins.processes import At, Each, End, Part, collect, tell
 from adit_plugins.relax_results import RelaxResult
 from adit_plugins.samples import Sample
 
@@ -15,9 +21,13 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+    from adit_plugins.campaign.sources import Entry, Source
     from adit_plugins.fingerprints import Fingerprints
     from adit_plugins.hull import Hull, HullResult
+    from adit_plugins.molecules import MoleculeReport
     from adit_plugins.relax import Relaxer
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -89,10 +99,27 @@ class Prefiltered:
 
 def screen(samples: Sequence[Sample]) -> list[Screened]:
     """Check crystals: validity, novelty, and the cell for the search for duplicates."""
-    return [_screen_one(sample) for sample in samples]
+    _warm_up()
+    return collect(Each(_screen_one), samples)
 
 
-def _screen_one(sample: Sample) -> Screened:
+def check(samples: Sequence[Sample]) -> list[MoleculeReport]:
+    """Check molecules, PoseBusters included."""
+    from adit_plugins.molecules import TIME_LIMIT, parts_with_posebusters, prepare_worker
+
+    prepare_worker()
+    atoms = [sample.to_ase() for sample in samples]
+    return collect(Each(parts_with_posebusters, TIME_LIMIT), atoms)
+
+
+def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Entry]:
+    """Make the samples of these numbers, a sequence without gaps, by a source's recipe."""
+    source = _source(json.dumps(recipe))
+    tell(At(tuple(range(len(numbers)))))
+    return list(source.entries(numbers[0], numbers[-1] + 1))
+
+
+def _screen_one(sample: Sample) -> Iterator[Screened]:
     from adit_plugins.matching import reduce_cell
     from adit_plugins.validity import (
         is_composition_valid,
@@ -103,7 +130,7 @@ def _screen_one(sample: Sample) -> Screened:
     structure = cast("Structure", sample.to_pymatgen())
     valid = is_structure_valid(structure)
     reduced = reduce_cell(structure) if valid else None
-    return Screened(
+    yield Screened(
         structure_valid=valid,
         composition_valid=is_composition_valid(structure.composition),
         min_distance=min_interatomic_distance(structure),
@@ -141,12 +168,44 @@ def relax_and_place(
         UnknownPluginError: there is none of that name where this worker runs.
         MissingExtraError: its package is not installed there.
     """
-    from adit_plugins.relax import chunk_atoms_of, find_relaxer, relax
+    answers: dict[int, Placed] = {}
+    for places in _batches(relaxer, structures):
+        tell(At(places))
+        placed = _relax_batch(relaxer, fmax, max_steps, [structures[i] for i in places])
+        answers |= _said(places, placed)
+    return [answers[place] for place in range(len(structures))]
 
-    budget = chunk_atoms_of(find_relaxer(relaxer))
+
+def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]:
+    """Return what the relaxer takes together, by places; loads it first."""
+    from adit_plugins.relax import batches, find_relaxer, wanted_atoms
+
+    _relaxer(relaxer)
+    _hull()
+    budget = wanted_atoms(find_relaxer(relaxer))
+    if budget is None:
+        return [(place,) for place in range(len(structures))]
+    return [tuple(place for place, _ in batch) for batch in batches(structures, budget)]
+
+
+def _relax_batch(
+    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+) -> list[Placed]:
+    from adit_plugins.relax import find_relaxer, relax, wanted_atoms
+
     made = _relaxer(relaxer)
+    budget = wanted_atoms(find_relaxer(relaxer))
     results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
     return [place_result(result) for result in results]
+
+
+def _said(places: Sequence[int], answers: Sequence[Answer]) -> dict[int, Answer]:
+    """Say what was found, and that these are finished."""
+    found = dict(zip(places, answers, strict=True))
+    for place, answer in found.items():
+        tell(Part(place, answer))
+        tell(Part(place, End()))
+    return found
 
 
 def prefilter_and_place(
@@ -175,15 +234,25 @@ def prefilter_and_place(
         UnknownPluginError: there is none of that name where this worker runs.
         MissingExtraError: its package is not installed there.
     """
-    found = relax_and_place(prefilter, fmax, max_steps, structures)
-    high = [
-        i
-        for i, each in enumerate(found)
-        if each.hull is not None and not is_within(each.hull.energy_above_hull, limit)
-    ]
-    atoms = [found[i].result.atoms for i in high]
-    looks = dict(zip(high, relax_and_place(relaxer, fmax, 0, atoms) if high else [], strict=True))
-    return [Prefiltered(each, looks.get(i)) for i, each in enumerate(found)]
+    answers: dict[int, Prefiltered] = {}
+    _relaxer(relaxer)
+    for places in _batches(prefilter, structures):
+        tell(At(places))
+        found = _relax_batch(prefilter, fmax, max_steps, [structures[i] for i in places])
+        high = [
+            each.hull is not None and not is_within(each.hull.energy_above_hull, limit)
+            for each in found
+        ]
+        doubted = [each.result.atoms for each, is_high in zip(found, high, strict=True) if is_high]
+        looks = iter(_relax_batch(relaxer, fmax, 0, doubted) if doubted else [])
+        answers |= _said(
+            places,
+            [
+                Prefiltered(each, next(looks) if is_high else None)
+                for each, is_high in zip(found, high, strict=True)
+            ],
+        )
+    return [answers[place] for place in range(len(structures))]
 
 
 def place_result(result: RelaxResult) -> Placed:
@@ -209,10 +278,25 @@ def _relaxer(name: str) -> Relaxer:
 
 
 @lru_cache(maxsize=1)
+def _source(recipe: str) -> Source:
+    from adit_plugins.campaign.sources import source_of
+
+    return source_of(json.loads(recipe))
+
+
+@lru_cache(maxsize=1)
 def _hull() -> Hull:
     from adit_plugins.hull import Hull
 
     return Hull.load()
+
+
+@lru_cache(maxsize=1)
+def _warm_up() -> None:
+    """Import and read all that checks need, so that the first structure's time does not pay."""
+    from ase.build import bulk
+
+    list(_screen_one(Sample.from_ase(bulk("NaCl", "rocksalt", a=5.69))))
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -120,8 +121,21 @@ def _expected_errors() -> tuple[type[Exception], ...]:
 
 @click.group("adit", cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="adit")
-def main() -> None:
+@click.option("-v", "--verbose", count=True, help="Log on stderr what is done; -vv for more.")
+def main(verbose: int) -> None:
     """Generate crystals and molecules with the All-atom Diffusion Transformer, and screen them."""
+    if verbose:
+        start_logging(verbose)
+
+
+def start_logging(verbose: int) -> None:
+    """Print on stderr what this package logs: 1 for what is done, 2 for every step of it."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log = logging.getLogger("adit_plugins")
+    log.handlers = [each for each in log.handlers if isinstance(each, logging.NullHandler)]
+    log.addHandler(handler)
+    log.setLevel(logging.INFO if verbose == 1 else logging.DEBUG)
 
 
 for command in (

@@ -94,9 +94,7 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
 @click.option(
     "--chunk-size",
     type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Crystals sent to a worker at once: what a crash can cost.",
+    help="Crystals sent to a worker at once. [default: 8, or the batch that the potential wants]",
 )
 @click.option(
     "--time-limit",
@@ -125,7 +123,7 @@ def discover(
     shard: tuple[int, int] | None,
     workers: int | None,
     executor: str,
-    chunk_size: int,
+    chunk_size: int | None,
     time_limit: float,
     **recipe: Any,
 ) -> None:

@@ -70,6 +70,7 @@ def evaluate(
 
         check_relaxer(options["relax"])
     from adit_plugins.metrics.evaluation import Protocol, evaluate_files
+    from adit_plugins.processes import available_cores
 
     protocol = Protocol(
         reference=options["reference"],
@@ -78,7 +79,8 @@ def evaluate(
         relaxer=options["relax"],
         max_steps=options["max_steps"],
         fast=options["fast"],
-        workers=options["workers"],
+        # A number: only processes have a time limit, also for few structures.
+        workers=available_cores() if options["workers"] is None else options["workers"],
     )
     with progress() as report:
         sets = evaluate_files(files, protocol, report)

@@ -29,7 +29,6 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     from adit_plugins.campaign.merge import find_shards
     from adit_plugins.campaign.merge import merge as merge_shards
     from adit_plugins.campaign.report import print_tables
-    from adit_plugins.campaign.settings import PREFILTER, RELAX
     from adit_plugins.campaign.store import has_store
     from adit_plugins.cli.folders import remove_campaign
     from adit_plugins.report import write_campaign_report
@@ -44,7 +43,7 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
         remove_campaign(target)
     target.mkdir(exist_ok=True)
     with merge_shards(shards, target) as store:
-        waiting = sum(store.count("stage", stage) for stage in (PREFILTER, RELAX))
+        waiting = store.num_waiting()
         write_files(store, interrupted=bool(waiting))
         write_campaign_report(store)
         print_tables(store, Console())

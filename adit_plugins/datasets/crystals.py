@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from adit_plugins import processes
 from adit_plugins.datasets.common import (
     SPLITS,
     DatasetError,
@@ -167,9 +167,7 @@ def _prepared(
     units: Mapping[str, str] = KNOWN,
 ) -> PreparedData:
     """Reduce and order every crystal, in processes; count what cannot be read."""
-    with ProcessPoolExecutor() as pool:
-        atoms = [entry.atoms for entry, _ in rows]
-        found = list(pool.map(_crystal_row, atoms, chunksize=64))
+    found = processes.map(_crystal_row, [entry.atoms for entry, _ in rows], _lost)
     kept, lost, large, reason = [], 0, 0, ""
     for i, ((entry, split), row) in enumerate(zip(rows, found, strict=True)):
         if isinstance(row, str):
@@ -192,24 +190,30 @@ def _prepared(
     return assemble(name, "crystal", kept, source, {**units, **UNITS}, wanted)
 
 
+def _lost(atoms: Atoms | None, problem: str) -> str:
+    """A crystal that kills its process, or takes a minute, is one that cannot be read."""
+    return problem
+
+
 def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
     """One crystal as arrays, or why there is none."""
     from adit_plugins.samples import to_sample
 
-    warnings.filterwarnings("ignore")
     if atoms is None:
         return "it cannot be read"
-    try:
-        sample = to_sample(atoms)
-        if sample.kind != "crystal":
-            return "it is a molecule"
-        structure = cast("Structure", sample.to_pymatgen())
-        found = symmetry_dataset(structure)
-        group = float("nan") if found is None else float(found.number)
-        labels = {"density": float(structure.density), "space_group": group}
-        return canonical_crystal(structure) | {"labels": labels}
-    except Exception as error:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
-        return str(error) or type(error).__name__
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            sample = to_sample(atoms)
+            if sample.kind != "crystal":
+                return "it is a molecule"
+            structure = cast("Structure", sample.to_pymatgen())
+            found = symmetry_dataset(structure)
+            group = float("nan") if found is None else float(found.number)
+            labels = {"density": float(structure.density), "space_group": group}
+            return canonical_crystal(structure) | {"labels": labels}
+        except Exception as error:  # noqa: BLE001 - one bad row of thousands is counted, not fatal
+            return str(error) or type(error).__name__
 
 
 def canonical_crystal(structure: Structure) -> dict[str, Any]:

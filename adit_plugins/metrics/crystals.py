@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from adit_plugins import processes
 from adit_plugins.lemat import mass_density
 from adit_plugins.metrics.distributions import compare_with_training, describe
 from adit_plugins.metrics.rates import Rate, rate
 from adit_plugins.metrics.references import CrystalReference, Reference, load_reference
+from adit_plugins.processes import DIED
 from adit_plugins.relax_results import space_group
 from adit_plugins.samples import Convertible, Sample, to_sample
 from adit_plugins.validity import check_lemat, is_composition_valid, is_structure_valid
-from adit_plugins.workers import map_in_processes
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -23,6 +23,7 @@ Progress = Callable[[str, int, int], None]  # stage, done, total
 
 MAX_ATOMS = 2_000  # the distances between all pairs of more take gigabytes
 UNREADABLE, KILLED = "cannot be read", "a worker process died of it"
+PAIR_SECONDS = 1.0  # for the comparison of two crystals, but a minute for those of a formula
 VERDICTS = (
     "struct_valid", "comp_valid", "comp_valid_icsd24", "comp_valid_smact4", "valid",
     "lemat_charge", "lemat_distance", "lemat_plausible", "lemat_valid",
@@ -74,7 +75,8 @@ def evaluate_crystals(
             file of fingerprints or of structures (compared by StructureMatcher), structures, or
             what `load_reference` returned.
         reasons: why the None entries could not be read, one an entry.
-        workers: processes; None for one a core, 0 for none.
+        workers: processes; 0 for none, where nothing has a time limit; None for one a core, and
+            for none where there are fewer than a hundred crystals.
         progress: called with a stage, the number done and the total.
 
     Raises:
@@ -86,7 +88,7 @@ def evaluate_crystals(
     known = load_reference(reference)
     samples = [_compact(each) for each in crystals]
     rows = []
-    judged = map_in_processes(judge_crystal, samples, _killed, workers)
+    judged = processes.map(judge_crystal, samples, _killed, workers)
     for index, row in enumerate(judged):
         if samples[index] == UNREADABLE and reasons is not None:
             row["reason"] = reasons[index] or UNREADABLE
@@ -154,8 +156,9 @@ def _fill(row: dict[str, Any], sample: Sample) -> None:
         row["reason"] = "composition: no neutral charges that pass Pauling's test"
 
 
-def _killed(sample: Sample | str) -> dict[str, Any]:
-    return judge_crystal(KILLED if isinstance(sample, Sample) else sample)
+def _killed(sample: Sample | str, problem: str) -> dict[str, Any]:
+    reason = KILLED if problem == DIED else problem
+    return judge_crystal(reason if isinstance(sample, Sample) else sample)
 
 
 def mark_matches(
@@ -169,12 +172,13 @@ def mark_matches(
     valid = [i for i, row in enumerate(rows) if row["struct_valid"]]
     buckets = known.buckets(valid, [rows[i]["formula"] for i in valid])
     work = [[cast(Sample, samples[i]) for i in bucket.places] for bucket in buckets]
-    found = map_in_processes(
+    found = processes.map(
         known.compare,
         zip(work, (bucket.references for bucket in buckets), strict=True),
-        partial(_no_matches),
+        _no_matches,
         workers,
         chunk_size=20,
+        seconds=_seconds,
     )
     done = 0
     for bucket, matches in zip(buckets, found, strict=True):
@@ -186,10 +190,17 @@ def mark_matches(
         report("crystals compared", done, len(valid))
 
 
-def _no_matches(item: tuple[list[Sample], Any]) -> list[dict[str, Any]]:
+def _seconds(item: tuple[list[Sample], Any]) -> float:
+    """How long the comparison of all crystals of a formula may take."""
+    num = len(item[0])
+    return max(processes.MAP_SECONDS, num * (num - 1 + len(item[1])) * PAIR_SECONDS)
+
+
+def _no_matches(item: tuple[list[Sample], Any], problem: str) -> list[dict[str, Any]]:
     """A comparison that kills its process leaves no verdict, and that is not a good one."""
     blank = {"unique": None, "unique_lemat": None, "novel": None, "novel_lemat": None}
-    return [{**blank, "duplicate_of": None, "reason": KILLED} for _ in item[0]]
+    reason = KILLED if problem == DIED else f"not compared: {problem}"
+    return [{**blank, "duplicate_of": None, "reason": reason} for _ in item[0]]
 
 
 def _rates(rows: list[dict[str, Any]], known: CrystalReference) -> list[Rate]:

@@ -32,8 +32,8 @@ from adit_plugins.posebusters_checks import (
     check_names,
     strain_energy,
 )
+from adit_plugins.processes import Each, End, stream
 from adit_plugins.registry import MissingExtraError
-from adit_plugins.timed_workers import End, stream_parts
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -83,9 +83,9 @@ def evaluate_molecules(
     readable = [i for i, each in enumerate(molecules) if each is not None]
     done = len(rows) - len(readable)
     checks = [name for name in check_names() if not (fast and name == ENERGY_CHECK)]
-    work = partial(_parts, with_openbabel=not babel_missing, fast=fast)
+    work = Each(partial(_parts, with_openbabel=not babel_missing, fast=fast))
     items = [each for each in molecules if each is not None]
-    for place, part in stream_parts(work, items, time_limit, workers, prepare_worker):
+    for place, part in stream(work, items, time_limit, workers, prepare_worker):
         row = rows[readable[place]]
         if not isinstance(part, End):
             row.update(part)

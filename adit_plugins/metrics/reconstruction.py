@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
+from adit_plugins import processes
 from adit_plugins.matching import STOL, rms_distance
 from adit_plugins.metrics.crystals import CrystalMetrics
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.samples import Sample
-from adit_plugins.workers import map_in_processes
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -57,7 +57,7 @@ def add_reconstruction(
     ]
     pairs = ((cast(Sample, usable[i]), cast(Sample, targets[j])) for i, j in places)
     distances: dict[tuple[int, int], float] = {}
-    found = map_in_processes(pair_distance, pairs, _no_distance, workers)
+    found = processes.map(pair_distance, pairs, _no_distance, workers)
     for count, (place, distance) in enumerate(zip(places, found, strict=True), start=1):
         if distance is not None:
             distances[place] = distance
@@ -78,7 +78,7 @@ def pair_distance(pair: Pair) -> float | None:
     return rms_distance(first, second)
 
 
-def _no_distance(pair: Pair) -> None:
+def _no_distance(pair: Pair, problem: str) -> None:
     return None
 
 

@@ -12,10 +12,13 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from adit_plugins.processes import launch
 
 PATIENCE = 10.0  # seconds for a process to end by itself
 
@@ -46,7 +49,7 @@ class GradientProcesses:
         """
         self.network, self.loss = network, loss
         self.helpers: list[tuple[Connection, Tensor]] = []
-        self.processes: list[multiprocessing.process.BaseProcess] = []
+        self.processes: list[BaseProcess] = []
         if num_processes == 1:
             return
         device = next(network.parameters()).device
@@ -56,16 +59,12 @@ class GradientProcesses:
                 "train in one process"
             )
         network.share_memory()
-        context = multiprocessing.get_context("fork")
         size = sum(parameter.numel() for parameter in network.parameters())
         for _ in range(num_processes - 1):
-            ours, theirs = context.Pipe()
             gradient = torch.zeros(size).share_memory_()
-            process = context.Process(target=self._serve, args=(theirs, gradient), daemon=True)
+            process, ours = launch(self._serve, (gradient,), method="fork")
             self.helpers.append((ours, gradient))
-            process.start()
             self.processes.append(process)
-            theirs.close()
 
     def backward(self, parts: list[Any]) -> float:
         """Leave the mean gradient of the parts in the parameters; returns the mean loss.

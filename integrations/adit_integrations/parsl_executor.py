@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from parsl.config import Config
 from parsl.executors import HighThroughputExecutor
 from parsl.providers import LocalProvider
 
-from adit_plugins.workers import available_cores
+from adit_plugins.campaign.executors import START_SECONDS
+from adit_plugins.processes import ProcessesExecutor, available_cores
+from adit_plugins.processes.environment import ONE_THREAD
 
 _TEMPORARY = str(Path(tempfile.gettempdir()) / "adit-parsl-")  # Parsl's own files, of this machine
 
@@ -29,22 +32,26 @@ _TEMPORARY = str(Path(tempfile.gettempdir()) / "adit-parsl-")  # Parsl's own fil
 class ParslExecutor(Executor):
     """A `concurrent.futures.Executor` over a Parsl kernel.
 
-    A task whose worker or node is lost raises in its future, and the campaign tries it again.
+    A task whose worker or node is lost raises in its future, and the campaign tries it again. In
+    each worker of Parsl a process does the work, so that a structure has its time limit there as on
+    one machine, and what it had found before it was lost comes back.
     """
 
-    def __init__(self, config: Config, num_workers: int) -> None:
+    remote = True
+
+    def __init__(self, config: Config, num_workers: int, time_limit: float) -> None:
         """Start the kernel; nodes come as tasks do."""
         # Parsl starts its own programs by name; an environment need not be activated.
         programs = str(Path(sys.executable).parent)
         if programs not in os.environ["PATH"].split(os.pathsep):
             os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
-        self.num_workers = num_workers
+        self.num_workers, self._time_limit = num_workers, time_limit
         self._kernel = parsl.DataFlowKernel(config)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Hand a task over; arguments and results travel by pickle."""
         app = parsl.python_app(_call, data_flow_kernel=self._kernel)
-        future: Future[Any] = app(fn, args, kwargs)
+        future: Future[Any] = app(self._time_limit, partial(fn, *args, **kwargs))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -54,9 +61,15 @@ class ParslExecutor(Executor):
             shutil.rmtree(self._kernel.config.run_dir, ignore_errors=True)
 
 
-def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(time_limit: float, function: Callable[[], Any]) -> Any:
     """One app for all: Parsl wants a function with a name, a campaign sends partial ones."""
-    return function(*args, **kwargs)
+    return _process(time_limit).submit(function).result()
+
+
+@lru_cache(maxsize=1)
+def _process(time_limit: float) -> ProcessesExecutor:
+    """In a worker of Parsl: the process that works for it, for as long as it is there."""
+    return ProcessesExecutor(1, time_limit, START_SECONDS)
 
 
 def make_executor(argument: str | None, workers: int | None, time_limit: float) -> ParslExecutor:
@@ -65,21 +78,21 @@ def make_executor(argument: str | None, workers: int | None, time_limit: float) 
     Args:
         argument: a Python file with a `config`; None for workers on this machine.
         workers: on this machine; with a file, how many chunks to have ready (None: 64).
-        time_limit: a cluster has its own (walltime); not used.
+        time_limit: seconds a structure.
 
     Raises:
         ValueError: the file cannot be read or holds no Parsl config.
     """
     if argument is None:
         count = workers or available_cores()
-        return ParslExecutor(local_config(count), count)
+        return ParslExecutor(local_config(count), count, time_limit)
     path = Path(argument)
     if not path.is_file():
         raise ValueError(f"--executor parsl:{argument}: there is no such file.")
     config = runpy.run_path(str(path)).get("config")
     if not isinstance(config, Config):
         raise ValueError(f"{path} defines no `config` of the class parsl.config.Config.")
-    return ParslExecutor(config, workers or 64)
+    return ParslExecutor(config, workers or 64, time_limit)
 
 
 def local_config(workers: int) -> Config:
@@ -93,7 +106,11 @@ def local_config(workers: int) -> Config:
                 cores_per_worker=1,
                 heartbeat_period=2,
                 heartbeat_threshold=20,
-                provider=LocalProvider(init_blocks=1, max_blocks=1),
+                provider=LocalProvider(
+                    init_blocks=1,
+                    max_blocks=1,
+                    worker_init="\n".join(f"export {k}={v}" for k, v in ONE_THREAD.items()),
+                ),
                 encrypted=False,
             )
         ],
