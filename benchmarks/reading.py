@@ -43,7 +43,9 @@ def write_cifs(folder: Path, num: int) -> None:
         if i % 2:
             lattice = Lattice.from_parameters(*rng.uniform(4, 9, 3), *rng.uniform(70, 110, 3))
             size = int(rng.integers(1, 21))
-            structure = Structure(lattice, rng.choice(ELEMENTS, size), rng.random((size, 3)))
+            structure = Structure(
+                lattice, rng.choice(ELEMENTS, size).tolist(), rng.random((size, 3))
+            )
             text = str(CifWriter(structure))
         else:
             text = symmetric(list(GROUPS)[i // 2 % len(GROUPS)], rng)
