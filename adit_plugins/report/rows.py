@@ -173,30 +173,26 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 class Table:
-    """Rows of one kind as the page holds them, up to a number of characters.
+    """Rows of one kind as the page holds them.
 
-    Args:
-        max_chars: of rows and structures; what comes later is counted only.
+    Attributes:
+        room: characters that are left for rows and structures.
     """
 
-    def __init__(self, max_chars: int) -> None:
-        self.room = max_chars
+    def __init__(self) -> None:
+        self.room = 0
         self.columns: dict[str, None] = {}  # in the order of their first value
         self.rows: list[dict[str, Any]] = []
         self.structures: list[str] = []
-        self.full = False
 
     def add(self, row: Row, set_index: int) -> bool:
         """Add a row if there is room for it."""
-        if self.full:
-            return False
         known = without_nan({**row.values, "set": set_index})
         values = {name: value for name, value in known.items() if value is not None}
         text = _compact([encode(sample) for sample in row.structures])
         nulls = len("null,") * len(self.columns.keys() - values.keys())
         needed = len(text) + len(_compact(list(values.values()))) + nulls
         if needed > self.room:
-            self.full = True
             return False
         self.room -= needed
         self.columns |= dict.fromkeys(values)
