@@ -181,7 +181,7 @@ def test_old_pages_go_with_old_results(tmp_path: Path) -> None:
 
 def test_what_has_no_room_is_counted(tmp_path: Path) -> None:
     copper = Sample.from_ase(bulk("Cu"))
-    made = Results("many", lambda: (Row("crystal", {"id": str(i)}, [copper]) for i in range(500)),
+    made = Results("many", lambda _: (Row("crystal", {"id": str(i)}, [copper]) for i in range(500)),
                    {"crystal": 500})  # fmt: skip
     path = write_report([made], tmp_path / "page.html", max_chars=20_000)
     shown = len(rows(path.read_text()))
@@ -207,7 +207,7 @@ def many(num: int) -> Results:
         "num_subsystems": 1, "num_subsystems_covered": 1, "num_reference_phases": 3,
     }  # fmt: skip
 
-    def make() -> Iterator[Row]:
+    def make(_: str) -> Iterator[Row]:
         for i in range(num):
             pair = [salt.copy(), salt.copy()]
             for atoms in pair:

@@ -57,6 +57,7 @@ function columns() {
 function prepare(row) {
   if (row.num_subsystems) row.coverage = row.num_subsystems_covered / row.num_subsystems;
   if (row.checks) row.posebusters = row.checks_passed === row.checks;
+  row.hull = hullOf(row);
   row.flags = FLAGS[row.kind].filter(([name]) => row[name] === true).length;
   row.text = [row.formula, row.id, row.name, row.smiles, row.outcome, row.problem,
     DATA.groups[row.space_group], row.elements.join("-")].join(" ").toLowerCase();
