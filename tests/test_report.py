@@ -33,6 +33,7 @@ from adit_plugins.report import write_campaign_report, write_report
 from adit_plugins.report.hulls import hull_picture
 from adit_plugins.report.rows import Row, describe_crystal, encode
 from adit_plugins.report.sources import Results
+from adit_plugins.symmetry import space_group_symbol
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)
@@ -317,6 +318,11 @@ def test_a_ternary_hull_has_the_lines_between_phases_that_coexist() -> None:
     lines = {frozenset(names[i] for i in edge) for edge in picture["edges"]}
     assert "LaFeO3" in names and frozenset(("La2O3", "LaFeO3")) in lines
     assert all(phase["e"] < 0 for phase in picture["phases"][3:])
+
+
+def test_space_groups_have_the_symbols_of_the_tables() -> None:
+    symbols = {1: "P1", 12: "C2/m", 14: "P2₁/c", 62: "Pnma", 148: "R-3", 225: "Fm-3m"}
+    assert {number: space_group_symbol(number) for number in symbols} == symbols
 
 
 def test_bonds_are_those_of_the_molecule() -> None:

@@ -114,9 +114,9 @@ def _hulls(table: Table) -> list[Any]:
 @lru_cache(maxsize=1)
 def _space_groups() -> list[str]:
     """Symbols by international number; the first place is empty."""
-    from pymatgen.symmetry.groups import sg_symbol_from_int_number
+    from adit_plugins.symmetry import space_group_symbol
 
-    return ["", *(sg_symbol_from_int_number(number) for number in range(1, 231))]
+    return ["", *map(space_group_symbol, range(1, 231))]
 
 
 def _training() -> dict[str, Any]:
