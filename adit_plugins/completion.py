@@ -180,11 +180,10 @@ class Filling:
                 "the network's output is not finite; take a smaller guidance_scale, or the weights "
                 "are damaged: see adit doctor"
             )
-        start = self.placer.frac if isinstance(self.placer, CrystalPlacer) else self.given.positions
         for place, row in enumerate(rows):
             last = self.placed.get(row)
             found = self.placer(numbers[place], coords[place], last.motion if last else None)
-            coords[place, found.atoms] = found.motion.apply(start)
+            coords[place, found.atoms] = found.motion.apply(self.placer.start)
             if not periodic:  # the network's frame is centred
                 mean = coords[place].mean(axis=0)
                 coords[place] -= mean

@@ -4,8 +4,8 @@
         --molecules data/qm9.safetensors --num 100 --json FILE
 
 Crystals: every Li is taken out and as many are filled in again, in the given cell. Counted are
-completions that StructureMatcher maps onto the original, the Li that are then within 0.3 angstrom of
-theirs, and CHGNet's energy of the completions as they are against the original's. Beside them
+completions that StructureMatcher maps onto the original, the Li that are then within 0.3 angstrom
+of theirs, and CHGNet's energy of the completions as they are against the original's. Beside them
 stands a limit from below: the same elements sampled without the host.
 
 Molecules: one ring, or else one functional group, is kept as it is, and the rest is drawn anew, of
@@ -81,7 +81,8 @@ def chgnet_energies(samples: Sequence[Sample]) -> list[float]:
 def filled_again(original: Sample, made: Sample) -> tuple[bool, int]:
     """Whether a completion is the original again, and how many Li are then near theirs."""
     first, second = original.to_pymatgen(), made.to_pymatgen()
-    assert isinstance(first, Structure) and isinstance(second, Structure)
+    assert isinstance(first, Structure)
+    assert isinstance(second, Structure)
     # In one cell nothing is scaled or reduced: the host may only be mapped onto itself.
     matcher = structure_matcher()
     matcher._scale = matcher._primitive_cell = False
