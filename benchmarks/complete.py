@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
@@ -110,9 +110,9 @@ def crystals(originals: list[Sample], each: int, recipe: dict[str, Any]) -> dict
         removed += count * each
         formula = original.to_pymatgen().formula.replace(" ", "")
         whole = ADiTGenerator(formula=formula, num_atoms=original.num_atoms, **recipe)
-        structure = original.to_pymatgen()
+        structure = cast(Structure, original.to_pymatgen())
         free += sum(
-            structure_matcher().fit(structure, sample.to_pymatgen())
+            structure_matcher().fit(structure, cast(Structure, sample.to_pymatgen()))
             for sample in whole.samples(each)
         )
         print(f"crystal {number + 1}/{len(originals)}: {formula} {answers}", flush=True)
@@ -140,7 +140,8 @@ def scaffold(sample: Sample) -> list[int] | None:
         return None
     rings = mol.GetRingInfo().AtomRings()
     if rings:
-        return sorted(max(rings, key=len))
+        largest: tuple[int, ...] = max(rings, key=lambda ring: len(ring))
+        return sorted(largest)
     for smarts in GROUPS:
         found = mol.GetSubstructMatch(Chem.MolFromSmarts(smarts))
         if found and len(found) < mol.GetNumHeavyAtoms():
