@@ -188,11 +188,9 @@ def test_an_index_does_not_lead_out_of_its_folder(name: str, tmp_path: Path) -> 
     ase.io.write(tmp_path / "secret.cif", bulk("Au"))
     ase.io.write(folder / "a.cif", bulk("Cu"))
     (folder / "index.csv").write_text(f"file\na.cif\n{name.format(tmp_path)}\n,\n")
-    good, *bad = iter_entries(folder)
-    assert good.atoms is not None
-    assert good.atoms.get_chemical_formula() == "Cu"
-    assert [entry.atoms for entry in bad] == [None] * len(bad)
-    assert bad
+    (entry,) = iter_entries(folder)  # what lies in the folder counts, not what an index says
+    assert entry.atoms is not None
+    assert entry.atoms.get_chemical_formula() == "Cu"
 
 
 def bomb(path: Path) -> Path:

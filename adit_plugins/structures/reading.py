@@ -15,6 +15,7 @@ from typing import Any
 
 from ase import Atoms
 
+from adit_plugins.inputs import check_unpacked_size
 from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
 from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar
@@ -95,6 +96,8 @@ def iter_entries(path: str | os.PathLike[str], notes: list[str] | None = None) -
         raise InputError(f"Cannot read {source}: there is no such file or folder.")
     found: list[str] = [] if notes is None else notes
     try:
+        if source.is_file():
+            check_unpacked_size(source)
         for entry in _of(source, found):
             yield _named(entry)
     except InputError as error:
