@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -398,6 +399,16 @@ def test_poscars_of_many_hands(text: str, name: str, tmp_path: Path) -> None:
         (entry,) = read(source)
         assert entry.atoms is not None, entry.reason
         assert entry.atoms.get_chemical_formula() == "Cl4Na4"
+
+
+@pytest.mark.parametrize("name", ["POSCAR", "XDATCAR"])
+def test_a_number_of_atoms_cannot_fill_the_memory(name: str, tmp_path: Path) -> None:
+    text = POSCAR.format(title="a run", symbols="Na Cl\n", a="", b="")
+    (tmp_path / name).write_text(text.replace("4 4", "4 999999999"))
+    start = time.process_time()
+    with pytest.raises(InputError, match="says it has 1000000003 atoms, too many"):
+        read(tmp_path / name)
+    assert time.process_time() - start < 1
 
 
 def test_folders_of_edm_and_adit_are_molecules(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ase.data import atomic_numbers
 from ase.io.formats import UnknownFileTypeError
 
 from adit_plugins.samples import KEY
-from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, attempt
+from adit_plugins.structures.entries import MATERIAL_ID, MAX_LINES, Entry, InputError, attempt
 
 
 def read_ase(path: Path, name: str, kind: str | None = None) -> Iterator[Entry]:
@@ -42,7 +42,12 @@ def read_ase(path: Path, name: str, kind: str | None = None) -> Iterator[Entry]:
 
 
 def read_poscar(path: Path, name: str) -> Iterator[Entry]:
-    """Read a POSCAR; VASP 4's, which names no elements, by the symbols behind its coordinates."""
+    """Read a POSCAR; VASP 4's, which names no elements, by the symbols behind its coordinates.
+
+    Raises:
+        ValueError: it cannot be read, or says that there are too many atoms.
+    """
+    check_counts(path)
     try:
         atoms = ase.io.read(path, format="vasp", do_not_split_by_at_sign=True)
     except Exception:
@@ -54,6 +59,31 @@ def read_poscar(path: Path, name: str) -> Iterator[Entry]:
         atoms = ase.io.read(io.StringIO(text), format="vasp")
     assert isinstance(atoms, Atoms)
     yield attempt(f"{name}, structure 0", partial(_same, atoms), "crystal")
+
+
+def read_xdatcar(path: Path, name: str) -> Iterator[Entry]:
+    """Read the frames of an XDATCAR.
+
+    Raises:
+        ValueError: it says that there are too many atoms.
+    """
+    check_counts(path)
+    yield from read_ase(path, name, kind="vasp-xdatcar")
+
+
+def check_counts(path: Path) -> None:
+    """Refuse numbers of atoms for which ASE would fill the memory before it misses the atoms.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        head = [file.readline(MAX_LINES) for _ in range(7)]
+    for line in head[5:]:
+        words = line.split("!")[0].split()
+        total = sum(int(word[:20]) for word in words if word.isdigit())
+        if total > MAX_LINES:
+            raise ValueError(f"it says it has {total} atoms, too many to be judged")
 
 
 def _symbols_behind(lines: list[str]) -> str:

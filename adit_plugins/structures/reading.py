@@ -9,7 +9,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +17,7 @@ from ase import Atoms
 from adit_plugins.inputs import check_unpacked_size
 from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
-from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar
+from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar, read_xdatcar
 from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, ReadingNotice
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
@@ -47,7 +46,7 @@ FILES: dict[str, Callable[[Path, str], Iterator[Entry]]] = {
     ".pt": read_torch,
     ".db": read_db,
     ".vasp": read_poscar,
-    ".xdatcar": partial(read_ase, kind="vasp-xdatcar"),
+    ".xdatcar": read_xdatcar,
 }
 PICKLES = (".pkl", ".pickle", ".p")
 KINDS = {
