@@ -180,25 +180,27 @@ class Filling:
                 "the network's output is not finite; take a smaller guidance_scale, or the weights "
                 "are damaged: see adit doctor"
             )
-        start = self.placer.frac if isinstance(self.placer, CrystalPlacer) else self.given.positions
         for place, row in enumerate(rows):
             last = self.placed.get(row)
             found = self.placer(numbers[place], coords[place], last.motion if last else None)
-            coords[place, found.atoms] = found.motion.apply(start)
+            coords[place, found.atoms] = found.motion.apply(self.placer.start)
             if not periodic:  # the network's frame is centred
                 mean = coords[place].mean(axis=0)
                 coords[place] -= mean
                 found = Placed(Motion(found.motion.matrix, found.motion.shift - mean), found.atoms)
             self.placed[row] = found
-        like = {"dtype": batch.positions.dtype, "device": batch.device}
+
+        def like(values: NDArray[np.float64]) -> Tensor:
+            return torch.tensor(values, dtype=batch.positions.dtype, device=batch.device)
+
         if self.cell is None:
             frac, lattice, positions = batch.frac_coords, batch.lattice, coords
         else:
             coords = (coords + 0.02) % 1.0 - 0.02  # as in training
-            frac, positions = torch.tensor(coords, **like), coords @ self.cell
-            lattice = torch.tensor(self.cell, **like).expand(len(rows), 3, 3)
+            frac, positions = like(coords), coords @ self.cell
+            lattice = like(self.cell).expand(len(rows), 3, 3)
         return type(batch)(
-            batch.atomic_numbers, frac, torch.tensor(positions, **like), lattice, batch.periodic,
+            batch.atomic_numbers, frac, like(positions), lattice, batch.periodic,
             batch.mask,
         )  # fmt: skip
 
@@ -215,7 +217,7 @@ class Filling:
             added = placed.motion.undo(made.positions[others])
         else:
             assert made.lattice is not None
-            frac = np.linalg.solve(made.lattice.T, made.positions[others].T).T
+            frac = np.linalg.solve(made.lattice.T, made.positions[others].T).T.astype(np.float64)
             frac = placed.motion.undo(frac) @ self.basis
             added = (frac % 1.0) @ given.lattice
         numbers = np.concatenate([given.atomic_numbers, made.atomic_numbers[others]])

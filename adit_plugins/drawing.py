@@ -57,7 +57,7 @@ def draw_samples(
     Raises:
         ValueError: the model cannot follow the recipe.
     """
-    from adit_model.samplers import SamplingSettings
+    from adit_model.samplers import SamplingSettings, Steering
 
     settings = SamplingSettings(
         generator.num_steps,
@@ -73,9 +73,10 @@ def draw_samples(
     }
     if generator.steer is None:
         return _draw(generator, settings, seed, indices, common)
-    steered = steering.make_steering(generator)
-    drawn = _draw(generator, settings, seed, indices, common | {"steering": steered})
-    steered.score.check()  # type: ignore[attr-defined]
+    score = steering.Score(generator.steer, generator.kind)
+    common["steering"] = Steering(score, generator.particles, generator.steer_weight)
+    drawn = _draw(generator, settings, seed, indices, common)
+    score.check()
     return drawn
 
 

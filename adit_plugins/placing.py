@@ -1,35 +1,33 @@
 """Given atoms put into a predicted structure: which atoms they are, and how they are moved there.
 
-A network predicts a structure in a frame of its own: another origin and an equivalent setting of
-the cell for a crystal, another place and orientation for a molecule. The motion that fits best
-takes the given atoms there, and is undone in the end.
+A network predicts a structure in a frame of its own: another origin for a crystal, another place
+and orientation for a molecule. A motion takes the given atoms there, and is undone in the end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Protocol
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.transform import Rotation
+
+from adit_plugins.symmetry import symmetry_dataset
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
 OTHER_ELEMENT = 1e6  # square angstrom, beyond every distance
-SAME_METRIC = 0.02  # relative: settings of the cell that are as good as equal
+IMAGES = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))  # cells around one
 ROUNDS = 4  # of assignment and motion in turn, from a motion that is nearly right
+STARTS = 12  # motions that are followed to their end
 
-# The 24 rotations of a cube: no orientation is further than 63 degrees from one of them.
-_SIGNED = [
-    np.eye(3)[list(order)] * signs
-    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2))
-    for signs in product((1.0, -1.0), repeat=3)
-]
-TURNS = np.array([turn for turn in _SIGNED if np.linalg.det(turn) > 0])
+# Evenly spread at random: every orientation has one of these within some 30 degrees.
+ORIENTATIONS = Rotation.random(300, np.random.default_rng(0)).as_matrix()
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,13 @@ class Placed:
 
 
 class Placer(Protocol):
-    """Finds the motion of given atoms into predicted structures of one kind."""
+    """Finds given atoms in predicted structures of one kind.
+
+    Attributes:
+        start: their coordinates in the given frame, `[given, 3]`.
+    """
+
+    start: Array
 
     def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
         """Place the given atoms, near the motion of the last time if there was one."""
@@ -67,7 +71,10 @@ class Placer(Protocol):
 
 
 class CrystalPlacer:
-    """Places atoms of a given cell by an origin and a setting of the cell.
+    """Places atoms of a given cell: the frame is that of the given atoms, and the network follows.
+
+    Their space group's standard origin is the network's, for the crystals of databases, which it
+    has learned from, have special positions there. (Origins that follow the prediction fit worse.)
 
     Args:
         numbers: of the given atoms, `[given]`.
@@ -76,51 +83,19 @@ class CrystalPlacer:
     """
 
     def __init__(self, numbers: Numbers, frac: Array, lattice: Array) -> None:
-        self.numbers, self.frac, self.lattice = numbers, frac, lattice
-
-    @cached_property
-    def settings(self) -> Array:
-        """Matrices `[n, 3, 3]` that take the lattice to itself: its point group, about."""
-        # The symmetries of a Niggli cell have no other entries.
-        matrices = np.array(list(product((-1, 0, 1), repeat=9)), dtype=float).reshape(-1, 3, 3)
-        metric = self.lattice @ self.lattice.T
-        scale = np.sqrt(np.outer(metric.diagonal(), metric.diagonal()))
-        changed = np.abs(matrices @ metric @ matrices.transpose(0, 2, 1) - metric) / scale
-        return matrices[changed.max(axis=(1, 2)) < SAME_METRIC]
+        self.numbers, self.start, self.lattice = numbers, frac, lattice
+        found = symmetry_dataset(
+            Atoms(numbers=numbers, scaled_positions=frac, cell=lattice, pbc=True)
+        )
+        origin = np.zeros(3) if found is None else np.array(found.std_origin_shift)
+        self.motion = Motion(np.eye(3), -origin)
 
     def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
-        """Place the atoms; the origin follows the prediction, the setting is chosen once."""
-        motion = last or self._first(numbers, predicted)
-        atoms = self._assign(motion, numbers, predicted)
-        offsets = predicted[atoms] - motion.apply(self.frac)
-        shift = (offsets - offsets.round()).mean(axis=0)
-        return Placed(Motion(motion.matrix, motion.shift + shift), atoms)
-
-    def _first(self, numbers: Numbers, predicted: Array) -> Motion:
-        """The best of all settings with an atom of the rarest element on each of its kind."""
-        kinds, counts = np.unique(self.numbers, return_counts=True)
-        rarest = kinds[counts.argmin()]
-        anchor = self.frac[self.numbers == rarest][0]
-        targets = predicted[numbers == rarest]
-        turned = self.frac @ self.settings  # [settings, given, 3]
-        shifts = targets[None] - (anchor @ self.settings)[:, None]  # [settings, targets, 3]
-        moved = turned[:, None] + shifts[:, :, None]  # [settings, targets, given, 3]
-        costs = np.zeros(moved.shape[:2])
-        for kind in kinds:
-            offsets = moved[..., self.numbers == kind, None, :] - predicted[numbers == kind]
-            distances = np.square((offsets - offsets.round()) @ self.lattice).sum(axis=-1)
-            costs += distances.min(axis=-1).sum(axis=-1) + distances.min(axis=-2).sum(axis=-1)
-        setting, target = np.unravel_index(costs.argmin(), costs.shape)
-        return Motion(self.settings[setting], shifts[setting, target])
-
-    def _assign(self, motion: Motion, numbers: Numbers, predicted: Array) -> Numbers:
-        offsets = motion.apply(self.frac)[:, None] - predicted
-        near = (offsets - offsets.round())[:, :, None] + _IMAGES
+        """Find the given atoms among the predicted ones, with periodic images."""
+        offsets = self.motion.apply(self.start)[:, None] - predicted
+        near = (offsets - offsets.round())[:, :, None] + IMAGES
         squares = np.square(near @ self.lattice).sum(axis=-1).min(axis=-1)
-        return assigned(squares, self.numbers, numbers)
-
-
-_IMAGES = np.array(list(product((-1.0, 0.0, 1.0), repeat=3)))
+        return Placed(self.motion, assigned(squares, self.numbers, numbers))
 
 
 class MoleculePlacer:
@@ -132,35 +107,42 @@ class MoleculePlacer:
     """
 
     def __init__(self, numbers: Numbers, positions: Array) -> None:
-        self.numbers, self.positions = numbers, positions
+        self.numbers, self.start = numbers, positions
 
     def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
         """Place the atoms; mirror images are no motion, so that chirality stays."""
-        if last is not None:
-            return self._settle(last, numbers, predicted)[1]
-        centre = self.positions.mean(axis=0)
-        starts = [
-            Motion(turn, predicted.mean(axis=0) - centre @ turn)
-            for turn in _axes(self.positions) @ TURNS @ _axes(predicted).T
-        ]
+        starts = [last] if last is not None else self._starts(numbers, predicted)
         found = [self._settle(start, numbers, predicted) for start in starts]
         return min(found, key=lambda each: each[0])[1]
+
+    def _starts(self, numbers: Numbers, predicted: Array) -> list[Motion]:
+        """The likeliest of all orientations with an atom of the rarest element on each of its kind.
+
+        The centre and the axes of a part say nothing about where it lies in the whole.
+        """
+        kinds, counts = np.unique(self.numbers, return_counts=True)
+        rarest = kinds[counts.argmin()]
+        anchor = self.start[self.numbers == rarest][0]
+        turns = ORIENTATIONS
+        targets = predicted[numbers == rarest]
+        shifts = targets[None] - (anchor @ turns)[:, None]  # [turns, targets, 3]
+        moved = (self.start @ turns)[:, None] + shifts[:, :, None]
+        costs = np.zeros(moved.shape[:2])
+        for kind in kinds:
+            offsets = moved[..., self.numbers == kind, None, :] - predicted[numbers == kind]
+            costs += np.square(offsets).sum(axis=-1).min(axis=-1).sum(axis=-1)
+        best = np.argsort(costs, axis=None)[:STARTS]
+        places = zip(*np.unravel_index(best, costs.shape), strict=True)
+        return [Motion(turns[turn], shifts[turn, target]) for turn, target in places]
 
     def _settle(self, motion: Motion, numbers: Numbers, predicted: Array) -> tuple[float, Placed]:
         """Assignment and motion in turn, from a first motion: the squared error, and both."""
         for _ in range(ROUNDS):
-            offsets = motion.apply(self.positions)[:, None] - predicted
+            offsets = motion.apply(self.start)[:, None] - predicted
             atoms = assigned(np.square(offsets).sum(axis=-1), self.numbers, numbers)
-            motion = rigid_motion(self.positions, predicted[atoms])
-        error = float(np.square(motion.apply(self.positions) - predicted[atoms]).sum())
+            motion = rigid_motion(self.start, predicted[atoms])
+        error = float(np.square(motion.apply(self.start) - predicted[atoms]).sum())
         return error, Placed(motion, atoms)
-
-
-def _axes(positions: Array) -> Array:
-    """Principal axes as columns, right-handed."""
-    centred = positions - positions.mean(axis=0)
-    axes: Array = np.linalg.eigh(centred.T @ centred)[1]
-    return axes * np.array([1.0, 1.0, np.sign(np.linalg.det(axes))])
 
 
 def rigid_motion(start: Array, end: Array) -> Motion:

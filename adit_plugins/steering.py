@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_model.batch import AtomBatch
-    from adit_model.samplers import Steering
     from adit_plugins.generator import ADiTGenerator
 
 Function = Callable[["Atoms"], float]
@@ -162,19 +161,6 @@ class Score:
         if not all(map(math.isfinite, values)):
             self.reason = self.reason or "it is not finite"
         return values
-
-
-def make_steering(generator: ADiTGenerator) -> Steering:
-    """How the sampler is steered by a recipe.
-
-    Raises:
-        ValueError: there is no score of this name for this kind.
-    """
-    from adit_model.samplers import Steering
-
-    assert generator.steer is not None
-    score = Score(generator.steer, generator.kind)
-    return Steering(score, generator.particles, generator.steer_weight)
 
 
 def find_score(steer: Function | str, kind: str) -> Many:

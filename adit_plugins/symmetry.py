@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,6 +68,14 @@ def symmetry_dataset(crystal: Structure | Atoms, tolerance: float = SYMPREC) -> 
 
 def _longest(cell: moyopy.Cell) -> float:
     return float(np.linalg.norm(cell.basis, axis=1).max())
+
+
+def space_group_symbol(number: int) -> str:
+    """Return the short Hermann-Mauguin symbol of an international number: P2₁/c for 14."""
+    import moyopy
+
+    symbol = moyopy.SpaceGroupType(number).hm_short.replace(" ", "")
+    return re.sub(r"_(\d)", lambda axis: chr(ord("₀") + int(axis[1])), symbol)
 
 
 def symmetrized(structure: Structure, tolerance: float = SYMPREC) -> Structure:

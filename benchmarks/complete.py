@@ -4,8 +4,8 @@
         --molecules data/qm9.safetensors --num 100 --json FILE
 
 Crystals: every Li is taken out and as many are filled in again, in the given cell. Counted are
-completions that StructureMatcher maps onto the original, the Li that are then within 0.3 angstrom of
-theirs, and CHGNet's energy of the completions as they are against the original's. Beside them
+completions that StructureMatcher maps onto the original, the Li that are then within 0.3 angstrom
+of theirs, and CHGNet's energy of the completions as they are against the original's. Beside them
 stands a limit from below: the same elements sampled without the host.
 
 Molecules: one ring, or else one functional group, is kept as it is, and the rest is drawn anew, of
@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
@@ -81,7 +81,8 @@ def chgnet_energies(samples: Sequence[Sample]) -> list[float]:
 def filled_again(original: Sample, made: Sample) -> tuple[bool, int]:
     """Whether a completion is the original again, and how many Li are then near theirs."""
     first, second = original.to_pymatgen(), made.to_pymatgen()
-    assert isinstance(first, Structure) and isinstance(second, Structure)
+    assert isinstance(first, Structure)
+    assert isinstance(second, Structure)
     # In one cell nothing is scaled or reduced: the host may only be mapped onto itself.
     matcher = structure_matcher()
     matcher._scale = matcher._primitive_cell = False
@@ -109,9 +110,9 @@ def crystals(originals: list[Sample], each: int, recipe: dict[str, Any]) -> dict
         removed += count * each
         formula = original.to_pymatgen().formula.replace(" ", "")
         whole = ADiTGenerator(formula=formula, num_atoms=original.num_atoms, **recipe)
-        structure = original.to_pymatgen()
+        structure = cast(Structure, original.to_pymatgen())
         free += sum(
-            structure_matcher().fit(structure, sample.to_pymatgen())
+            structure_matcher().fit(structure, cast(Structure, sample.to_pymatgen()))
             for sample in whole.samples(each)
         )
         print(f"crystal {number + 1}/{len(originals)}: {formula} {answers}", flush=True)
@@ -139,7 +140,8 @@ def scaffold(sample: Sample) -> list[int] | None:
         return None
     rings = mol.GetRingInfo().AtomRings()
     if rings:
-        return sorted(max(rings, key=len))
+        largest: tuple[int, ...] = max(rings, key=lambda ring: len(ring))
+        return sorted(largest)
     for smarts in GROUPS:
         found = mol.GetSubstructMatch(Chem.MolFromSmarts(smarts))
         if found and len(found) < mol.GetNumHeavyAtoms():

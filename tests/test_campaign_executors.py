@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cheap_potential
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 from click.testing import CliRunner
 
-from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
+from adit_plugins import ADiTGenerator
+from adit_plugins.campaign import (
+    Campaign,
+    GeneratorSource,
+    Resources,
+    Settings,
+    StructuresSource,
+)
 from adit_plugins.campaign.executors import SerialExecutor, make_executor
 from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.cli import main
-from adit_plugins.processes import LostError, ProcessesExecutor
+from adit_plugins.processes import Each, LostError, ProcessesExecutor, collect
 from adit_plugins.registry import UnknownPluginError
 from adit_plugins.relax import RelaxerError
+from adit_plugins.relax_results import RelaxResult
 
 FAST = Settings(relaxer="cheap_potential:make", max_steps=3)
 
@@ -214,3 +222,90 @@ def test_the_command_line_logs_where_it_is_asked_to(
     loud = CliRunner().invoke(main, ["-v", *command, "b"])
     assert "adit_plugins.campaign.files: written to b: " in loud.stderr
     assert "adit_plugins.campaign" not in quiet.stderr
+
+
+def test_no_worker_means_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("adit_plugins.processes.worker.launch", refuse)
+    with campaign_in(
+        tmp_path, [molecule("CH4"), *cheap_potential.crystals(2)], executor="processes", workers=0
+    ) as campaign:
+        campaign.run()
+        rows = verdicts(campaign)
+    assert [row["stage"] for row in rows] == ["done"] * 3
+    assert rows[0]["rdkit_valid"] and rows[1]["relaxed"]
+
+
+def test_a_relaxer_that_takes_many_atoms_at_once_is_fed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Batched(cheap_potential.Cheap):
+        def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
+            sizes.append(sum(map(len, batch)))
+            return super().relax(batch, fmax, max_steps)
+
+    def make() -> Batched:
+        plain = cheap_potential.make()
+        return Batched(plain.name, plain.calculator)
+
+    make.chunk_atoms = 60  # type: ignore[attr-defined]
+    monkeypatch.setattr(cheap_potential, "make_batched", make, raising=False)
+    structures = cheap_potential.crystals(30)
+    settings = Settings("cheap_potential:make_batched", max_steps=1)
+    with campaign_in(tmp_path, structures, settings, chunk_size=None, block_size=10) as campaign:
+        monkeypatch.setattr("adit_plugins.relax._Custom.chunk_atoms", 60, raising=False)
+        campaign.run()
+        relaxed = sum(row.get("relaxed", False) for row in verdicts(campaign))
+    assert relaxed > 10
+    assert max(sizes) <= 60
+    assert all(size > 40 for size in sizes[:-1])  # full, but for the rest
+
+
+def test_a_cluster_generates_and_the_table_is_the_same(
+    tmp_path: Path, tiny_checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generators = [
+        ADiTGenerator(
+            kind="crystal", checkpoint=tiny_checkpoint, seed=seed, num_steps=2, device="cpu"
+        )
+        for seed in (0, 1)
+    ]
+    source = GeneratorSource(generators, 5)
+    means = Resources(executor="serial", block_size=3)
+    tables = []
+    for name, remote in (("here", False), ("there", True)):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(SerialExecutor, "remote", remote, raising=False)
+        if remote:
+            monkeypatch.setattr(source, "entries", None)  # the driver does not make them
+        with Campaign.create(tmp_path / name, source, Settings(None), means) as campaign:
+            campaign.run()
+            tables.append(verdicts(campaign))
+        for row in tables[-1]:  # float32 knows which samples were made together
+            row["min_distance"] = round(float(str(row["min_distance"])), 3)
+    assert tables[0] == tables[1]
+    assert len(tables[0]) == 10
+
+
+def test_a_hanging_structure_costs_its_own_time_limit_once() -> None:
+    """Its neighbours in the chunk keep their results, and the clock is that of one structure."""
+    with ProcessesExecutor(1, 1.0, 120.0) as executor:
+        jobs = Jobs(executor)
+        jobs.submit(Job("x", hang_at_three, [1, 2, 3, 4], [1, 2, 3, 4]))
+        found = drain(jobs)
+        assert found == {1: 1, 2: 2, 3: Killer("LostError: no answer in 1 s"), 4: 4}
+        assert executor.submit(len, [1]).result() == 1
+
+
+def hang_at_three(items: list[int]) -> list[int]:
+    return collect(Each(_hang_at_three), items)
+
+
+def _hang_at_three(item: int) -> Iterator[int]:
+    if item == 3:
+        time.sleep(1000)
+    yield item

@@ -80,7 +80,8 @@ def test_what_is_added_is_what_was_asked_for(
     for sample in recipe.complete(start, 5, **asked):
         size = sample.provenance["num_given"]
         assert fits(sorted(sample.atomic_numbers[size:].tolist())), sample
-        if fixture == "told_checkpoint" and sample.kind == "molecule":
+        free = "elements" not in asked
+        if free and fixture == "told_checkpoint" and sample.kind == "molecule":
             assert sample.atomic_numbers.sum() % 2 == 0  # no radical
 
 
@@ -94,31 +95,32 @@ def test_the_sizes_of_completions_vary(told_checkpoint: str) -> None:
         assert is_composition_valid(sample.to_pymatgen().composition)
 
 
-CELLS = [
-    Lattice.cubic(4.0),
-    Lattice.hexagonal(3.0, 5.0),
-    Lattice.monoclinic(3, 4, 5, 80),
-    Lattice.from_parameters(3, 4, 5, 70, 80, 85),
-]
-
-
-def test_a_crystal_is_found_at_any_origin_and_setting() -> None:
+@pytest.mark.parametrize(
+    "cell", [[4, 4, 4, 90, 90, 90], [3, 3, 5, 90, 90, 120], [3, 4, 5, 70, 80, 85]]
+)
+def test_atoms_of_a_crystal_are_found_across_its_faces(cell: list[float]) -> None:
     random = np.random.default_rng(0)
-    for lattice in CELLS:
-        numbers, frac = np.array([3, 8, 8, 9, 9, 9]), random.random((6, 3))
-        given = [0, 1, 3, 4]
-        placer = CrystalPlacer(numbers[given], frac[given], lattice.matrix)
-        for setting in placer.settings[:: max(1, len(placer.settings) // 6)]:
-            shift, order = random.random(3), random.permutation(6)
-            predicted = (frac @ setting + shift + 0.004 * random.normal(size=(6, 3)))[order] % 1.0
-            found = placer(numbers[order], predicted, None)
-            assert order[found.atoms].tolist() == given
-            offset = predicted[found.atoms] - found.motion.apply(frac[given])
-            assert abs(offset - offset.round()).max() < 0.02
-            back = found.motion.undo(found.motion.apply(frac))
-            np.testing.assert_allclose(back, frac, atol=1e-9)
-    orders = [len(CrystalPlacer(numbers, frac, each.matrix).settings) for each in CELLS]
-    assert orders == [48, 24, 4, 2]
+    lattice = Lattice.from_parameters(*cell).matrix
+    numbers, frac, given = np.array([3, 8, 8, 9, 9, 9]), random.random((6, 3)), [0, 1, 3, 4]
+    placer = CrystalPlacer(numbers[given], frac[given], lattice)
+    order = random.permutation(6)
+    predicted = (placer.motion.apply(frac) + 0.01 * random.normal(size=(6, 3)))[order] % 1.0
+    found = placer(numbers[order], predicted, None)
+    assert order[found.atoms].tolist() == given
+    np.testing.assert_allclose(found.motion.undo(found.motion.apply(frac)), frac, atol=1e-9)
+
+
+def test_the_origin_of_a_host_makes_no_difference(told_checkpoint: str) -> None:
+    host = bulk("NaCl", "rocksalt", 5.6)
+    moved = host.copy()
+    moved.positions += [0.7, 1.1, 0.4]
+    recipe = generator(told_checkpoint)
+    pairs = zip(*(recipe.complete(h, 3, elements="F") for h in (host, moved)), strict=True)
+    for first, second in pairs:
+        offset = second.to_ase()
+        offset.positions -= [0.7, 1.1, 0.4]
+        offset += Atoms("F", [first.positions[-1]])
+        assert offset.get_distance(2, 3, mic=True) < 1e-3
 
 
 def test_a_fragment_is_found_in_any_orientation_but_not_its_mirror_image() -> None:
@@ -143,8 +145,9 @@ def test_a_fragment_is_found_in_any_orientation_but_not_its_mirror_image() -> No
 @pytest.mark.parametrize("start", [SKEWED, bulk("NaCl", "rocksalt", 5.6, cubic=True), METHANOL])
 def test_a_whole_structure_put_into_itself_comes_back(start: Atoms) -> None:
     original = to_sample(start)
+    few = (len(start) + 1) // 2
     half = Sample(
-        original.kind, original.atomic_numbers[::2], original.positions[::2], original.lattice
+        original.kind, original.atomic_numbers[:few], original.positions[:few], original.lattice
     )
     filling = Filling(half)
     predicted = original
@@ -160,7 +163,7 @@ def test_a_whole_structure_put_into_itself_comes_back(start: Atoms) -> None:
         numbers[:size] == half.atomic_numbers
     ).all()
     again = Atoms(numbers=numbers, positions=positions, cell=start.cell, pbc=start.pbc)
-    missing = start[[i for i in range(len(start)) if i % 2]]
+    missing = start[few:]
     for atom in missing:
         index = len(again)
         both = again + Atoms([atom], cell=start.cell, pbc=start.pbc)

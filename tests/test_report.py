@@ -33,6 +33,7 @@ from adit_plugins.report import write_campaign_report, write_report
 from adit_plugins.report.hulls import hull_picture
 from adit_plugins.report.rows import Row, describe_crystal, encode
 from adit_plugins.report.sources import Results
+from adit_plugins.symmetry import space_group_symbol
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)
@@ -181,7 +182,7 @@ def test_old_pages_go_with_old_results(tmp_path: Path) -> None:
 
 def test_what_has_no_room_is_counted(tmp_path: Path) -> None:
     copper = Sample.from_ase(bulk("Cu"))
-    made = Results("many", lambda: (Row("crystal", {"id": str(i)}, [copper]) for i in range(500)),
+    made = Results("many", lambda _: (Row("crystal", {"id": str(i)}, [copper]) for i in range(500)),
                    {"crystal": 500})  # fmt: skip
     path = write_report([made], tmp_path / "page.html", max_chars=20_000)
     shown = len(rows(path.read_text()))
@@ -207,7 +208,7 @@ def many(num: int) -> Results:
         "num_subsystems": 1, "num_subsystems_covered": 1, "num_reference_phases": 3,
     }  # fmt: skip
 
-    def make() -> Iterator[Row]:
+    def make(_: str) -> Iterator[Row]:
         for i in range(num):
             pair = [salt.copy(), salt.copy()]
             for atoms in pair:
@@ -317,6 +318,11 @@ def test_a_ternary_hull_has_the_lines_between_phases_that_coexist() -> None:
     lines = {frozenset(names[i] for i in edge) for edge in picture["edges"]}
     assert "LaFeO3" in names and frozenset(("La2O3", "LaFeO3")) in lines
     assert all(phase["e"] < 0 for phase in picture["phases"][3:])
+
+
+def test_space_groups_have_the_symbols_of_the_tables() -> None:
+    symbols = {1: "P1", 12: "C2/m", 14: "P2₁/c", 62: "Pnma", 148: "R-3", 225: "Fm-3m"}
+    assert {number: space_group_symbol(number) for number in symbols} == symbols
 
 
 def test_bonds_are_those_of_the_molecule() -> None:

@@ -227,8 +227,9 @@ def test_a_script_that_came_in_would_not_run(browser: Browser, campaign_page: Pa
 
 
 def test_formulas_of_strangers_stay_texts(browser: Browser, tmp_path: Path) -> None:
-    row = Row("molecule", {"id": "=1+1", "formula": HOSTILE, "smiles": HOSTILE, "problem": HOSTILE})
-    made = Results(HOSTILE, lambda: iter([row]), {"molecule": 1}, notes=[HOSTILE], command=HOSTILE)
+    texts = dict.fromkeys(("formula", "smiles", "problem"), HOSTILE)
+    row = Row("molecule", {"id": "=1+1", **texts})
+    made = Results(HOSTILE, lambda _: iter([row]), {"molecule": 1}, {}, [HOSTILE], {}, HOSTILE)
     browser.problems.clear()
     browser.open(write_report([made, made], tmp_path / "page.html"))
     browser.run("choose(state.shown[0], true)")

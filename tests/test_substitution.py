@@ -42,9 +42,9 @@ def test_sites_keep_their_order_and_what_is_known_is_said() -> None:
 
 
 def test_what_is_not_balanced_or_no_salt_is_said() -> None:
-    wrong = substituted(bulk("NaCl", "rocksalt", 5.64), {"Na": "Mg"})
+    wrong = substituted(bulk("NaCl", "rocksalt", 5.64), {"Na": "La"})
     assert not wrong.charge_balanced and wrong.oxidation_states == {} and wrong.radii == "atomic"
-    alloy = substituted(bulk("CuZn", "cesiumchloride", 2.95), {"Zn": "Au"})
+    alloy = substituted(bulk("CuZn", "cesiumchloride", 2.95), {"Cu": "Mg"})
     assert alloy.charge_balanced and alloy.radii == "atomic" and alloy.volume_ratio > 1
 
 

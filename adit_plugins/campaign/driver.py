@@ -152,16 +152,12 @@ class Driver:
     def _function(self, stage: str) -> Callable[[list[Any]], list[Any]]:
         """Return what a worker does with the structures of a stage."""
         s = self.settings
+        assert s.relaxer is not None  # `_submit_relaxation` has looked
         if stage == RELAX:
             return partial(work.relax_and_place, s.relaxer, s.fmax, s.max_steps)
-        return partial(
-            work.prefilter_and_place,
-            s.prefilter,
-            s.relaxer,
-            s.fmax,
-            s.prefilter_steps,
-            s.prefilter_limit,
-        )
+        assert s.prefilter is not None
+        steps, limit = s.prefilter_steps, s.prefilter_limit
+        return partial(work.prefilter_and_place, s.prefilter, s.relaxer, s.fmax, steps, limit)
 
     def _take_block(self) -> bool:
         """Take structures from the source; False if there are no more."""

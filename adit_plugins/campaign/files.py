@@ -240,7 +240,7 @@ def _ranked(row: AtomsRow, rank: int) -> dict[str, Any]:
     values |= {name: data["hull"][name] for name in RANKING if name in data["hull"]}
     values |= {
         "rank": rank,
-        "formula": rendering.reduced_formula(row.numbers),
+        "formula": rendering.reduced_formula(row["numbers"]),
         "id": data[KEY]["id"],
         "converged": bool(row["converged"]),
         "space_group": data["relaxation"]["space_group_after"],

@@ -250,7 +250,8 @@ class Store:
             "(SELECT id FROM text_key_values WHERE key='stage' AND value=?) "
             "AND id NOT IN (SELECT id FROM adit_claims) ORDER BY id LIMIT ?"
         )
-        ids, left = [], max_atoms
+        ids: list[int] = []
+        left = max_atoms
         for row_id, num_atoms in self._query(query, (stage, limit + 1)):
             if len(ids) == limit or (ids and left is not None and num_atoms > left):
                 break

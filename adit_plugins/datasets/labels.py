@@ -77,9 +77,11 @@ def described_labels(
     for name in names:
         values = np.array([row["labels"].get(name, np.nan) for row in rows], dtype=np.float64)
         known = values[training & np.isfinite(values)]
+        if not len(known):
+            continue
         if name in CLASSES or units.get(name) == CLASS:
             whole = known[(known == known.round()) & (known >= 1)]
-            if not len(known) or len(whole) < len(known):
+            if len(whole) < len(known):
                 raise DatasetError(f"the label {name!r} is a class: whole numbers from 1")
             size = CLASSES.get(name, int(known.max()))
             condition = Condition(name, size, dropout=DROPOUT, kinds=(kind,))

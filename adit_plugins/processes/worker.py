@@ -226,6 +226,7 @@ def _serve(pipe: Connection, prepare: Callable[[], None] | None) -> None:
         pipe.send(None)
         while True:
             function, arguments = pipe.recv()
+            answer: tuple[Any, Exception | None]
             try:
                 answer = function(*arguments), None
             except Exception as error:  # noqa: BLE001 - raised again where the result is wanted

@@ -42,10 +42,10 @@ def _facts(sample: Sample) -> dict[str, str]:
     values = describe_crystal(sample) if sample.kind == "crystal" else describe_molecule(sample)
     facts = {"formula": str(values["formula"]), "atoms": str(values["num_atoms"])}
     if "space_group" in values:
-        from pymatgen.symmetry.groups import sg_symbol_from_int_number
+        from adit_plugins.symmetry import space_group_symbol
 
         number = values["space_group"]
-        facts["space group"] = f"{sg_symbol_from_int_number(number)} ({number})"
+        facts["space group"] = f"{space_group_symbol(number)} ({number})"
     if "density" in values:
         facts["density"] = f"{values['density']:.2f} g/cm³"
     if sample.id:

@@ -81,9 +81,7 @@ def view_adit(atoms: Atoms | Sequence[Atoms], **_: Any) -> Path:
         The page, which stays in the folder for temporary files.
     """
     made = [_for_ase(each) for each in _items(atoms)]
-    with tempfile.NamedTemporaryFile(
-        "w", suffix=".html", prefix="adit-view-", encoding="utf-8", delete=False
-    ) as file:
-        file.write(view(made).text)
-    webbrowser.open(Path(file.name).as_uri())
-    return Path(file.name)
+    page = Path(tempfile.mkdtemp(prefix="adit-view-")) / "view.html"
+    page.write_text(view(made).text, encoding="utf-8")
+    webbrowser.open(page.as_uri())
+    return page

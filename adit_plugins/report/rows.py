@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -172,34 +173,29 @@ def _rounded(values: np.ndarray) -> list[float]:
 
 
 class Table:
-    """Rows of one kind as the page holds them, up to a number of characters.
+    """Rows of one kind as the page holds them.
 
-    Args:
-        max_chars: of rows and structures; what comes later is counted only.
+    Attributes:
+        room: characters that are left for rows and structures.
     """
 
-    def __init__(self, max_chars: int) -> None:
-        self.room = max_chars
-        self.columns: dict[str, int] = {}
+    def __init__(self) -> None:
+        self.room = 0
+        self.columns: dict[str, None] = {}  # in the order of their first value
         self.rows: list[dict[str, Any]] = []
         self.structures: list[str] = []
-        self.full = False
 
     def add(self, row: Row, set_index: int) -> bool:
         """Add a row if there is room for it."""
-        import json
-
-        values = {k: v for k, v in without_nan({**row.values, "set": set_index}).items()
-                  if v is not None}  # fmt: skip
-        encoded = [encode(sample) for sample in row.structures]
-        text = json.dumps(encoded, separators=(",", ":"), allow_nan=False)
-        needed = len(text) + len(json.dumps(values))
-        if self.full or needed > self.room:
-            self.full = True
+        known = without_nan({**row.values, "set": set_index})
+        values = {name: value for name, value in known.items() if value is not None}
+        text = _compact([encode(sample) for sample in row.structures])
+        nulls = len("null,") * len(self.columns.keys() - values.keys())
+        needed = len(text) + len(_compact(list(values.values()))) + nulls
+        if needed > self.room:
             return False
         self.room -= needed
-        for name in values:
-            self.columns.setdefault(name, len(self.columns))
+        self.columns |= dict.fromkeys(values)
         self.rows.append(values)
         self.structures.append(text)
         return True
@@ -209,17 +205,16 @@ class Table:
 
     def as_json(self) -> Iterator[str]:
         """Yield the pieces of `{"columns": [...], "rows": [[...]], "structures": [[...]]}`."""
-        import json
-
         names = list(self.columns)
         yield '{"columns":' + json.dumps(names) + ',"rows":['
-        yield from _joined(
-            json.dumps([row.get(name) for name in names], separators=(",", ":"), allow_nan=False)
-            for row in self.rows
-        )
+        yield from _joined(_compact([row.get(name) for name in names]) for row in self.rows)
         yield '],"structures":['
         yield from _joined(self.structures)
         yield "]}"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
 def _joined(pieces: Iterable[str]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
@@ -31,7 +31,7 @@ class Results:
 
     Attributes:
         name: in the page's headings.
-        rows: gives the rows, the best first; called once.
+        rows: gives the rows of a kind, the best first; called once a kind.
         totals: how many structures there are of each kind.
         funnels: counts with their denominators, by kind.
         notes: what a reader must know.
@@ -40,7 +40,7 @@ class Results:
     """
 
     name: str
-    rows: Callable[[], Iterator[Row]]
+    rows: Callable[[str], Iterator[Row]]
     totals: dict[str, int] = field(default_factory=dict)
     funnels: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -100,12 +100,13 @@ def _progress_notes(store: Store) -> list[str]:
     ]
 
 
-def _store_rows(store: Store) -> Iterator[Row]:
-    ranked = store.ranked("energy_above_hull", "composition_valid")
+def _store_rows(store: Store, kind: str) -> Iterator[Row]:
+    crystals = kind == "crystal"
+    ranked = store.ranked("energy_above_hull", "composition_valid") if crystals else []
     for rank, row_id in enumerate(ranked, start=1):
         yield store_row(store.row(row_id), rank)
     known = set(ranked)
-    for row in store.rows():
+    for row in store.rows(kind):
         if row.id not in known:
             yield store_row(row, None)
 
@@ -119,23 +120,26 @@ def structure_results(path: str | PathLike[str]) -> Results:
     from adit_plugins.metrics.sources import read_set
 
     found = read_set(path)
-    rows = [
-        partial(_judged, kind, sample, reason, name)
-        for kind, part in (("crystal", found.crystals), ("molecule", found.molecules))
-        for sample, reason, name in zip(part.samples, part.reasons, part.names, strict=True)
-    ]
-    totals = {"crystal": len(found.crystals), "molecule": len(found.molecules)}
-    return Results(found.name, lambda: (make() for make in rows), totals, notes=found.notes)
+    parts = {"crystal": found.crystals, "molecule": found.molecules}
+
+    def rows(kind: str) -> Iterator[Row]:
+        part = parts[kind]
+        return map(partial(_judged, kind), part.samples, part.reasons, part.names)
+
+    totals = {kind: len(part) for kind, part in parts.items()}
+    return Results(found.name, rows, totals, notes=found.notes)
 
 
 def sample_results(samples: Sequence[Sample], name: str = "samples") -> Results:
     """Take up structures in memory."""
     totals = {kind: sum(each.kind == kind for each in samples) for kind in ("crystal", "molecule")}
-    rows = (
-        _judged(sample.kind, sample, None, sample.id or f"{name}, {i}")
-        for i, sample in enumerate(samples)
-    )
-    return Results(name, lambda: rows, totals)
+
+    def rows(kind: str) -> Iterator[Row]:
+        for i, sample in enumerate(samples):
+            if sample.kind == kind:
+                yield _judged(kind, sample, None, sample.id or f"{name}, {i}")
+
+    return Results(name, rows, totals)
 
 
 def _judged(kind: str, sample: Sample | None, reason: str | None, name: str) -> Row:
@@ -187,7 +191,8 @@ def _evaluated_results(content: dict[str, Any], folder: Path) -> Results:
     """The rows of an evaluation, with the structures where their file is still there."""
     from adit_plugins.metrics.sources import read_set
 
-    results = Results(content["name"], lambda: iter(()), notes=list(content.get("notes", [])))
+    made: dict[str, Iterator[Row]] = {}
+    results = Results(content["name"], made.__getitem__, notes=list(content.get("notes", [])))
     samples: dict[str, list[Sample | None]] = {}
     for place in (Path(content["path"]), folder / Path(content["path"]).name):
         if place.exists():
@@ -196,7 +201,6 @@ def _evaluated_results(content: dict[str, Any], folder: Path) -> Results:
             break
     else:
         results.notes.append(f"{content['path']} is not there any more: no structures to look at.")
-    made: list[Iterable[Row]] = []
     for kind in ("crystal", "molecule"):
         part = content.get(f"{kind}s")
         if not part:
@@ -209,8 +213,7 @@ def _evaluated_results(content: dict[str, Any], folder: Path) -> Results:
             structures = [None] * len(rows)
             if samples:
                 results.notes.append(f"{content['path']} has changed since; no {kind}s to look at.")
-        made.append(map(partial(_evaluated_row, kind), rows, structures))
-    results.rows = lambda: (row for rows in made for row in rows)
+        made[kind] = map(partial(_evaluated_row, kind), rows, structures)
     return results
 
 

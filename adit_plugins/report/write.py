@@ -81,24 +81,23 @@ def write_page(
 
 def _fill(results: Sequence[Results], max_chars: int) -> tuple[dict[str, Table], list[Any]]:
     """Take as many rows of each set and kind as have room, the best first."""
-    tables = {kind: Table(0) for kind in KINDS}
+    tables = {kind: Table() for kind in KINDS}
     about = []
     for index, each in enumerate(results):
         kinds = [kind for kind in KINDS if each.totals.get(kind)]
-        for kind in KINDS:
-            share = max_chars // len(results) // max(len(kinds), 1)
-            tables[kind].room, tables[kind].full = share, False
-        shown = dict.fromkeys(KINDS, 0)
-        for row in each.rows():
-            shown[row.kind] += tables[row.kind].add(row, index)
-            if all(tables[kind].full for kind in kinds):
-                break
-        missing = {k: each.totals[k] - shown[k] for k in kinds if each.totals[k] > shown[k]}
-        for kind, number in missing.items():
-            each.notes.append(
-                f"{shown[kind]} of {each.totals[kind]} {kind}s are in this page, the ranked ones "
-                f"first; {number} have no room. Counts are of all."
-            )
+        for kind in kinds:
+            table = tables[kind]
+            table.room = max_chars // len(results) // len(kinds)
+            num = len(table)
+            for row in each.rows(kind):
+                if not table.add(row, index):
+                    break
+            shown, total = len(table) - num, each.totals[kind]
+            if shown < total:
+                each.notes.append(
+                    f"{shown} of {total} {kind}s are in this page, the ranked ones first; "
+                    f"{total - shown} have no room. Counts are of all."
+                )
         about.append(without_nan(each.about()))
     return tables, about
 
@@ -115,9 +114,9 @@ def _hulls(table: Table) -> list[Any]:
 @lru_cache(maxsize=1)
 def _space_groups() -> list[str]:
     """Symbols by international number; the first place is empty."""
-    from pymatgen.symmetry.groups import sg_symbol_from_int_number
+    from adit_plugins.symmetry import space_group_symbol
 
-    return ["", *(sg_symbol_from_int_number(number) for number in range(1, 231))]
+    return ["", *map(space_group_symbol, range(1, 231))]
 
 
 def _training() -> dict[str, Any]:

@@ -61,8 +61,8 @@ def _quoted(text: str) -> str:
 
 def first(tags: Tags, tag: str) -> str:
     """The value of a tag that stands alone, empty if there is none or it is unknown."""
-    values = tags.get(tag, ())
-    return values[0].strip() if len(values) else ""
+    values = tags.get(tag, [])
+    return values[0].strip() if values else ""
 
 
 def number(text: str) -> float | None:

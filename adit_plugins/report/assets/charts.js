@@ -59,7 +59,8 @@ function funnelCard(kind) {
 
 function legend(training) {
   const marks = DATA.sets.length > 1
-    ? DATA.sets.map((set, i) => [set.name, SET_COLOURS[i % 4]]) : [];
+    ? DATA.sets.map((set, i) => [set.name, SET_COLOURS[i % 4], set.totals[state.kind]]).filter((each) => each[2])
+    : [];
   if (training) marks.push(["training set", "var(--ink)"]);
   return marks.length ? element("p", { class: "legend" }, ...marks.map(([name, colour]) => {
     const swatch = element("i");

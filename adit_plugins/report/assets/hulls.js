@@ -4,9 +4,14 @@
 const NEAR = 0.1; // eV/atom above the hull: the limit of what is called metastable
 let hullChosen = 0;
 
+const HULLS = new Map(DATA.hulls.map((hull) => [hull.elements.join("-"), hull]));
+const MAX_MARKS = 300; // of the lowest in a picture
+
+// The picture that a row has a place in.
 function hullOf(row) {
-  const names = [...row.elements].sort().join("-");
-  return DATA.hulls.find((each) => each.elements.join("-") === names);
+  const placed = typeof row.energy_above_hull === "number"
+    && typeof row.formation_energy_per_atom === "number" && row.structures.length;
+  return placed ? HULLS.get([...row.elements].sort().join("-")) : undefined;
 }
 
 // Atomic fractions of a row in a system.
@@ -16,13 +21,13 @@ function fractionsIn(hull, row) {
 }
 
 function rowsIn(hull, rows) {
-  return rows.filter((row) => typeof row.energy_above_hull === "number"
-    && typeof row.formation_energy_per_atom === "number" && row.structures.length
-    && hullOf(row) === hull);
+  return rows.filter((row) => row.hull === hull)
+    .sort((a, b) => a.energy_above_hull - b.energy_above_hull).slice(0, MAX_MARKS);
 }
 
 function hullCard(rows) {
-  const systems = DATA.hulls.filter((hull) => rowsIn(hull, rows).length);
+  const present = new Set(rows.map((row) => row.hull));
+  const systems = DATA.hulls.filter((hull) => present.has(hull));
   if (!systems.length) return null;
   const select = element("select", { "aria-label": "Chemical system" }, ...systems.map((hull, i) => (
     element("option", { value: i }, hull.elements.join("-")))));
@@ -48,9 +53,7 @@ function hullLegend() {
 }
 
 function drawOwnHull(box, row) {
-  const hull = row.kind === "crystal" ? hullOf(row) : null;
-  const drawn = hull && rowsIn(hull, [row]).length;
-  box.replaceChildren(...(drawn ? [drawHull(hull, state.rows.crystal, row), hullLegend()] : []));
+  box.replaceChildren(...(row.hull ? [drawHull(row.hull, state.rows.crystal, row), hullLegend()] : []));
 }
 
 function drawHull(hull, rows, chosen) {

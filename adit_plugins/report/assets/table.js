@@ -57,9 +57,10 @@ function columns() {
 function prepare(row) {
   if (row.num_subsystems) row.coverage = row.num_subsystems_covered / row.num_subsystems;
   if (row.checks) row.posebusters = row.checks_passed === row.checks;
+  row.hull = hullOf(row);
   row.flags = FLAGS[row.kind].filter(([name]) => row[name] === true).length;
   row.text = [row.formula, row.id, row.name, row.smiles, row.outcome, row.problem,
-    DATA.groups[row.space_group], row.elements.join("-")].join(" ").toLowerCase();
+    DATA.groups[row.space_group]?.normalize("NFKD"), row.elements.join("-")].join(" ").toLowerCase();
 }
 
 function passes(row, words, limit) {
@@ -139,7 +140,7 @@ function drawRow(row, place, shown) {
 
 function drawCell_(row, [name, , , show]) {
   const value = row[name];
-  if (name === "formula") return element("td", {}, formulaNode(value));
+  if (name === "formula") return element("td", { title: value }, formulaNode(value));
   if (name === "flags") return element("td", {}, flagMarks(row));
   if (value === null || value === undefined) return element("td", { class: "quiet" }, "–");
   let text;

@@ -4,7 +4,7 @@
 const BOND_FACTOR = 1.15; // of the covalent radii's sum
 const MAX_BONDED = 1500; // atoms; all pairs are compared
 const NONMETALS = new Set([1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 52, 53]);
-const GHOST = 0.35; // opacity of a crystal as generated, behind the relaxed one
+const GHOST = "#8a94a2"; // a crystal as generated, thin and grey behind the relaxed one
 
 let viewer3d = null;
 
@@ -49,11 +49,11 @@ function drawStructures(structures, cells) {
 }
 
 function styleOf(structure, ghost) {
-  const opacity = ghost ? GHOST : 1;
+  if (ghost) return { sphere: { scale: 0.1, color: GHOST }, stick: { radius: 0.04, color: GHOST } };
   const colorscheme = "Jmol";
   return structure.l
-    ? { sphere: { scale: 0.28, opacity, colorscheme }, stick: { radius: 0.09, opacity, colorscheme } }
-    : { sphere: { scale: 0.22, opacity, colorscheme }, stick: { radius: 0.13, opacity, colorscheme } };
+    ? { sphere: { scale: 0.28, colorscheme }, stick: { radius: 0.09, colorscheme } }
+    : { sphere: { scale: 0.22, colorscheme }, stick: { radius: 0.13, colorscheme } };
 }
 
 function moleculeAtoms(structure) {
