@@ -109,7 +109,7 @@ def test_a_guided_sample_of_ten_steps(
     settings = SamplingSettings(10, 2.0, "published")
     request = Request.checked(model.config, 3, kind, settings, num_atoms=SIZES, noise=given)
     assert model.denoiser is not None
-    for rows, found in sample_latents(model.denoiser, request, model.device):
+    for rows, found, _ in sample_latents(model.denoiser, request, model.device):
         for row, z in zip(rows, found, strict=True):
             assert_close(z, latent[row, : SIZES[row]])
     expected = truth.decode(latent, MASK)
