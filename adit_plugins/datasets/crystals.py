@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adit_plugins.datasets.common import (
     SPLITS,
@@ -165,6 +166,13 @@ def _listed(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) else value
 
 
+def training_order(numbers: NDArray[Any], frac: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of a crystal's atoms `[num_atoms]` by atomic number, then fractional coordinates."""
+    keys = np.round(frac, 2)
+    order: NDArray[np.int64] = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))
+    return order
+
+
 def canonical_crystal(structure: Structure) -> dict[str, Any]:
     """Niggli-reduced cell and atoms ordered by atomic number, then position.
 
@@ -181,8 +189,7 @@ def canonical_crystal(structure: Structure) -> dict[str, Any]:
     if not ((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all():
         raise ValueError(f"an atomic number is not in 1..{MAX_ATOMIC_NUMBER} (0 is a dummy atom)")
     frac = (np.array(reduced.frac_coords) + 0.02) % 1.0 - 0.02
-    keys = np.round(frac, 2)
-    order = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))
+    order = training_order(numbers, frac)
     return {
         "atomic_numbers": numbers[order].tolist(),
         "coords": frac[order],
