@@ -7,6 +7,7 @@ are the original ones exactly.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adit_plugins import composition, drawing
+from adit_plugins.datasets.crystals import training_order
 from adit_plugins.placing import CrystalPlacer, MoleculePlacer, Motion, Placed, Placer
 from adit_plugins.recipe import checked_integer
 from adit_plugins.samples import Convertible, Sample, to_sample
@@ -151,6 +153,7 @@ class Filling:
         """Bring a crystal into its Niggli cell, where the network knows it best."""
         self.given = given
         self.placed: dict[int, Placed] = {}
+        self.places: list[NDArray[np.int64]] | None = None  # of the given atoms in each row
         self.cell: NDArray[np.float64] | None = None
         self.basis = np.eye(3)  # the Niggli cell's vectors in those of the given cell
         numbers = given.atomic_numbers
@@ -173,7 +176,7 @@ class Filling:
         import torch
 
         periodic = self.cell is not None
-        numbers = batch.atomic_numbers.cpu().numpy()
+        numbers = batch.atomic_numbers.cpu().numpy().copy()
         coords = (batch.frac_coords if periodic else batch.positions).double().cpu().numpy()
         if not np.isfinite(coords).all():
             raise ValueError(
@@ -182,9 +185,15 @@ class Filling:
             )
         for place, row in enumerate(rows):
             last = self.placed.get(row)
-            found = self.placer(numbers[place], coords[place], last.motion if last else None)
+            atoms = None if self.places is None else self.places[row]
+            found = self.placer(numbers[place], coords[place], last.motion if last else None, atoms)
             coords[place, found.atoms] = found.motion.apply(self.placer.start)
-            if not periodic:  # the network's frame is centred
+            if periodic:
+                coords[place] = (coords[place] + 0.02) % 1.0 - 0.02
+                order = training_order(numbers[place], coords[place])
+                numbers[place], coords[place] = numbers[place][order], coords[place][order]
+                found = Placed(found.motion, np.argsort(order)[found.atoms])
+            else:  # the network's frame is centred
                 mean = coords[place].mean(axis=0)
                 coords[place] -= mean
                 found = Placed(Motion(found.motion.matrix, found.motion.shift - mean), found.atoms)
@@ -196,13 +205,15 @@ class Filling:
         if self.cell is None:
             frac, lattice, positions = batch.frac_coords, batch.lattice, coords
         else:
-            coords = (coords + 0.02) % 1.0 - 0.02  # as in training
             frac, positions = like(coords), coords @ self.cell
             lattice = like(self.cell).expand(len(rows), 3, 3)
-        return type(batch)(
-            batch.atomic_numbers, frac, like(positions), lattice, batch.periodic,
-            batch.mask,
-        )  # fmt: skip
+        return dataclasses.replace(
+            batch,
+            atomic_numbers=torch.tensor(numbers, device=batch.device),
+            frac_coords=frac,
+            positions=like(positions),
+            lattice=lattice,
+        )
 
     def restored(self, row: int, made: Sample) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Numbers and positions of a completion in the given frame: the given atoms, then others.
@@ -237,6 +248,13 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
             "exclude_elements, chemical_system, formula and contains of the generator"
         )
     filling = Filling(given)
+    elements = _elements(generator, task, num)
+    if given.kind == "molecule" and "elements" in elements:
+        # Atoms that follow each other in the training data are mostly bonded, so that the given
+        # ones come first, in their order.
+        ordered = [_given_first(given.atomic_numbers, each) for each in elements["elements"]]
+        elements["elements"] = [each for each, _ in ordered]
+        filling.places = [places for _, places in ordered]
     settings = SamplingSettings(generator.num_steps, generator.guidance_scale, generator.sampler)
     drawn = generator.model.draw(
         num,
@@ -245,7 +263,7 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
         seed=generator.seed,
         conditions=generator.conditions,
         edit=filling,
-        **_elements(generator, task, num),
+        **elements,
     )
     name, seed = generator.model.name, generator.seed
     origin = {
@@ -261,6 +279,21 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
         told = generator.provenance(seed, row) | told
         completions.append(Sample(given.kind, numbers, positions, given.lattice, told))
     return completions
+
+
+def _given_first(
+    given: NDArray[np.int64], elements: Sequence[int]
+) -> tuple[list[int], NDArray[np.int64]]:
+    """Elements with the given atoms first, hydrogens last, and the places of the given ones."""
+    added = Counter(elements) - Counter(given.tolist())
+    others = []
+    for z in elements:
+        if added[z] > 0:
+            added[z] -= 1
+            others.append(z)
+    whole = np.array([*given.tolist(), *others])
+    order = np.argsort(whole == HYDROGEN, kind="stable")
+    return whole[order].tolist(), np.argsort(order)[: len(given)]
 
 
 def _elements(generator: ADiTGenerator, task: Task, num: int) -> dict[str, Any]:

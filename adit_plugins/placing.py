@@ -65,8 +65,17 @@ class Placer(Protocol):
 
     start: Array
 
-    def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
-        """Place the given atoms, near the motion of the last time if there was one."""
+    def __call__(
+        self, numbers: Numbers, predicted: Array, last: Motion | None, atoms: Numbers | None = None
+    ) -> Placed:
+        """Place the given atoms.
+
+        Args:
+            numbers: of the predicted atoms, `[predicted]`.
+            predicted: their coordinates, `[predicted, 3]`.
+            last: the motion of the last time, if there was one.
+            atoms: which of the predicted atoms the given ones are, if it is known.
+        """
         ...
 
 
@@ -90,7 +99,9 @@ class CrystalPlacer:
         origin = np.zeros(3) if found is None else np.array(found.std_origin_shift)
         self.motion = Motion(np.eye(3), -origin)
 
-    def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
+    def __call__(
+        self, numbers: Numbers, predicted: Array, last: Motion | None, atoms: Numbers | None = None
+    ) -> Placed:
         """Find the given atoms among the predicted ones, with periodic images."""
         offsets = self.motion.apply(self.start)[:, None] - predicted
         near = (offsets - offsets.round())[:, :, None] + IMAGES
@@ -109,8 +120,12 @@ class MoleculePlacer:
     def __init__(self, numbers: Numbers, positions: Array) -> None:
         self.numbers, self.start = numbers, positions
 
-    def __call__(self, numbers: Numbers, predicted: Array, last: Motion | None) -> Placed:
+    def __call__(
+        self, numbers: Numbers, predicted: Array, last: Motion | None, atoms: Numbers | None = None
+    ) -> Placed:
         """Place the atoms; mirror images are no motion, so that chirality stays."""
+        if atoms is not None:
+            return Placed(rigid_motion(self.start, predicted[atoms]), atoms)
         starts = [last] if last is not None else self._starts(numbers, predicted)
         found = [self._settle(start, numbers, predicted) for start in starts]
         return min(found, key=lambda each: each[0])[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adit_plugins import processes
 from adit_plugins.datasets.common import (
@@ -216,6 +217,13 @@ def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
             return str(error) or type(error).__name__
 
 
+def training_order(numbers: NDArray[Any], frac: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of a crystal's atoms `[num_atoms]` by atomic number, then fractional coordinates."""
+    keys = np.round(frac, 2)
+    order: NDArray[np.int64] = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))
+    return order
+
+
 def canonical_crystal(structure: Structure) -> dict[str, Any]:
     """Niggli-reduced cell and atoms ordered by atomic number, then position.
 
@@ -232,8 +240,7 @@ def canonical_crystal(structure: Structure) -> dict[str, Any]:
     if not ((numbers >= 1) & (numbers <= MAX_ATOMIC_NUMBER)).all():
         raise ValueError(f"an atomic number is not in 1..{MAX_ATOMIC_NUMBER} (0 is a dummy atom)")
     frac = (np.array(reduced.frac_coords) + 0.02) % 1.0 - 0.02
-    keys = np.round(frac, 2)
-    order = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))
+    order = training_order(numbers, frac)
     return {
         "atomic_numbers": numbers[order].tolist(),
         "coords": frac[order],
