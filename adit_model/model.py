@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adit_model import checkpoint
 from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomBatch
+from adit_model.checkpoints import folder as checkpoint
+from adit_model.checkpoints.pretrained import read
 from adit_model.compositions import Constraints, draw_elements
 from adit_model.config import ELEMENTS, KINDS, ADiTConfig
 from adit_model.data import frame_for_denoiser
 from adit_model.decoding import ChooseTypes, Drawn, to_atoms, unpadded_atoms
 from adit_model.denoiser import Denoiser
-from adit_model.pretrained import read
 from adit_model.prior import Prior
 from adit_model.samplers import Request, SamplingSettings, Steering, sample_latents
 from adit_model.samplers.guidance import Labels

@@ -5,21 +5,20 @@ The public names are loaded on first use, so that importing the package costs no
 
 from __future__ import annotations
 
-import importlib
-import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from adit_plugins._version import __version__
+from adit_plugins.lazy import lazily
 
 if TYPE_CHECKING:
-    from adit_plugins.ase_io import stream
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.readers import read_structures
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.substitution import Substitution, substituted
+    from adit_plugins.hosts.ase_io import stream
     from adit_plugins.report import view
-    from adit_plugins.samples import Sample, from_batch, to_batch, to_sample
-    from adit_plugins.substitution import Substitution, substituted
-    from adit_plugins.symmetry import symmetrized
-    from adit_plugins.writers import write_samples
-
-__version__ = "0.1.0"
+    from adit_plugins.structures.reading import read_structures
+    from adit_plugins.structures.samples import Sample, from_batch, to_batch, to_sample
+    from adit_plugins.structures.symmetry import symmetrized
+    from adit_plugins.structures.writers import write_samples
 
 __all__ = [
     "ADiTGenerator",
@@ -37,32 +36,16 @@ __all__ = [
     "write_samples",
 ]
 
-# What is tried again, what is slow, what is written; silent until somebody listens.
-logging.getLogger(__name__).addHandler(logging.NullHandler())
-
-_HOMES = {
-    "ADiTGenerator": "generator",
-    "Sample": "samples",
-    "from_batch": "samples",
-    "read_structures": "readers",
-    "stream": "ase_io",
-    "Substitution": "substitution",
-    "substituted": "substitution",
-    "symmetrized": "symmetry",
-    "to_batch": "samples",
-    "to_sample": "samples",
-    "view": "report",
-    "write_samples": "writers",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    **{
+        "generation.generator": "ADiTGenerator",
+        "generation.substitution": "Substitution substituted",
+        "hosts.ase_io": "stream",
+        "report": "view",
+        "structures.reading": "read_structures",
+        "structures.samples": "Sample from_batch to_batch to_sample",
+        "structures.symmetry": "symmetrized",
+        "structures.writers": "write_samples",
+    },
+)

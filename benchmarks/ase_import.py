@@ -34,7 +34,7 @@ loaded = "torch" in sys.modules
 for name in [name for name in sys.modules if name.startswith("adit_plugins")]:
     del sys.modules[name]
 start = time.perf_counter()
-import adit_plugins.ase_io
+import adit_plugins.hosts.ase_io
 print(took, time.perf_counter() - start, "adit" in ioformats, loaded)
 """
 

@@ -25,7 +25,7 @@ from ase import Atoms
 
 from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
 from adit_plugins.campaign.files import write_files
-from adit_plugins.relax_results import RelaxResult, finished
+from adit_plugins.relax.results import RelaxResult, finished
 
 METALS = (3, 4, 11, 12, 13, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 37, 38, 39, 40)
 OTHERS = (7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)

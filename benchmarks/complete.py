@@ -32,10 +32,10 @@ from sample_quality import write_json
 
 from adit_model.data import SPLITS, PreparedData
 from adit_plugins import ADiTGenerator, Sample
-from adit_plugins.bonds import perceive_bonds
-from adit_plugins.matching import structure_matcher
-from adit_plugins.molecules import check_molecules
+from adit_plugins.matching.matcher import structure_matcher
 from adit_plugins.registry import load
+from adit_plugins.structures.bonds import perceive_bonds
+from adit_plugins.validity.molecules import check_molecules
 
 REMOVED = 3  # lithium
 NEAR = 0.3  # angstrom

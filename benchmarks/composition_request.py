@@ -21,7 +21,7 @@ from pymatgen.core import Structure
 
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.registry import load
-from adit_plugins.validity import is_composition_valid, is_structure_valid
+from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
 
 REQUESTS: list[dict[str, Any]] = [
     {},

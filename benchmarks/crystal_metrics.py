@@ -28,9 +28,9 @@ from smact.screening import smact_validity
 
 from adit_plugins.metrics.crystals import evaluate_crystals
 from adit_plugins.metrics.references import StructureReference, load_reference
-from adit_plugins.metrics.sources import read_set
-from adit_plugins.samples import Sample
-from adit_plugins.validity import is_structure_valid
+from adit_plugins.metrics.sets import read_set
+from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.crystals import is_structure_valid
 
 
 def structure(sample: Sample) -> Structure:

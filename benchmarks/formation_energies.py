@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 from relaxed_rows import errors, relaxed, row_atoms, write_json
 
-from adit_plugins.hull import UnknownElementError, formation_energy_per_atom
-from adit_plugins.hull_energies import ConventionError, corrected_energy
-from adit_plugins.relax_results import MP_RAW
+from adit_plugins.hull.energies import ConventionError, corrected_energy
+from adit_plugins.hull.table import UnknownElementError, formation_energy_per_atom
+from adit_plugins.relax.results import MP_RAW
 
 SEED = 0
 

@@ -4,7 +4,7 @@ Crystals of a table with Materials Project energies (parquet with material_id, f
 atomic_numbers, frac_coords, a ... gamma, formation_energy_per_atom, energy_above_hull) are placed
 on the shipped hull, each with its own composition left out of it. The same is done with the exact
 DFT energies: no potential can do better on this table. The curves of
-`adit_plugins.hull_calibration` are counted here; for the reliability plot, on one half of the
+`adit_plugins.hull.calibration` are counted here; for the reliability plot, on one half of the
 chemical systems, and tested on the other half.
 
 The potential may have seen these crystals in its training, and they are given at their DFT
@@ -29,8 +29,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from relaxed_rows import relaxed, row_atoms, write_json
 
-from adit_plugins.hull import Hull, UnknownElementError
-from adit_plugins.hull_calibration import FILE, interpolate
+from adit_plugins.hull.calibration import FILE, interpolate
+from adit_plugins.hull.table import Hull, UnknownElementError
 
 METASTABLE, UPPER = 0.1, 1.0  # eV/atom
 SEED = 0

@@ -1,9 +1,10 @@
 """Which energies may stand in one hull table? Measured on the rows that it is made of.
 
 Three tables of the same formulas: a release's own hull values alone (formation energy minus energy
-above hull), with the other rows at their formation energy (which is what `adit_plugins.tables hull`
-does), and with these rows minus their own energy above hull. A hull has no compound above the hull
-of the others. Then the release's values of some groups are left out, and given by either.
+above hull), with the other rows at their formation energy (which is what
+`adit_plugins.cli.shipped_data hull` does), and with these rows minus their own energy above hull. A
+hull has no compound above the hull of the others. Then the release's values of some groups are left
+out, and given by either.
 
     python benchmarks/hull_table.py mp_energies.parquet more_mp_new.parquet --release mp-20 \\
         --release mpts-52 --held-out mp20_val --held-out mp20_test --held-out mp20_train_part \\
@@ -24,8 +25,8 @@ from numpy.typing import NDArray
 from pymatgen.core import Element
 from relaxed_rows import write_json
 
-from adit_plugins.hull import Hull
-from adit_plugins.tables import read_energies, release_hull
+from adit_plugins.cli.shipped_data import read_energies, release_hull
+from adit_plugins.hull.table import Hull
 
 REFERENCES = {element.symbol: 0.0 for element in Element}  # formation energies need no others
 

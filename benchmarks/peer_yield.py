@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from relaxed_rows import read_samples, relaxed, write_json
 
-from adit_plugins.hull import Hull, UnknownElementError
-from adit_plugins.hull_calibration import metastable_probability
+from adit_plugins.hull.calibration import metastable_probability
+from adit_plugins.hull.table import Hull, UnknownElementError
 
 
 def place_all(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

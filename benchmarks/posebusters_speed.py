@@ -25,9 +25,9 @@ from ase import Atoms
 from qm9_reference import qm9_molecules
 from rdkit import rdBase
 
-from adit_plugins.bonds import openbabel_bonds
 from adit_plugins.metrics.molecules import evaluate_molecules
-from adit_plugins.molecules import TIME_LIMIT
+from adit_plugins.structures.bonds import openbabel_bonds
+from adit_plugins.validity.molecules import TIME_LIMIT
 
 
 def serial(molecules: list[Atoms], budget: float) -> tuple[list[dict[str, bool]], float]:

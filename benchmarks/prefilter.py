@@ -31,14 +31,15 @@ from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
 from relaxed_rows import write_json
 
-from adit_integrations import chgnet, mace_adit
-from adit_integrations.mace_labels import read_source, split_of
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.hull import Hull
-from adit_plugins.hull_energies import place
-from adit_plugins.relax import relax
-from adit_plugins.relax_results import RelaxResult, displacement, outcomes
-from adit_plugins.validity import is_structure_valid
+from adit_integrations import chgnet
+from adit_integrations.mace_adit import relaxer as mace_adit
+from adit_integrations.mace_adit.labels import read_source, split_of
+from adit_plugins.hull.energies import place
+from adit_plugins.hull.table import Hull
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult, displacement, outcomes
+from adit_plugins.relax.run import relax
+from adit_plugins.validity.crystals import is_structure_valid
 
 FMAX, STEPS, PREFILTER_STEPS = 0.05, 100, 50  # those of `adit discover`
 METASTABLE = 0.1  # eV/atom above the hull

@@ -11,10 +11,11 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import GPa
 
-from adit_integrations import mace_adit, mace_training
-from adit_integrations.mace_labels import Labels, read_source
-from adit_plugins.relax import relax
-from adit_plugins.relax_results import outcomes
+from adit_integrations.mace_adit import relaxer as mace_adit
+from adit_integrations.mace_adit import training as mace_training
+from adit_integrations.mace_adit.labels import Labels, read_source
+from adit_plugins.relax.results import outcomes
+from adit_plugins.relax.run import relax
 
 
 def label_errors(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from relaxed_rows import write_json
 
 from adit_model import ADiT
 from adit_model.data import CompositionTable, PreparedData
-from adit_plugins.validity import is_composition_valid
+from adit_plugins.validity.crystals import is_composition_valid
 
 Rows = list[tuple[int, ...]]
 

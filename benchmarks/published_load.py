@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from adit_model import ADiT, published
+from adit_model import ADiT
+from adit_model.checkpoints import published
 from adit_model.config import SIZES
 from adit_model.config import published as published_config
 

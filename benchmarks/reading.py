@@ -26,7 +26,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifParser, CifWriter
 from relaxed_rows import write_json
 
-from adit_plugins.readers import iter_entries
+from adit_plugins.structures.reading import iter_entries
 
 GROUPS = {  # with the site of the second element; the first is at the origin
     "P-1": (0.5, 0.5, 0.5), "P2_1/c": (0.3, 0.2, 0.1), "Cmcm": (0, 0.3, 0.25),

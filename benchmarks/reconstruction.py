@@ -25,9 +25,9 @@ from scipy.spatial.transform import Rotation
 from adit_model import ADiT, AtomBatch
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import from_batch
-from adit_plugins.matching import is_match
-from adit_plugins.molecules import examine
-from adit_plugins.validity import is_composition_valid, is_structure_valid
+from adit_plugins.matching.matcher import is_match
+from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
+from adit_plugins.validity.molecules import examine
 
 MAX_RMSD = 0.05  # angstrom
 

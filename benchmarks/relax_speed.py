@@ -23,7 +23,8 @@ from ase import Atoms
 from relaxed_rows import read_samples, write_json
 
 from adit_plugins.processes import available_cores
-from adit_plugins.relax import RelaxerFactory, RelaxResult, find_relaxer, relax
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.relax.run import RelaxerFactory, find_relaxer, relax
 
 
 def measure(

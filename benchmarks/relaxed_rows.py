@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
-from adit_plugins.readers import read_structures
-from adit_plugins.relax import RelaxResult, relax
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.relax.run import relax
+from adit_plugins.structures.reading import read_structures
 
 CELL = ["a", "b", "c", "alpha", "beta", "gamma"]
 

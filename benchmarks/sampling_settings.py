@@ -27,9 +27,9 @@ from sample_quality import make_samples
 from adit_model import ADiT
 from adit_model.config import KINDS
 from adit_plugins import ADiTGenerator, Sample
-from adit_plugins.molecules import examine, openbabel_smiles
-from adit_plugins.recipe import last_change, load_model
-from adit_plugins.validity import is_composition_valid, is_structure_valid
+from adit_plugins.generation.recipe import last_change, load_model
+from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
+from adit_plugins.validity.molecules import examine, openbabel_smiles
 
 
 def crystal_counts(samples: list[Sample]) -> dict[str, int]:

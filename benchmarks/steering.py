@@ -24,12 +24,12 @@ from pymatgen.core import Structure
 from sample_quality import write_json
 
 from adit_plugins import ADiTGenerator, Sample
-from adit_plugins.fingerprints import Fingerprints
-from adit_plugins.hull import Hull
-from adit_plugins.hull_energies import place
-from adit_plugins.matching import find_duplicates
-from adit_plugins.relax import relax
-from adit_plugins.steering import energy_above_hull
+from adit_plugins.generation.steering import energy_above_hull
+from adit_plugins.hull.energies import place
+from adit_plugins.hull.table import Hull
+from adit_plugins.matching.fingerprints import Fingerprints
+from adit_plugins.matching.matcher import find_duplicates
+from adit_plugins.relax.run import relax
 
 
 def heights(samples: Sequence[Sample], relaxer: str) -> list[float]:

@@ -25,11 +25,11 @@ from adit_model import ADiT, AtomBatch
 from adit_model.config import KINDS
 from adit_model.data import PreparedData, SizeGroups, random_rotations
 from adit_plugins import ADiTGenerator, Sample, from_batch, to_batch
-from adit_plugins.matching import group
+from adit_plugins.matching.matcher import group
 from adit_plugins.metrics.crystals import judge_crystal
 from adit_plugins.registry import MissingExtraError
-from adit_plugins.relax_results import displacement
-from adit_plugins.validity import openbabel_smiles
+from adit_plugins.relax.results import displacement
+from adit_plugins.validity.molecules import openbabel_smiles
 
 MOVES = ("as it is", "rotated", "translated", "both")
 

@@ -39,7 +39,7 @@ from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
 from adit_plugins.metrics.molecules import MoleculeMetrics
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.metrics.stability import add_stability
-from adit_plugins.samples import Sample
+from adit_plugins.structures.samples import Sample
 
 # Percent. Joshi et al. 2025 (arXiv 2503.03965) for both tables; Zatom rows: the Zatom papers, 2026.
 PUBLISHED_CRYSTALS = {

@@ -24,9 +24,9 @@ import torch
 from sampling_speed import matmul_rate, padding_if_mixed, weights_per_atom
 
 from adit_model import ADiT
-from adit_model.options import values_of
-from adit_model.trainer import Trainer, TrainingConfig
-from adit_model.training_cli import architecture, parser
+from adit_model.training.cli import architecture, parser
+from adit_model.training.options import values_of
+from adit_model.training.trainer import Trainer, TrainingConfig
 
 
 def trainer(size: str, precision: Any, options: argparse.Namespace, out: str) -> Trainer:

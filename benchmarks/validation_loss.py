@@ -21,7 +21,7 @@ from relaxed_rows import write_json
 from adit_model import ADiT
 from adit_model.data import PreparedData, SizeGroups
 from adit_model.flow import flow_loss
-from adit_model.trainer import draw_latent
+from adit_model.training.trainer import draw_latent
 
 TOKENS = 1200  # atoms a batch
 

@@ -56,7 +56,7 @@ def _group(group: click.Group, parent: click.Context, path: str) -> Iterator[str
 
 def training_parsers() -> dict[str, argparse.ArgumentParser]:
     """Return the parsers of `adit train` by stage."""
-    from adit_model import training_cli
+    from adit_model.training import cli as training_cli
     from adit_plugins import registry
 
     parsers = {"autoencoder": training_cli.parser()}  # the denoiser's is the same

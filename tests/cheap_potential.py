@@ -13,8 +13,8 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones
 
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.relax_results import RelaxResult
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult
 
 PAUSE = "CHEAP_POTENTIAL_SECONDS"
 FLAG = "CHEAP_POTENTIAL_FLAG"

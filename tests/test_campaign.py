@@ -42,7 +42,7 @@ from adit_plugins.campaign.work import (
 )
 from adit_plugins.cli import main
 from adit_plugins.cli.progress import Pace, _plain_lines
-from adit_plugins.relax import RelaxResult
+from adit_plugins.relax.results import RelaxResult
 
 SALT = bulk("NaCl", "rocksalt", a=5.69)
 SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)

@@ -29,8 +29,8 @@ from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.cli import main
 from adit_plugins.processes import Each, LostError, ProcessesExecutor, collect
 from adit_plugins.registry import UnknownPluginError
-from adit_plugins.relax import RelaxerError
-from adit_plugins.relax_results import RelaxResult
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.relax.run import RelaxerError
 
 FAST = Settings(relaxer="cheap_potential:make", max_steps=3)
 
@@ -257,7 +257,7 @@ def test_a_relaxer_that_takes_many_atoms_at_once_is_fed(
     structures = cheap_potential.crystals(30)
     settings = Settings("cheap_potential:make_batched", max_steps=1)
     with campaign_in(tmp_path, structures, settings, chunk_size=None, block_size=10) as campaign:
-        monkeypatch.setattr("adit_plugins.relax._Custom.chunk_atoms", 60, raising=False)
+        monkeypatch.setattr("adit_plugins.relax.run._Custom.chunk_atoms", 60, raising=False)
         campaign.run()
         relaxed = sum(row.get("relaxed", False) for row in verdicts(campaign))
     assert relaxed > 10

@@ -26,7 +26,7 @@ from adit_plugins.campaign import Campaign, Resources, Settings, Store, Structur
 from adit_plugins.campaign.duplicates import MAX_KEPT, Duplicates
 from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.store import PAGE, Row
-from adit_plugins.samples import Sample
+from adit_plugins.structures.samples import Sample
 
 BLOCK, CHUNK, NUM = 6, 3, 80
 

@@ -17,7 +17,7 @@ from ase.build import bulk
 from click.testing import CliRunner, Result
 
 from adit_plugins.cli import main
-from adit_plugins.readers import read_structures
+from adit_plugins.structures.reading import read_structures
 
 FAST = ["--num-steps", "2", "--device", "cpu"]
 
@@ -239,7 +239,7 @@ def test_ctrl_c_while_workers_start_prints_no_traceback(place: Path) -> None:
 def test_doctor_finds_and_checks_weights(
     tmp_path: Path, tiny_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adit_model import checkpoint
+    from adit_model.checkpoints import folder as checkpoint
 
     monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", tmp_path)
     result = adit("doctor")

@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from adit_plugins import ADiTGenerator, read_structures
 from adit_plugins.cli import main
-from adit_plugins.completion import Filling
-from adit_plugins.placing import CrystalPlacer, MoleculePlacer, assigned
-from adit_plugins.samples import Sample, to_batch, to_sample
+from adit_plugins.generation.completion import Filling
+from adit_plugins.generation.placing import CrystalPlacer, MoleculePlacer, assigned
+from adit_plugins.structures.samples import Sample, to_batch, to_sample
 
 SKEWED = Atoms(  # far from its Niggli cell, with an atom outside
     "LiOF", [[0.1, 0.2, 0.3], [2.0, 1.7, 1.1], [9.0, 4.0, -3.0]],
@@ -89,7 +89,7 @@ def test_the_sizes_of_completions_vary(told_checkpoint: str) -> None:
     made = generator(told_checkpoint).complete(SKEWED, 12, num_atoms=[4, 5, 7])
     assert {sample.num_atoms for sample in made} == {4, 5, 7}
     balanced = generator(told_checkpoint, charge_balanced=True)
-    from adit_plugins.validity import is_composition_valid
+    from adit_plugins.validity.crystals import is_composition_valid
 
     for sample in balanced.complete(SKEWED, 6, num_atoms=[4, 5]):
         assert is_composition_valid(sample.to_pymatgen().composition)
@@ -155,7 +155,7 @@ def test_a_whole_structure_put_into_itself_comes_back(start: Atoms) -> None:
         frac = original.positions @ np.linalg.inv(filling.basis @ start.cell.array)
         predicted = Sample("crystal", original.atomic_numbers, frac @ filling.cell, filling.cell)
     edited = filling([7], to_batch([predicted]), 0.5)
-    from adit_plugins.samples import from_batch
+    from adit_plugins.structures.samples import from_batch
 
     numbers, positions = filling.restored(7, from_batch(edited)[0])
     size = half.num_atoms

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
-from adit_plugins.composition import CompositionRequest
-from adit_plugins.readers import read_structures
-from adit_plugins.samples import Sample
+from adit_plugins.generation.composition import CompositionRequest
+from adit_plugins.structures.reading import read_structures
+from adit_plugins.structures.samples import Sample
 
 
 def generator(checkpoint: str, **recipe: object) -> ADiTGenerator:

@@ -20,9 +20,9 @@ from adit_model.denoiser import Denoiser
 from adit_model.layers import Attention
 from adit_model.samplers import Request, SamplingSettings
 from adit_model.samplers.run import noise_source
-from adit_model.trainer import Trainer, TrainingConfig
-from adit_model.training import continued_model, initial_model
-from adit_model.training_cli import main
+from adit_model.training.cli import main
+from adit_model.training.stages import continued_model, initial_model
+from adit_model.training.trainer import Trainer, TrainingConfig
 
 # Operators that hand a number from the device to Python, for which the device has to be waited for.
 WAITING = {"aten._local_scalar_dense", "aten.item", "aten.is_nonzero", "aten.equal", "aten.nonzero"}
@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 
 
 def trainer(folder: Path, data: list[str], stage: str, **options: Any) -> Trainer:
-    from adit_model.training_cli import architecture, parser
+    from adit_model.training.cli import architecture, parser
 
     out = folder / f"{stage}-{options.get('distance_loss', 0)}"
     args = parser().parse_args([stage, "--data", *data, "--out", str(out), *TINY])

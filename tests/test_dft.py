@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
 from adit_plugins.campaign.files import write_files
 from adit_plugins.cli import main
-from adit_plugins.dft import DftError, find_engine, reference_structure
+from adit_plugins.dft.engines import DftError, find_engine, reference_structure
 from adit_plugins.registry import UnknownPluginError
 
 

@@ -16,8 +16,8 @@ from pymatgen.core import Composition
 from adit_model import ADiT
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
-from adit_plugins.samples import Sample
-from adit_plugins.validity import is_composition_valid
+from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.crystals import is_composition_valid
 
 
 def generator(told_checkpoint: str, **recipe: Any) -> ADiTGenerator:
@@ -164,7 +164,7 @@ def test_bfloat16_gives_nearly_the_same_samples(told_checkpoint: str) -> None:
 def test_the_doctor_says_what_can_be_asked_for(
     told_checkpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adit_model import checkpoint
+    from adit_model.checkpoints import folder as checkpoint
 
     monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", Path(told_checkpoint).parent)
     monkeypatch.setattr(checkpoint, "DEFAULT_NAME", Path(told_checkpoint).name)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from adit_plugins import ADiTGenerator, Sample, registry, write_samples
 from adit_plugins.cli import main
-from adit_plugins.writers import OutputError, check_output
+from adit_plugins.structures.writers import OutputError, check_output
 
 STRANGER = """
 def formulas(samples, path):

@@ -20,7 +20,7 @@ from pymatgen.core import Molecule, Structure
 
 import adit_plugins
 from adit_model import ADiT
-from adit_model.checkpoint import CheckpointError
+from adit_model.checkpoints.folder import CheckpointError
 from adit_plugins import ADiTGenerator, Sample
 
 

@@ -18,10 +18,12 @@ import pytest
 import torch
 
 from adit_model import ADiT
-from adit_model.checkpoint import CheckpointError
-from adit_model.restricted_pickle import INERT, rebuild
+from adit_model.checkpoints.folder import CheckpointError
+from adit_model.checkpoints.restricted_pickle import INERT, rebuild
 
-pytestmark = pytest.mark.filterwarnings("ignore::adit_model.pretrained.CheckpointNotice")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::adit_model.checkpoints.pretrained.CheckpointNotice"
+)
 
 
 def names_in(folder: Path) -> list[str]:

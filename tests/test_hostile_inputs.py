@@ -21,16 +21,22 @@ from ase.build import bulk
 from pymatgen.core import Lattice, Molecule, Structure
 from pymatgen.electronic_structure.core import Magmom
 
-from adit_plugins import inputs, read_structures
+from adit_plugins import read_structures
 from adit_plugins.campaign import Campaign, Settings, StructuresSource
 from adit_plugins.campaign.sources import source_of
 from adit_plugins.campaign.store import Store
 from adit_plugins.datasets import DatasetError, molecules
-from adit_plugins.fingerprints import Fingerprints
-from adit_plugins.generator import ADiTGenerator
-from adit_plugins.hull import Hull
-from adit_plugins.inputs import check_unpacked_size, structure_from_dict, without_classes
-from adit_plugins.readers import InputError, iter_entries
+from adit_plugins.generation.generator import ADiTGenerator
+from adit_plugins.hull.table import Hull
+from adit_plugins.matching.fingerprints import Fingerprints
+from adit_plugins.structures import untrusted as inputs
+from adit_plugins.structures.entries import InputError
+from adit_plugins.structures.reading import iter_entries
+from adit_plugins.structures.untrusted import (
+    check_unpacked_size,
+    structure_from_dict,
+    without_classes,
+)
 from adit_plugins.submissions import lemat_genbench, matbench
 
 SALT = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.69), ["Na", "Cl"], [[0] * 3, [0.5] * 3])

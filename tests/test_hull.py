@@ -10,14 +10,14 @@ from ase.build import bulk
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
-from adit_plugins.hull import (
+from adit_plugins.hull.energies import place_energy
+from adit_plugins.hull.table import (
     SHIPPED,
     Hull,
     UnknownElementError,
     element_references,
     formation_energy_per_atom,
 )
-from adit_plugins.hull_energies import place_energy
 
 
 @pytest.fixture(scope="module")

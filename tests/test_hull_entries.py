@@ -18,8 +18,8 @@ from pymatgen.entries.computed_entries import (
     ConstantEnergyAdjustment,
 )
 
-from adit_plugins.hull_entries import HullSourceError, from_entries
-from adit_plugins.hull_sources import _OnlineHull, load_hull
+from adit_plugins.hull.entries import HullSourceError, from_entries
+from adit_plugins.hull.loaders import _OnlineHull, load_hull
 
 ENERGIES = {"Na": -1.3, "Cl2": -3.7, "NaCl": -7.3, "NaCl3": -10.0, "Na3Cl": -9.0}  # eV a formula
 

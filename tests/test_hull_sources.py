@@ -21,9 +21,8 @@ from pymatgen.entries.computed_entries import (
 )
 
 from adit_plugins.cli import main
-from adit_plugins.hull import Hull, UnknownElementError
-from adit_plugins.hull_calibration import metastable_probability
-from adit_plugins.hull_energies import (
+from adit_plugins.hull.calibration import metastable_probability
+from adit_plugins.hull.energies import (
     ConventionError,
     corrected_energy,
     mp2020_correction,
@@ -31,7 +30,9 @@ from adit_plugins.hull_energies import (
     place_energy,
     undecided_correction,
 )
-from adit_plugins.hull_sources import HullSourceError, load_hull
+from adit_plugins.hull.entries import HullSourceError
+from adit_plugins.hull.loaders import load_hull
+from adit_plugins.hull.table import Hull, UnknownElementError
 from adit_plugins.registry import UnknownPluginError
 
 ENERGIES = {"Na": -1.3, "Cl2": -3.7, "NaCl": -7.3, "NaCl3": -10.0, "Na3Cl": -9.0}  # eV a formula

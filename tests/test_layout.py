@@ -1,6 +1,7 @@
 """The packages import each other in one direction only, and the network needs little."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,8 +58,8 @@ def decoders(path: Path) -> list[int]:
 def test_objects_are_made_of_json_where_its_names_of_classes_are_dropped() -> None:
     files = [file for each in ORDER for file in FOLDERS.get(each, ROOT / each).rglob("*.py")]
     found = {file.relative_to(ROOT).as_posix() for file in files if decoders(file)}
-    assert found <= {"adit_plugins/inputs.py", "adit_plugins/hull_sources.py"}
-    assert "adit_plugins/inputs.py" in found
+    assert found <= {"adit_plugins/structures/untrusted.py", "adit_plugins/hull/loaders.py"}
+    assert "adit_plugins/structures/untrusted.py" in found
 
 
 def renames(path: Path) -> list[int]:
@@ -84,3 +85,106 @@ def test_only_one_function_replaces_files() -> None:
     ]
     found = {file.relative_to(ROOT).as_posix(): renames(file) for file in files}
     assert {name for name, lines in found.items() if lines} == {"adit_model/outputs.py"}
+
+
+# The rooms of `adit_plugins` from the ground up: each imports from those before it alone.
+ROOMS = (
+    "_version", "lazy", "registry", "outputs", "processes", "structures", "validity",
+    "matching", "datasets", "relax", "hull", "dft", "generation", "hosts", "metrics", "submissions",
+    "campaign", "report", "cli",
+)  # fmt: skip
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Files of the three packages by the name that imports them."""
+    found = {}
+    for package in ORDER[:3]:
+        folder = root / FOLDERS.get(package, ROOT / package).relative_to(ROOT)
+        for path in folder.rglob("*.py"):
+            name = ".".join(path.relative_to(folder.parent).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imports_between(files: dict[str, Path], types_too: bool) -> dict[str, set[str]]:
+    """Which of the files each imports, also inside functions."""
+    graph: dict[str, set[str]] = {}
+    for name, path in files.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typed = [n for n in ast.walk(tree) if isinstance(n, ast.If) and _is_for_types(n.test)]
+        left_out = set() if types_too else {each for n in typed for each in ast.walk(n)}
+        graph[name] = set()
+        for node in ast.walk(tree):
+            if node in left_out:
+                continue
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names} & files.keys()
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    graph[name] |= {full if full in files else node.module} & files.keys()
+        graph[name].discard(name)
+    return graph
+
+
+def _is_for_types(test: ast.expr) -> bool:
+    return isinstance(test, ast.Name) and test.id == "TYPE_CHECKING"
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def climbs(files: dict[str, Path]) -> list[str]:
+    """Imports from a room that is not below."""
+    wrong = []
+    for name, targets in imports_between(files, types_too=True).items():
+        if not name.startswith("adit_plugins."):  # the package itself is the roof
+            continue
+        for target in targets:
+            if target == "adit_plugins":
+                wrong.append(f"{name} imports the roof; take the name from its room")
+            elif target.startswith("adit_plugins."):
+                own, other = room_of(name), room_of(target)
+                if own != other and ROOMS.index(other) > ROOMS.index(own):
+                    wrong.append(f"{name} -> {target}")
+    return wrong
+
+
+def test_rooms_import_downwards_only() -> None:
+    files = modules(ROOT)
+    rooms = {room_of(name) for name in files if name.startswith("adit_plugins.")}
+    assert rooms - {"__main__"} <= set(ROOMS)
+    assert not climbs(files)
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    TopologicalSorter(imports_between(modules(ROOT), types_too=False)).prepare()
+
+
+def test_a_circle_and_a_climb_are_seen(tmp_path: Path) -> None:
+    for name, line in {
+        "adit_model/low.py": "def f():\n    from adit_model import high",
+        "adit_model/high.py": "from adit_model.low import f",
+        "adit_plugins/hull/table.py": "import adit_plugins.campaign.store",
+        "adit_plugins/campaign/store.py": "from adit_plugins.hull.table import Hull",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(line)
+    files = modules(tmp_path)
+    graph = imports_between(files, types_too=False)
+    with pytest.raises(CycleError, match=r"adit_model\.low"):
+        TopologicalSorter({k: v for k, v in graph.items() if "model" in k}).prepare()
+    assert climbs(files) == ["adit_plugins.hull.table -> adit_plugins.campaign.store"]
+
+
+def test_each_room_says_what_it_is_for_and_hands_on_what_it_lists() -> None:
+    import importlib
+
+    inits = {name: path for name, path in modules(ROOT).items() if path.name == "__init__.py"}
+    for name, path in inits.items():
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), name
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", ()):
+            assert getattr(module, public) is not None, f"{name}.{public}"
+        assert set(getattr(module, "__all__", ())) <= set(dir(module))

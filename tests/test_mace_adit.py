@@ -12,10 +12,13 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 
-from adit_integrations import mace_adit, mace_labels, mace_network, mace_training
 from adit_integrations.mace import contained
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.relax import find_relaxer, relax
+from adit_integrations.mace_adit import labels as mace_labels
+from adit_integrations.mace_adit import network as mace_network
+from adit_integrations.mace_adit import relaxer as mace_adit
+from adit_integrations.mace_adit import training as mace_training
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.run import find_relaxer, relax
 
 CATIONS = ["Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba", "Ti", "Ni"]
 ANIONS = ["O", "S", "F", "Cl", "N"]
@@ -345,7 +348,7 @@ def test_the_relaxer_relaxes() -> None:
 
 
 def test_a_batch_ends_where_ase_ends(shipped: mace_adit.SmallMace) -> None:
-    from adit_integrations.mace_relaxer import relax_together
+    from adit_integrations.mace_adit.batched_fire import relax_together
 
     together = relax_together(
         rattled(),

@@ -8,14 +8,9 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from adit_plugins.datasets.crystals import canonical_crystal
-from adit_plugins.fingerprints import Fingerprints
-from adit_plugins.matching import (
-    duplicate_labels,
-    find_duplicates,
-    is_match,
-    rms_distance,
-)
-from adit_plugins.symmetry import symmetry_dataset, unskewed
+from adit_plugins.matching.fingerprints import Fingerprints
+from adit_plugins.matching.matcher import duplicate_labels, find_duplicates, is_match, rms_distance
+from adit_plugins.structures.symmetry import symmetry_dataset, unskewed
 
 
 def rock_salt(a: float = 5.64, anion: str = "Cl") -> Structure:

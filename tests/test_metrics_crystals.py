@@ -17,16 +17,16 @@ from pymatgen.core import Composition, Lattice, Structure
 from pymatgen.io.ase import AseAtomsAdaptor
 from smact.screening import smact_validity
 
-from adit_plugins.fingerprints import Fingerprints
-from adit_plugins.hull import Hull, element_references
-from adit_plugins.lemat import check_lemat
-from adit_plugins.matching import find_duplicates, is_match
+from adit_plugins.hull.table import Hull, element_references
+from adit_plugins.matching.fingerprints import Fingerprints
+from adit_plugins.matching.matcher import find_duplicates, is_match
 from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals, judge_crystal
 from adit_plugins.metrics.reconstruction import add_reconstruction
 from adit_plugins.metrics.stability import add_stability
-from adit_plugins.relax_results import RelaxResult, finished
-from adit_plugins.samples import Sample
-from adit_plugins.validity import is_composition_valid
+from adit_plugins.relax.results import RelaxResult, finished
+from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.crystals import is_composition_valid
+from adit_plugins.validity.lemat import check_lemat
 
 NACL = bulk("NaCl", "rocksalt", 5.64)
 

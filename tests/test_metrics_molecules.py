@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 
-from adit_plugins.fingerprints import Fingerprints
+from adit_plugins.matching.fingerprints import Fingerprints
 from adit_plugins.metrics.molecule_rates import MoleculeMetrics
 from adit_plugins.metrics.molecules import evaluate_molecules
 from adit_plugins.metrics.rates import Rate

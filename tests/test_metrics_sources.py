@@ -15,8 +15,8 @@ from ase.build import bulk, molecule
 from mutations import CRYSTALS, damaged
 from pymatgen.io.ase import AseAtomsAdaptor
 
-from adit_plugins.metrics.sources import distinct_names, read_set
-from adit_plugins.readers import InputError
+from adit_plugins.metrics.sets import distinct_names, read_set
+from adit_plugins.structures.entries import InputError
 
 NACL = bulk("NaCl", "rocksalt", 5.64)
 

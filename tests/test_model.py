@@ -19,7 +19,7 @@ from adit_model.batch import (
     principal_frame,
     random_rotations,
 )
-from adit_model.checkpoint import CheckpointError
+from adit_model.checkpoints.folder import CheckpointError
 from adit_model.config import KINDS, AutoencoderConfig, DenoiserConfig, published, sized
 
 HISTOGRAM = {"crystal": [0, 1, 3, 3, 2], "molecule": [0, 0, 0, 2, 4, 1]}

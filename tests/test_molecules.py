@@ -12,9 +12,9 @@ from pymatgen.core import Molecule
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from adit_plugins.bonds import openbabel_bonds
-from adit_plugins.molecules import MoleculeReport, check_molecules, openbabel_smiles
-from adit_plugins.posebusters_checks import bust_geometry, strain_energy, thresholds
+from adit_plugins.structures.bonds import openbabel_bonds
+from adit_plugins.validity.molecules import MoleculeReport, check_molecules, openbabel_smiles
+from adit_plugins.validity.posebusters_checks import bust_geometry, strain_energy, thresholds
 
 
 def published_smiles(atoms: Atoms, path: Path) -> str | None:

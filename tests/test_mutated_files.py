@@ -13,9 +13,10 @@ from mutations import mutate, same_structure, without_a_line, write_files
 
 from adit_plugins.metrics.crystals import evaluate_crystals
 from adit_plugins.metrics.references import load_reference
-from adit_plugins.metrics.sources import read_set
-from adit_plugins.molecules import check_molecules
-from adit_plugins.readers import InputError, iter_entries
+from adit_plugins.metrics.sets import read_set
+from adit_plugins.structures.entries import InputError
+from adit_plugins.structures.reading import iter_entries
+from adit_plugins.validity.molecules import check_molecules
 
 
 @pytest.mark.parametrize(

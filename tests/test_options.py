@@ -8,9 +8,9 @@ from typing import Literal
 
 import pytest
 
-from adit_model.options import add_options, option, values_of
-from adit_model.trainer import TrainingConfig
-from adit_model.training_cli import parser
+from adit_model.training.cli import parser
+from adit_model.training.options import add_options, option, values_of
+from adit_model.training.trainer import TrainingConfig
 
 
 @dataclass(frozen=True)

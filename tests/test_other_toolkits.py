@@ -74,10 +74,10 @@ assert generator.generate(1)[0].properties["adit"]["id"] == "tiny/0/0"
 assert json.loads(generator.to_json(), cls=MontyDecoder) == generator
 
 from adit_plugins import symmetrized
-from adit_plugins.filters import (
+from adit_plugins.hosts.filters import (
     LematFilter, NovelFilter, SmactFilter, StructureValidFilter, UniqueFilter,
 )
-from adit_plugins.transformations import ADiTVariationTransformation
+from adit_plugins.hosts.transformations import ADiTVariationTransformation
 
 salt = Structure.from_spacegroup("Fm-3m", Lattice.cubic(5.6), ["Na", "Cl"], [[0] * 3, [0.5] * 3])
 salt = salt.get_primitive_structure()

@@ -19,7 +19,8 @@ from ase.build import bulk
 from kills import killed_at_each_step
 from safetensors.torch import load_file
 
-from adit_model import ADiTConfig, checkpoint
+from adit_model import ADiTConfig
+from adit_model.checkpoints import folder as checkpoint
 from adit_model.config import AutoencoderConfig
 from adit_model.outputs import beside, replacing
 from adit_plugins import Sample, read_structures, write_samples
@@ -121,7 +122,7 @@ def test_a_folder_of_the_older_layout_is_read_and_replaced(tmp_path: Path) -> No
 
 
 def test_a_killed_save_leaves_a_loadable_small_mace(tmp_path: Path) -> None:
-    from adit_integrations import mace_network
+    from adit_integrations.mace_adit import network as mace_network
 
     networks = {
         channels: (

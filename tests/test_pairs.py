@@ -15,7 +15,7 @@ from adit_model.denoiser import Denoiser
 from adit_model.pairs import PairBias, aim_points
 from adit_model.samplers import Guided
 from adit_model.sampling import BEFORE_SAMPLING_WAS_RECORDED, KindSampling
-from adit_model.training_cli import main
+from adit_model.training.cli import main
 
 
 def denoisers() -> tuple[Denoiser, Denoiser]:

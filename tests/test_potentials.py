@@ -13,7 +13,7 @@ from ase.build import bulk
 from numpy.typing import NDArray
 from small_mace import save_small_mace
 
-from adit_plugins.relax import relax
+from adit_plugins.relax.run import relax
 
 # A lattice is spanned by many triples of vectors; these rows of whole numbers choose some.
 SETTINGS = {
@@ -60,7 +60,7 @@ def in_ase(name: str, mace_file: Path) -> Potential:
 
         calculator = load_calculator("cpu")
     elif name == "mace-adit":
-        from adit_integrations.mace_adit import MaceAditCalculator
+        from adit_integrations.mace_adit.relaxer import MaceAditCalculator
 
         calculator = MaceAditCalculator(device="cpu")
     else:

@@ -18,7 +18,7 @@ from adit_model.compositions import Constraints, draw_elements
 from adit_model.config import KINDS, Condition, PriorConfig
 from adit_model.data import PreparedData
 from adit_model.prior import Prior
-from adit_model.training_cli import main
+from adit_model.training.cli import main
 
 SIZES = [0, 3, 4, 5, 6, 7, 8, 0, 2]  # histogram: no structure has seven atoms
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from adit_model import ADiT, AtomBatch, published
-from adit_model.checkpoint import CheckpointError
+from adit_model import ADiT, AtomBatch
+from adit_model.checkpoints import published
+from adit_model.checkpoints.folder import CheckpointError
+from adit_model.checkpoints.lightning_file import LightningFile
+from adit_model.checkpoints.pretrained import _announced
 from adit_model.config import ADiTConfig, AutoencoderConfig, Condition, DenoiserConfig
-from adit_model.lightning import LightningFile
-from adit_model.pretrained import _announced
 from adit_model.samplers import Request, SamplingSettings, sample_latents
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.cli import main
@@ -23,7 +24,9 @@ from adit_plugins.cli import main
 SIZES = [5, 2, 7]
 MASK = np.arange(7)[None] < np.array(SIZES)[:, None]
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
-pytestmark = pytest.mark.filterwarnings("ignore::adit_model.pretrained.CheckpointNotice")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::adit_model.checkpoints.pretrained.CheckpointNotice"
+)
 
 
 @pytest.fixture(scope="module")

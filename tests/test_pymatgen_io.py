@@ -16,16 +16,16 @@ from pymatgen.core import IStructure, Lattice, Molecule, Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 
 from adit_plugins import ADiTGenerator, read_structures, symmetrized, write_samples
-from adit_plugins.filters import (
+from adit_plugins.hosts.filters import (
     LematFilter,
     NovelFilter,
     SmactFilter,
     StructureValidFilter,
     UniqueFilter,
 )
-from adit_plugins.matching import is_match
-from adit_plugins.transformations import ADiTVariationTransformation
-from adit_plugins.validity import is_composition_valid, is_structure_valid
+from adit_plugins.hosts.transformations import ADiTVariationTransformation
+from adit_plugins.matching.matcher import is_match
+from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
 
 
 @pytest.fixture(scope="module")

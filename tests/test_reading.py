@@ -22,8 +22,9 @@ from cif_texts import NACL_SITES, cif
 from mutations import CRYSTALS, write_sdf
 
 from adit_plugins.campaign.sources import FileSource
-from adit_plugins.metrics.sources import read_set
-from adit_plugins.readers import Entry, InputError, iter_entries, read_structures
+from adit_plugins.metrics.sets import read_set
+from adit_plugins.structures.entries import Entry, InputError
+from adit_plugins.structures.reading import iter_entries, read_structures
 from adit_plugins.submissions.matbench import read_initial
 
 FIVE = [CRYSTALS[i] for i in (0, 1, 2, 9, 12)]
@@ -205,7 +206,7 @@ def test_a_file_that_breaks_off_keeps_what_came_before(suffix: str, tmp_path: Pa
 
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adit_plugins.structures.sources.MAX_BYTES", 10_000)
+    monkeypatch.setattr("adit_plugins.structures.members.MAX_BYTES", 10_000)
     (tmp_path / "in.json.gz").write_bytes(gzip.compress(b"[" + b" " * 20_000 + b"]"))
     (tmp_path / "in.traj.gz").write_bytes(gzip.compress(b"\0" * 20_000))
     for name in ("in.json.gz", "in.traj.gz"):

@@ -13,10 +13,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.hull import Hull, formation_energy_per_atom
+from adit_plugins.hull.table import Hull, formation_energy_per_atom
 from adit_plugins.registry import UnknownPluginError
-from adit_plugins.relax import RelaxerError, RelaxResult, relax
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.relax.run import RelaxerError, relax
 
 
 def emt() -> AseRelaxer:

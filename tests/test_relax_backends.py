@@ -14,10 +14,10 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from small_mace import save_small_mace
 
-from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.registry import UnknownPluginError
-from adit_plugins.relax import RelaxerError, find_relaxer, relax
-from adit_plugins.relax_results import RelaxResult, outcomes
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult, outcomes
+from adit_plugins.relax.run import RelaxerError, find_relaxer, relax
 
 
 @pytest.fixture(scope="module")

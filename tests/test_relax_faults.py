@@ -19,10 +19,10 @@ from ase.build import bulk, molecule
 from click.testing import CliRunner
 from small_mace import save_small_mace
 
-from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.cli import main
-from adit_plugins.relax import RelaxerError, relax
-from adit_plugins.relax_results import RelaxResult, outcomes
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult, outcomes
+from adit_plugins.relax.run import RelaxerError, relax
 
 
 def unchanged(result: RelaxResult, atoms: Atoms) -> bool:

@@ -19,10 +19,11 @@ from ase.constraints import FixAtoms
 from click.testing import CliRunner
 from small_mace import save_small_mace
 
-from adit_plugins.ase_relaxer import AseRelaxer
 from adit_plugins.cli import main
-from adit_plugins.dft import compute, with_moments
-from adit_plugins.relax import RelaxerError, RelaxResult, relax
+from adit_plugins.dft.engines import compute, with_moments
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.relax.run import RelaxerError, relax
 
 EMT_SPEC = "ase.calculators.emt:EMT"
 CELL = '2\nLattice="0 2.82 2.82 2.82 0 2.82 2.82 2.82 0" Properties=species:S:1:pos:R:3 {}\n'

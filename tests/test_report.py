@@ -28,12 +28,13 @@ from adit_plugins.campaign import (
 )
 from adit_plugins.campaign.files import remove_results, write_files
 from adit_plugins.cli import main
-from adit_plugins.hull import Hull
+from adit_plugins.hull.table import Hull
 from adit_plugins.report import write_campaign_report, write_report
 from adit_plugins.report.hulls import hull_picture
-from adit_plugins.report.rows import Row, describe_crystal, encode
-from adit_plugins.report.sources import Results
-from adit_plugins.symmetry import space_group_symbol
+from adit_plugins.report.results import Results
+from adit_plugins.report.rows import Row, encode
+from adit_plugins.structures.facts import describe_crystal
+from adit_plugins.structures.symmetry import space_group_symbol
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)

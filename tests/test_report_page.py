@@ -22,8 +22,8 @@ from test_report import HOSTILE, begin, many, rows
 from adit_plugins import Sample
 from adit_plugins.campaign.store import Store
 from adit_plugins.report import write_campaign_report, write_report
+from adit_plugins.report.results import Results, sample_results
 from adit_plugins.report.rows import Row
-from adit_plugins.report.sources import Results, sample_results
 
 pytestmark = [
     pytest.mark.slow,  # half a minute to start, where other programs run

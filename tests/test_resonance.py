@@ -11,9 +11,10 @@ from ase.collections import g2
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from adit_plugins.fingerprints import Fingerprints
+from adit_plugins.matching.fingerprints import Fingerprints
 from adit_plugins.metrics.molecules import evaluate_molecules
-from adit_plugins.molecules import canonical_smiles, examine
+from adit_plugins.structures.bonds import canonical_smiles
+from adit_plugins.validity.molecules import examine
 
 # Two drawings of one molecule each; InChI, which normalises too, agrees.
 PAIRS = [

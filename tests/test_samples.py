@@ -21,8 +21,9 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 from scipy.spatial.transform import Rotation
 
-from adit_plugins.samples import KINDS, Sample, from_batch, perceive_bonds, to_batch, to_sample
-from adit_plugins.symmetry import symmetrized
+from adit_plugins.structures.bonds import perceive_bonds
+from adit_plugins.structures.samples import KINDS, Sample, from_batch, to_batch, to_sample
+from adit_plugins.structures.symmetry import symmetrized
 
 PROVENANCE = {
     "id": "adit-joint/0/17",

@@ -19,7 +19,7 @@ from adit_model.samplers import SamplingSettings, Steering
 from adit_model.samplers.particles import _Slot
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
-from adit_plugins.steering import Named, find_score
+from adit_plugins.generation.steering import Named, find_score
 
 
 def generator(checkpoint: str, **recipe: Any) -> ADiTGenerator:

@@ -26,7 +26,8 @@ from pymatgen.io.ase import AseAtomsAdaptor
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from adit_plugins.readers import Entry, InputError, iter_entries
+from adit_plugins.structures.entries import Entry, InputError
+from adit_plugins.structures.reading import iter_entries
 from adit_plugins.structures.xyz import parse_xyz
 
 LATTICE = 'Lattice="0 2.82 2.82 2.82 0 2.82 2.82 2.82 0"'

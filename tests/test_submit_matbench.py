@@ -25,9 +25,15 @@ from click.testing import CliRunner, Result
 from submission_rules import SUBSETS, check_discovery, check_geo_opt, check_model
 
 from adit_plugins.cli import main
-from adit_plugins.hull import Hull
+from adit_plugins.hull.table import Hull
 from adit_plugins.submissions.model_file import ModelFile, ModelFileError, template
-from adit_plugins.submissions.shards import Settings, ShardError, make_jobs, read_jobs, run_jobs
+from adit_plugins.submissions.shards import (
+    RelaxationSettings,
+    ShardError,
+    make_jobs,
+    read_jobs,
+    run_jobs,
+)
 
 EMT = "ase.calculators.emt:EMT"
 MODEL = {
@@ -173,7 +179,7 @@ def test_twenty_structures_end_to_end(place: Path) -> None:
 def test_what_breaks_off_goes_on_and_what_fails_is_counted(place: Path) -> None:
     metals = {f"wbm-2-{i}": bulk("Cu", a=3.5 + i / 20) for i in range(5)}
     metals["wbm-2-fe"] = bulk("Fe")  # EMT has no iron
-    jobs = make_jobs(metals, place / "shards", Settings(EMT, max_steps=60), 2, workers=0)
+    jobs = make_jobs(metals, place / "shards", RelaxationSettings(EMT, max_steps=60), 2, workers=0)
     with pytest.raises(ShardError, match="not there yet"):
         read_jobs(jobs)
     run_jobs(jobs[:1])
@@ -193,7 +199,9 @@ def test_what_breaks_off_goes_on_and_what_fails_is_counted(place: Path) -> None:
     assert failed["structure"] is failed["energy"] is None
     assert failed["error"].startswith("NotImplementedError")
     with pytest.raises(ShardError, match="another run"):
-        run_jobs(make_jobs(metals, place / "shards", Settings(EMT, max_steps=9), 2, workers=0))
+        run_jobs(
+            make_jobs(metals, place / "shards", RelaxationSettings(EMT, max_steps=9), 2, workers=0)
+        )
     content = jobs[1].path.read_text().splitlines(keepends=True)
     jobs[1].path.write_text(content[0] + "{damaged\n" + "".join(content[2:]))
     with pytest.raises(ShardError, match="line 2 is damaged"):
@@ -202,10 +210,10 @@ def test_what_breaks_off_goes_on_and_what_fails_is_counted(place: Path) -> None:
 
 def test_shards_run_on_any_executor(place: Path) -> None:
     metals = {f"m-{i}": bulk("Cu", a=3.5 + i / 20) for i in range(4)}
-    jobs = make_jobs(metals, place / "shards", Settings(EMT), 2, workers=0)
+    jobs = make_jobs(metals, place / "shards", RelaxationSettings(EMT), 2, workers=0)
     with ProcessPoolExecutor(1) as executor:
         run_jobs(jobs, executor)
-    here = make_jobs(metals, place / "here", Settings(EMT), 2, workers=0)
+    here = make_jobs(metals, place / "here", RelaxationSettings(EMT), 2, workers=0)
     run_jobs(here)
     first, second = read_jobs(jobs), read_jobs(here)
     assert {k: v["energy"] for k, v in first.items()} == {k: v["energy"] for k, v in second.items()}

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from adit_plugins.fingerprints import Fingerprints
-from adit_plugins.hull import Hull
-from adit_plugins.tables import main
+from adit_plugins.cli.shipped_data import main
+from adit_plugins.hull.table import Hull
+from adit_plugins.matching.fingerprints import Fingerprints
 
 
 def run(*arguments: str | Path, code: int = 0) -> str:

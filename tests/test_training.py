@@ -18,9 +18,9 @@ import torch
 from adit_model import ADiT
 from adit_model.data import PreparedData, SizeGroups, augment_for_autoencoder
 from adit_model.layers import Transformer
-from adit_model.optimizers import OPTIMIZERS, make_optimizers
-from adit_model.trainer import TrainingError
-from adit_model.training_cli import main
+from adit_model.training.cli import main
+from adit_model.training.optimizers import OPTIMIZERS, make_optimizers
+from adit_model.training.trainer import TrainingError
 
 TINY = [
     "--width",
@@ -148,7 +148,7 @@ def test_both_stages_learn_and_leave_a_model_that_samples(
 
 
 def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[str]]) -> None:
-    from adit_model.trainer import draw_latent
+    from adit_model.training.trainer import draw_latent
 
     folder, data = stages
     model = ADiT.from_pretrained(folder / "two" / "model", device="cpu")
@@ -168,8 +168,8 @@ def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[st
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, optimizer: str) -> None:
     from adit_model.config import ADiTConfig, AutoencoderConfig
-    from adit_model.trainer import Trainer, TrainingConfig
-    from adit_model.training import initial_model, run
+    from adit_model.training.stages import initial_model, run
+    from adit_model.training.trainer import Trainer, TrainingConfig
 
     data = make_data(tmp_path)
     small = AutoencoderConfig(32, 2, 1, 1, 64, lattice_input=True, input_frame="standard")
@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_a_valid_checkpoint_and_resume_ends_the_run(tmp_path: Path)
     command = [
         sys.executable,
         "-m",
-        "adit_model.training",
+        "adit_model.training.stages",
         "autoencoder",
         "--data",
         *data,

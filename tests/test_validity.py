@@ -11,7 +11,7 @@ from ase.build import molecule
 from pymatgen.core import Composition, Lattice, Structure
 from smact.screening import pauling_test
 
-from adit_plugins import validity
+from adit_plugins.validity import crystals as validity
 
 
 def rock_salt(a: float = 5.64) -> Structure:

@@ -28,8 +28,8 @@ def test_tables_and_entry_points_are_found(installed: Path, tmp_path: Path) -> N
     code = (
         "import adit_plugins, adit_model, adit_integrations\n"
         "from adit_plugins import registry\n"
-        "from adit_plugins.hull import Hull\n"
-        "from adit_plugins.fingerprints import Fingerprints\n"
+        "from adit_plugins.hull.table import Hull\n"
+        "from adit_plugins.matching.fingerprints import Fingerprints\n"
         "print(adit_plugins.__file__, adit_model.__file__, adit_integrations.__file__)\n"
         "print(Hull.load().energy_above_hull('NaCl', -2.0).num_reference_phases)\n"
         "print(len(Fingerprints.load('crystal')), len(Fingerprints.load('molecule')))\n"

@@ -20,8 +20,8 @@ from pymatgen.io.cif import CifParser
 from rdkit import Chem
 
 from adit_plugins import ADiTGenerator, Sample, read_structures, to_sample, write_samples
-from adit_plugins.readers import InputError
-from adit_plugins.writers import OutputError, check_output
+from adit_plugins.structures.entries import InputError
+from adit_plugins.structures.writers import OutputError, check_output
 
 BOTH = [".extxyz", ".xyz", ".db", ".json"]
 CRYSTAL_OUTPUTS = [f"out{suffix}" for suffix in [*BOTH, ".cif"]] + ["out"]

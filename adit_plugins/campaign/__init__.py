@@ -1,9 +1,20 @@
-"""The discovery campaign: structures in, verdicts and a ranking out, in a store that survives."""
+"""The discovery campaign: structures in, verdicts and a ranking out, in a store that survives.
 
-from adit_plugins.campaign.campaign import Campaign
-from adit_plugins.campaign.settings import Resources, Settings
-from adit_plugins.campaign.sources import FileSource, GeneratorSource, StructuresSource
-from adit_plugins.campaign.store import Store, StoreError
+`campaign` is the driver, `store` the database, `work` what workers do, `records` the rows. Add a
+stage in `settings` and `work`, a way to run chunks by the entry point `adit.executors`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adit_plugins.lazy import lazily
+
+if TYPE_CHECKING:
+    from adit_plugins.campaign.campaign import Campaign
+    from adit_plugins.campaign.settings import Resources, Settings
+    from adit_plugins.campaign.sources import FileSource, GeneratorSource, StructuresSource
+    from adit_plugins.campaign.store import Store, StoreError
 
 __all__ = [
     "Campaign",
@@ -15,3 +26,11 @@ __all__ = [
     "StoreError",
     "StructuresSource",
 ]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    campaign="Campaign",
+    settings="Resources Settings",
+    sources="FileSource GeneratorSource StructuresSource",
+    store="Store StoreError",
+)

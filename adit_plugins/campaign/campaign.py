@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from adit_plugins import __version__, registry
+from adit_plugins import registry
+from adit_plugins._version import __version__
 from adit_plugins.campaign.driver import Driver, Report, no_report
 from adit_plugins.campaign.executors import make_executor
 from adit_plugins.campaign.jobs import Jobs

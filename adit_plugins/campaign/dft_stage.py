@@ -15,7 +15,7 @@ from adit_model.outputs import replacing
 from adit_plugins.campaign.executors import make_executor
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.campaign.store import Store
-from adit_plugins.dft import (
+from adit_plugins.dft.engines import (
     DftEngine,
     DftError,
     DftVerdict,
@@ -26,8 +26,8 @@ from adit_plugins.dft import (
     with_moments,
 )
 from adit_plugins.outputs import without_nan
-from adit_plugins.relax_results import RelaxResult
-from adit_plugins.relax_settings import FMAX
+from adit_plugins.relax.limits import FMAX
+from adit_plugins.relax.results import RelaxResult
 
 REFERENCES = "dft_references.json"
 Report = Callable[[str, int, int], None]

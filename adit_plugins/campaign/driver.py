@@ -19,13 +19,13 @@ from adit_plugins.campaign import records, work
 from adit_plugins.campaign.duplicates import Duplicates
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.campaign.settings import CHUNK_SIZE, PREFILTER, RELAX, Resources, Settings
-from adit_plugins.campaign.sources import Entry, Source, blocks_after, entries_after
+from adit_plugins.campaign.sources import Arrival, Source, blocks_after, entries_after
 from adit_plugins.campaign.store import Row, Store
 from adit_plugins.campaign.work import Screened
 from adit_plugins.processes import available_cores
 
 if TYPE_CHECKING:
-    from adit_plugins.fingerprints import Fingerprints
+    from adit_plugins.matching.fingerprints import Fingerprints
 
 Report = Callable[[str, int, int], None]  # stage, done, total
 
@@ -50,7 +50,7 @@ class Block:
     """
 
     size: int
-    entries: dict[int, Entry] = field(default_factory=dict)
+    entries: dict[int, Arrival] = field(default_factory=dict)
     checked: dict[int, Any] = field(default_factory=dict)
 
     @property
@@ -183,11 +183,11 @@ class Driver:
         entries = []
         for (_, number), result in zip(job.keys, results, strict=True):
             if isinstance(result, Killer):
-                result = Entry(number, f"sample/{number}", None, f"quarantined: {result.reason}")
+                result = Arrival(number, f"sample/{number}", None, f"quarantined: {result.reason}")
             entries.append(result)
         self._check(block, entries)
 
-    def _check(self, block: Block, entries: list[Entry]) -> None:
+    def _check(self, block: Block, entries: list[Arrival]) -> None:
         """Send structures of a block to be checked."""
         block.entries |= {entry.number: entry for entry in entries}
         size = -(-self.resources.block_size // 2)  # halves: so two workers share a block
@@ -224,7 +224,7 @@ class Driver:
             self.relaxed[1] += stages.count(PREFILTER) + stages.count(RELAX)
             self._report_relaxed()
 
-    def _row(self, entry: Entry, verdict: Any) -> Row:
+    def _row(self, entry: Arrival, verdict: Any) -> Row:
         if entry.sample is None:
             return records.unreadable_row(entry)
         if entry.kind == "molecule":
@@ -235,8 +235,8 @@ class Driver:
             duplicate_of = self.duplicates.crystal(name, verdict.composition, verdict.reduced)
         return records.crystal_row(entry, verdict, duplicate_of, self.settings)
 
-    def _molecule_row(self, entry: Entry, verdict: Any) -> Row:
-        from adit_plugins.molecules import stopped
+    def _molecule_row(self, entry: Arrival, verdict: Any) -> Row:
+        from adit_plugins.validity.molecules import stopped
 
         if isinstance(verdict, Killer):
             verdict = stopped(verdict.found, verdict.reason)
@@ -275,8 +275,7 @@ class _KnownMolecules:
 
     def is_novel(self, smiles: str) -> bool:
         """Whether a molecule is none of them."""
-        from adit_plugins.fingerprints import Fingerprints
-        from adit_plugins.molecules import is_known
+        from adit_plugins.matching.fingerprints import Fingerprints, is_known
 
         if self._table is None:
             self._table = Fingerprints.load("molecule")
@@ -284,7 +283,7 @@ class _KnownMolecules:
 
 
 def _wanted_atoms(name: str) -> int | None:
-    from adit_plugins.relax import find_relaxer, wanted_atoms
+    from adit_plugins.relax.run import find_relaxer, wanted_atoms
 
     return wanted_atoms(find_relaxer(name))
 

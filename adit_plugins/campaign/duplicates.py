@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.store import Store
 from adit_plugins.campaign.work import unpack
-from adit_plugins.matching import first_match
+from adit_plugins.matching.matcher import first_match
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -17,16 +17,17 @@ from ase import Atoms
 from rdkit import Chem
 
 from adit_model.outputs import replacing
-from adit_plugins import __version__
+from adit_plugins._version import __version__
 from adit_plugins.campaign import rendering
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import Store
-from adit_plugins.formats import INDEX_COLUMNS, is_ours
 from adit_plugins.outputs import without_nan
-from adit_plugins.readers import INDEX
-from adit_plugins.relax_files import RELAX
-from adit_plugins.samples import KEY, Sample
+from adit_plugins.relax.files import RELAX
+from adit_plugins.structures.formats import INDEX_COLUMNS, is_ours
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import Sample
+from adit_plugins.structures.selection import INDEX
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -252,7 +253,7 @@ def _ranked(row: AtomsRow, rank: int) -> dict[str, Any]:
 
 def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
     """The ranked table as CSV and JSON, and CIFs named by rank and formula."""
-    from adit_plugins.writers import check_output
+    from adit_plugins.structures.writers import check_output
 
     if not ranked:
         return []
@@ -285,7 +286,7 @@ def _write_ranking(store: Store, ranked: list[int], out: Path) -> list[Path]:
 
 
 def _write_cif(atoms: Atoms, path: Path) -> None:
-    from adit_plugins.formats import cif_text
+    from adit_plugins.structures.formats import cif_text
 
     path.write_text(cif_text(Sample.from_ase(atoms)), encoding="utf-8")
 

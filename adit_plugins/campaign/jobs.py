@@ -22,7 +22,7 @@ from typing import Any
 
 from adit_plugins.processes import At, Attempt, End, LostError, WorkerStartError, after_loss
 from adit_plugins.registry import MissingExtraError, UnknownPluginError
-from adit_plugins.relax import RelaxerError
+from adit_plugins.relax.run import RelaxerError
 
 # Nothing that another try would change: the campaign ends with the message.
 FATAL = (RelaxerError, UnknownPluginError, MissingExtraError)

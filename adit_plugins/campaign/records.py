@@ -11,13 +11,14 @@ from ase import Atoms
 from adit_plugins.campaign.duplicates import smiles_column
 from adit_plugins.campaign.jobs import Killer
 from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX, Settings
-from adit_plugins.campaign.sources import Entry
+from adit_plugins.campaign.sources import Arrival
 from adit_plugins.campaign.store import Row
 from adit_plugins.campaign.work import Placed, Prefiltered, Screened
 from adit_plugins.metrics.stability import is_within
-from adit_plugins.molecules import MoleculeReport
-from adit_plugins.relax_results import RelaxResult, kind_of
-from adit_plugins.samples import KEY, Sample
+from adit_plugins.relax.results import RelaxResult, kind_of
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.molecules import MoleculeReport
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -28,7 +29,7 @@ _CRYSTAL_CHECKS = ("structure_valid", "composition_valid")
 _MOLECULE_CHECKS = ("rdkit_valid", "connected", "strict_valid", "posebusters")
 
 
-def _new(entry: Entry) -> Row:
+def _new(entry: Arrival) -> Row:
     provenance = {} if entry.sample is None else dict(entry.sample.provenance)
     provenance.setdefault("id", entry.name)
     columns = {column: provenance.get(key) for column, key in _COLUMNS.items()}
@@ -51,12 +52,12 @@ def _new(entry: Entry) -> Row:
     return Row(atoms, columns, data)
 
 
-def name_of(entry: Entry) -> str:
+def name_of(entry: Arrival) -> str:
     """Return the id that the row of an entry gets."""
     return str(_new(entry).data[KEY]["id"])
 
 
-def unreadable_row(entry: Entry) -> Row:
+def unreadable_row(entry: Arrival) -> Row:
     """A structure that cannot be read is invalid."""
     row = _new(entry)
     checks = _MOLECULE_CHECKS if entry.kind == "molecule" else _CRYSTAL_CHECKS
@@ -66,7 +67,7 @@ def unreadable_row(entry: Entry) -> Row:
 
 
 def crystal_row(
-    entry: Entry, screened: Screened | Killer, duplicate_of: str | None, settings: Settings
+    entry: Arrival, screened: Screened | Killer, duplicate_of: str | None, settings: Settings
 ) -> Row:
     """A screened crystal; it waits for relaxation if it is valid, unique and novel."""
     if isinstance(screened, Killer):
@@ -92,7 +93,7 @@ def crystal_row(
 
 
 def molecule_row(
-    entry: Entry, report: MoleculeReport, duplicate_of: str | None, novel: bool | None
+    entry: Arrival, report: MoleculeReport, duplicate_of: str | None, novel: bool | None
 ) -> Row:
     """A checked molecule."""
     row = _new(entry)
@@ -130,8 +131,7 @@ def as_duplicate(row: AtomsRow, duplicate_of: str) -> Row:
 
 def as_unique(row: AtomsRow, first_stage: str) -> Row:
     """Return the row of a former duplicate that is none after all; it may have to be relaxed."""
-    from adit_plugins.fingerprints import Fingerprints
-    from adit_plugins.molecules import is_known
+    from adit_plugins.matching.fingerprints import Fingerprints, is_known
 
     columns = {key: row[key] for key in _SCREENED if key in row} | {"unique": True}
     known = Fingerprints.load(row["kind"])

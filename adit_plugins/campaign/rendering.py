@@ -18,7 +18,7 @@ from ase.io.extxyz import key_val_dict_to_str, write_extxyz
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
-from adit_plugins.samples import Sample
+from adit_plugins.structures.samples import Sample
 
 _ARRAYS = {"numbers", "positions"}
 _RESULTS = {"energy", "free_energy", "forces", "stress"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from adit_plugins.relax_settings import (
+from adit_plugins.relax.limits import (
     CAMPAIGN_STEPS,
     FMAX,
     PREFILTER_STEPS,

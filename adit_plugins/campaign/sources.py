@@ -10,15 +10,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from adit_plugins.samples import Convertible, Sample, to_sample
-from adit_plugins.saved import generator_of
+from adit_plugins.generation.saved import generator_of
+from adit_plugins.structures.samples import Convertible, Sample, to_sample
 
 if TYPE_CHECKING:
-    from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.generation.generator import ADiTGenerator
 
 
 @dataclass(frozen=True)
-class Entry:
+class Arrival:
     """A structure with its number, or the reason why there is none.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source(Protocol):
     recipe: dict[str, Any]
     parts: list[range]
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+    def entries(self, start: int, stop: int) -> Iterator[Arrival]:
         """Yield the structures `start` to `stop - 1`, within one part."""
         ...
 
@@ -69,12 +69,12 @@ class GeneratorSource:
             "num": num,
         }
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+    def entries(self, start: int, stop: int) -> Iterator[Arrival]:
         """See `Source`."""
         part, index = divmod(start, self.num)
         samples = self.generators[part].stream(stop - start, start=index)
         for number, sample in enumerate(samples, start):
-            yield Entry(number, sample.id, sample)
+            yield Arrival(number, sample.id, sample)
 
 
 class FileSource:
@@ -85,7 +85,8 @@ class FileSource:
     """
 
     def __init__(self, path: Path, num: int | None = None, digest: str | None = None) -> None:
-        from adit_plugins.readers import InputError, iter_entries
+        from adit_plugins.structures.entries import InputError
+        from adit_plugins.structures.reading import iter_entries
 
         self.path = path
         entries = islice(iter_entries(path), num)
@@ -111,15 +112,15 @@ class FileSource:
             )
         self.recipe = {"file": str(path.resolve()), "num": num, "sha256": found}
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+    def entries(self, start: int, stop: int) -> Iterator[Arrival]:
         """See `Source`."""
-        from adit_plugins.readers import iter_entries
+        from adit_plugins.structures.reading import iter_entries
 
         entries = iter_entries(self.path, notes=[])  # they were said when it was counted
         for number, entry in enumerate(islice(entries, start, stop), start):
             name = entry.id or f"{self.path.name}/{number}"
             if entry.atoms is None:
-                yield Entry(number, name, None, entry.reason, entry.kind or self._usual)
+                yield Arrival(number, name, None, entry.reason, entry.kind or self._usual)
             else:
                 kind = "crystal" if entry.atoms.pbc.any() else "molecule"
                 yield _entry(number, name, entry.atoms, kind)
@@ -136,17 +137,17 @@ class StructuresSource:
         self.parts = [range(total)]
         self.recipe: dict[str, Any] = {"structures": total}
 
-    def entries(self, start: int, stop: int) -> Iterator[Entry]:
+    def entries(self, start: int, stop: int) -> Iterator[Arrival]:
         """See `Source`."""
         for number, structure in enumerate(islice(self._make(start), stop - start), start):
             yield _entry(number, f"structure/{number}", structure)
 
 
-def _entry(number: int, name: str, structure: Convertible, expected: str = "crystal") -> Entry:
+def _entry(number: int, name: str, structure: Convertible, expected: str = "crystal") -> Arrival:
     try:
-        return Entry(number, name, to_sample(structure))
+        return Arrival(number, name, to_sample(structure))
     except (TypeError, ValueError) as error:
-        return Entry(number, name, None, str(error), expected)
+        return Arrival(number, name, None, str(error), expected)
 
 
 def source_of(recipe: dict[str, Any]) -> Source:
@@ -159,7 +160,7 @@ def source_of(recipe: dict[str, Any]) -> Source:
         return FileSource(Path(recipe["file"]), recipe["num"], recipe["sha256"])
     if "generators" not in recipe:
         raise ValueError("This campaign was made in Python; continue it there, with its source.")
-    from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.generation.generator import ADiTGenerator
 
     generators = [generator_of(ADiTGenerator, each) for each in recipe["generators"]]
     source = GeneratorSource(generators, recipe["num"])
@@ -184,7 +185,7 @@ def shard_ranges(parts: Sequence[range], shard: tuple[int, int]) -> list[range]:
     return [part[len(part) * i // n : len(part) * (i + 1) // n] for part in parts]
 
 
-def entries_after(source: Source, ranges: Sequence[range], last: int | None) -> Iterator[Entry]:
+def entries_after(source: Source, ranges: Sequence[range], last: int | None) -> Iterator[Arrival]:
     """Yield what comes after the number `last` (None: everything)."""
     for part in ranges:
         start = part.start if last is None else max(part.start, last + 1)

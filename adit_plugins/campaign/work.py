@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adit_plugins.metrics.stability import is_within
 from adit_plugins.processes import At, Each, End, Part, collect, tell
-from adit_plugins.relax_results import RelaxResult
-from adit_plugins.samples import Sample
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-    from adit_plugins.campaign.sources import Entry, Source
-    from adit_plugins.fingerprints import Fingerprints
-    from adit_plugins.hull import Hull, HullResult
-    from adit_plugins.molecules import MoleculeReport
-    from adit_plugins.relax import Relaxer
+    from adit_plugins.campaign.sources import Arrival, Source
+    from adit_plugins.hull.table import Hull, HullResult
+    from adit_plugins.matching.fingerprints import Fingerprints
+    from adit_plugins.relax.run import Relaxer
+    from adit_plugins.validity.molecules import MoleculeReport
 
 Answer = TypeVar("Answer")
 
@@ -105,14 +105,14 @@ def screen(samples: Sequence[Sample]) -> list[Screened]:
 
 def check(samples: Sequence[Sample]) -> list[MoleculeReport]:
     """Check molecules, PoseBusters included."""
-    from adit_plugins.molecules import TIME_LIMIT, parts_with_posebusters, prepare_worker
+    from adit_plugins.validity.molecules import TIME_LIMIT, parts_with_posebusters, prepare_worker
 
     prepare_worker()
     atoms = [sample.to_ase() for sample in samples]
     return collect(Each(parts_with_posebusters, TIME_LIMIT), atoms)
 
 
-def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Entry]:
+def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Arrival]:
     """Make the samples of these numbers, a sequence without gaps, by a source's recipe."""
     source = _source(json.dumps(recipe))
     tell(At(tuple(range(len(numbers)))))
@@ -120,8 +120,8 @@ def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Entry]:
 
 
 def _screen_one(sample: Sample) -> Iterator[Screened]:
-    from adit_plugins.matching import reduce_cell
-    from adit_plugins.validity import (
+    from adit_plugins.matching.matcher import reduce_cell
+    from adit_plugins.validity.crystals import (
         is_composition_valid,
         is_structure_valid,
         min_interatomic_distance,
@@ -178,7 +178,7 @@ def relax_and_place(
 
 def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]:
     """Return what the relaxer takes together, by places; loads it first."""
-    from adit_plugins.relax import batches, find_relaxer, wanted_atoms
+    from adit_plugins.relax.run import batches, find_relaxer, wanted_atoms
 
     _relaxer(relaxer)
     _hull()
@@ -191,7 +191,7 @@ def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]
 def _relax_batch(
     relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
 ) -> list[Placed]:
-    from adit_plugins.relax import find_relaxer, relax, wanted_atoms
+    from adit_plugins.relax.run import find_relaxer, relax, wanted_atoms
 
     made = _relaxer(relaxer)
     budget = wanted_atoms(find_relaxer(relaxer))
@@ -257,7 +257,7 @@ def prefilter_and_place(
 
 def place_result(result: RelaxResult) -> Placed:
     """Formation energy and energy above hull of a relaxed crystal, on the potential's energy."""
-    from adit_plugins.hull_energies import place
+    from adit_plugins.hull.energies import place
 
     if result.failed:
         return Placed(result)
@@ -272,7 +272,7 @@ def place_result(result: RelaxResult) -> Placed:
 
 @lru_cache(maxsize=2)  # pre-filter and relaxer
 def _relaxer(name: str) -> Relaxer:
-    from adit_plugins.relax import load_relaxer
+    from adit_plugins.relax.run import load_relaxer
 
     return load_relaxer(name)
 
@@ -286,7 +286,7 @@ def _source(recipe: str) -> Source:
 
 @lru_cache(maxsize=1)
 def _hull() -> Hull:
-    from adit_plugins.hull import Hull
+    from adit_plugins.hull.table import Hull
 
     return Hull.load()
 
@@ -301,6 +301,6 @@ def _warm_up() -> None:
 
 @lru_cache(maxsize=1)
 def _known() -> Fingerprints:
-    from adit_plugins.fingerprints import Fingerprints
+    from adit_plugins.matching.fingerprints import Fingerprints
 
     return Fingerprints.load("crystal")

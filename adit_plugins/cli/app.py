@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from adit_plugins import __version__
+from adit_plugins._version import __version__
 from adit_plugins.cli.complete import complete
 from adit_plugins.cli.convert import convert
 from adit_plugins.cli.data import data
@@ -114,7 +114,7 @@ def _fail(message: str) -> NoReturn:
 def _expected_errors() -> tuple[type[Exception], ...]:
     """What library calls raise for bad input; imported only once something has failed."""
     from adit_plugins.registry import MissingExtraError, UnknownPluginError
-    from adit_plugins.relax import RelaxerError
+    from adit_plugins.relax.run import RelaxerError
 
     return (ValueError, OSError, MissingExtraError, UnknownPluginError, RelaxerError)
 

@@ -80,10 +80,10 @@ def complete(
     """
     if add is not None and elements is not None:
         raise click.UsageError("--add says exactly what is added; leave out --elements.")
-    from adit_plugins import ADiTGenerator, write_samples
-    from adit_plugins.recipe import check_device
-    from adit_plugins.samples import to_sample
-    from adit_plugins.writers import check_output
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.recipe import check_device
+    from adit_plugins.structures.samples import to_sample
+    from adit_plugins.structures.writers import check_output, write_samples
 
     start = to_sample(_chosen(file, index))
     check_output(out, start.kind, form)
@@ -100,7 +100,7 @@ def complete(
 
 
 def _chosen(file: str, index: int | None) -> Atoms:
-    from adit_plugins import read_structures
+    from adit_plugins.structures.reading import read_structures
 
     structures = read_structures(file)
     if index is None and len(structures) > 1:

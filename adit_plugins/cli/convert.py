@@ -27,7 +27,8 @@ def convert(source: str, target: Path, num_heads: int | None, overwrite: bool) -
     """
     to_published = target.suffix == ".ckpt"
     _check_target(target, to_published, overwrite)
-    from adit_model import ADiT, published
+    from adit_model import ADiT
+    from adit_model.checkpoints import published
 
     model = ADiT.from_pretrained(source, device="cpu", num_heads=num_heads)
     if to_published:
@@ -46,7 +47,7 @@ def _check_target(target: Path, to_published: bool, overwrite: bool) -> None:
     """
     if not target.exists() or (target.is_dir() and not to_published and not any(target.iterdir())):
         return
-    from adit_model.checkpoint import is_checkpoint
+    from adit_model.checkpoints.folder import is_checkpoint
 
     replaceable = target.is_file() if to_published else is_checkpoint(target)
     if not replaceable:

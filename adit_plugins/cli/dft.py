@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_plugins.campaign.dft_stage import DftTask
-    from adit_plugins.relax_results import RelaxResult
+    from adit_plugins.relax.results import RelaxResult
 
 INPUTS = ("vasp", "espresso")
 
@@ -114,7 +114,7 @@ def dft(
 
 
 def _elements(path: Path | None) -> dict[str, Atoms]:
-    from adit_plugins.readers import read_structures
+    from adit_plugins.structures.reading import read_structures
 
     if path is None:
         return {}
@@ -152,7 +152,7 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
 def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     from adit_model.outputs import replacing
     from adit_plugins.campaign.dft_stage import REFERENCES, compute_crystals
-    from adit_plugins.dft import DftVerdict
+    from adit_plugins.dft.engines import DftVerdict
     from adit_plugins.outputs import without_nan
 
     entries = crystals_of(file)
@@ -202,9 +202,9 @@ def _write_inputs(
     source: Path, campaign: bool, top: int, inputs: str, out: Path, keep_constraints: bool
 ) -> None:
     from adit_plugins.campaign.store import Store
-    from adit_plugins.dft_inputs import WRITERS
-    from adit_plugins.parsers import Entry
-    from adit_plugins.relax_results import right_handed, without_constraints
+    from adit_plugins.dft.inputs import WRITERS
+    from adit_plugins.relax.results import right_handed, without_constraints
+    from adit_plugins.structures.entries import Entry
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")

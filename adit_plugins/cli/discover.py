@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.cli.folders import (
-    check_folder,
-    check_input,
-    remove_campaign,
-    shard_folder,
-)
+from adit_plugins.campaign.folders import check_folder, check_input, remove_campaign, shard_folder
 from adit_plugins.cli.inputs import say_constraints
 from adit_plugins.cli.options import (
     KINDS,
@@ -27,7 +22,7 @@ from adit_plugins.cli.options import (
     sampling_options,
 )
 from adit_plugins.cli.progress import progress
-from adit_plugins.relax_settings import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.relax.limits import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from adit_plugins.campaign import Campaign, GeneratorSource, Settings
@@ -230,8 +225,8 @@ def make_generators(kinds: tuple[str, ...], num: int, recipe: dict[str, Any]) ->
         ValueError: unknown device, missing or damaged weights, an impossible setting.
     """
     from adit_plugins.campaign import GeneratorSource
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.recipe import check_device
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.recipe import check_device
 
     check_device(recipe["device"])
     generators = [ADiTGenerator(kind=kind, **recipe) for kind in kinds]  # type: ignore[arg-type]
@@ -300,7 +295,7 @@ def load_potentials(settings: Settings) -> None:
     Raises:
         RelaxerError: one cannot; the message says why.
     """
-    from adit_plugins.relax import load_relaxer
+    from adit_plugins.relax.run import load_relaxer
 
     for name in (settings.prefilter, settings.relaxer):
         if name is not None:
@@ -314,7 +309,7 @@ def check_relaxer(name: str | None) -> None:
         UnknownPluginError: there is no relaxer of that name.
         MissingExtraError: its package is not installed.
     """
-    from adit_plugins.relax import find_relaxer
+    from adit_plugins.relax.run import find_relaxer
 
     if name is not None:
         find_relaxer(name)

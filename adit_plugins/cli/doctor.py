@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adit_plugins import __version__
+from adit_plugins._version import __version__
 
 if TYPE_CHECKING:
     from adit_model.config import ADiTConfig
@@ -84,7 +84,7 @@ def _devices() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     if find_spec("torch") is None:
         return
-    from adit_model import checkpoint
+    from adit_model.checkpoints import folder as checkpoint
 
     folders = sorted(p.parent for p in checkpoint.WEIGHTS_FOLDER.glob(f"*/{checkpoint.CONFIG}"))
     if checkpoint.DEFAULT_NAME not in {folder.name for folder in folders}:

@@ -12,8 +12,8 @@ from adit_plugins.cli.options import KINDS, sampling_options
 from adit_plugins.cli.progress import Report, progress
 
 if TYPE_CHECKING:
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.samples import Sample
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.structures.samples import Sample
 
 
 @click.command()
@@ -55,11 +55,11 @@ def generate(
     finished.
     """
     wanted = _read_ids(ctx, ids)
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.writers import check_output
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.structures.writers import check_output
 
     check_output(out, kind, form)
-    from adit_plugins.recipe import check_device
+    from adit_plugins.generation.recipe import check_device
 
     check_device(recipe["device"])
     generator = ADiTGenerator(kind=kind, **recipe)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator
 
 def _write(samples: Iterator[Sample], out: str, form: str | None, total: int) -> bool:
     """Write the samples as they come; False after Ctrl-C, with the finished ones in the file."""
-    from adit_plugins.writers import write_samples
+    from adit_plugins.structures.writers import write_samples
 
     done = 0
 

@@ -11,8 +11,8 @@ import click
 from adit_plugins.cli.inputs import entries_of
 
 if TYPE_CHECKING:
-    from adit_plugins.hull import Hull
-    from adit_plugins.parsers import Entry
+    from adit_plugins.hull.table import Hull
+    from adit_plugins.structures.entries import Entry
 
 ROWS = 20  # of the table
 
@@ -42,8 +42,8 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
     phases. Coverage: sub-systems of the elements with a known compound; where it is low, the
     distance is too small.
     """
-    from adit_plugins.hull_sources import load_hull
-    from adit_plugins.writers import check_output
+    from adit_plugins.hull.loaders import load_hull
+    from adit_plugins.structures.writers import check_output
 
     if json_file is not None:
         if json_file.suffix != ".json":
@@ -64,10 +64,10 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
 def _place(entry: Entry, reference: Hull, convention: str | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from adit_plugins.hull import UnknownElementError
-    from adit_plugins.hull_energies import place
-    from adit_plugins.relax_files import result_of
-    from adit_plugins.samples import provenance_in
+    from adit_plugins.hull.energies import place
+    from adit_plugins.hull.table import UnknownElementError
+    from adit_plugins.relax.files import result_of
+    from adit_plugins.structures.provenance import provenance_in
 
     row: dict[str, Any] = {"id": "", "formula": "", "energy_above_hull": None, "problem": ""}
     atoms = entry.atoms

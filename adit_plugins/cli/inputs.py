@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from adit_plugins.parsers import Entry
+    from adit_plugins.structures.entries import Entry
 
 
 def entries_of(path: Path) -> list[Entry]:
@@ -18,7 +18,8 @@ def entries_of(path: Path) -> list[Entry]:
     Raises:
         InputError: there is none, or none of them can be read.
     """
-    from adit_plugins.readers import InputError, iter_entries
+    from adit_plugins.structures.entries import InputError
+    from adit_plugins.structures.reading import iter_entries
 
     entries = list(iter_entries(path))
     if not entries:
@@ -34,8 +35,7 @@ def crystals_of(path: Path) -> list[Entry]:
     Raises:
         InputError: there is no crystal.
     """
-    from adit_plugins.parsers import Entry
-    from adit_plugins.readers import InputError
+    from adit_plugins.structures.entries import Entry, InputError
 
     entries = [
         entry

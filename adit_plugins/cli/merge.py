@@ -26,11 +26,11 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     from rich.console import Console
 
     from adit_plugins.campaign.files import write_files
+    from adit_plugins.campaign.folders import remove_campaign
     from adit_plugins.campaign.merge import find_shards
     from adit_plugins.campaign.merge import merge as merge_shards
     from adit_plugins.campaign.report import print_tables
     from adit_plugins.campaign.store import has_store
-    from adit_plugins.cli.folders import remove_campaign
     from adit_plugins.report import write_campaign_report
 
     if more and out is None:

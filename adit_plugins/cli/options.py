@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.relax_settings import FMAX, MAX_STEPS
+from adit_plugins.relax.limits import FMAX, MAX_STEPS
 
 KINDS = ("crystal", "molecule")
 

@@ -17,7 +17,7 @@ from adit_plugins.cli.options import (
     max_steps_option,
 )
 from adit_plugins.cli.progress import progress
-from adit_plugins.relax_settings import TIME_LIMIT_SECONDS
+from adit_plugins.relax.limits import TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -74,8 +74,8 @@ def relax(
     cannot be read is a failure of its own. Every result is kept as it comes: after Ctrl-C or a
     crash --resume goes on from there.
     """
-    from adit_plugins.relax import find_relaxer
-    from adit_plugins.relax_files import frame, read_frames, unreadable, write_frames
+    from adit_plugins.relax.files import frame, read_frames, unreadable, write_frames
+    from adit_plugins.relax.run import find_relaxer
 
     check_time_limit(ctx)
     _check_out(out, resume, overwrite)
@@ -126,8 +126,9 @@ def _run(
     Raises:
         RelaxerError: the potential cannot be loaded; what was finished is kept.
     """
-    from adit_plugins.relax import RelaxResult, relax
-    from adit_plugins.relax_files import append_frame, frame, write_frames
+    from adit_plugins.relax.files import append_frame, frame, write_frames
+    from adit_plugins.relax.results import RelaxResult
+    from adit_plugins.relax.run import relax
 
     missing = {
         i: atoms for i, atoms in enumerate(structures) if atoms is not None and i not in frames
@@ -163,7 +164,7 @@ def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
     Raises:
         ValueError: see above.
     """
-    from adit_plugins.writers import check_output
+    from adit_plugins.structures.writers import check_output
 
     if out.suffix != ".extxyz":
         raise ValueError(f"--out {out} must end in .extxyz: no other format keeps all results.")

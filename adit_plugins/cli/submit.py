@@ -19,14 +19,14 @@ from adit_plugins.cli.options import (
     sampling_options,
 )
 from adit_plugins.cli.progress import progress
-from adit_plugins.relax_settings import TIME_LIMIT_SECONDS
+from adit_plugins.relax.limits import TIME_LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_plugins.submissions.matbench import Artifacts
     from adit_plugins.submissions.model_file import ModelFile
-    from adit_plugins.submissions.shards import Job, Settings
+    from adit_plugins.submissions.shards import RelaxationSettings, ShardJob
 
 NAME = "matbench-discovery"
 LEADERBOARD = 2500  # structures of LeMat-GenBench
@@ -115,13 +115,15 @@ def matbench_discovery(
     """
     from adit_plugins.submissions import matbench
     from adit_plugins.submissions.model_file import ModelFile
-    from adit_plugins.submissions.shards import Settings
+    from adit_plugins.submissions.shards import RelaxationSettings
 
     if template:
         _write_template(relaxer, model_file)
         return
     day = _day(options["day"])
-    settings = Settings(relaxer, options["fmax"], options["max_steps"], options["keep_constraints"])
+    settings = RelaxationSettings(
+        relaxer, options["fmax"], options["max_steps"], options["keep_constraints"]
+    )
     model = None if model_file is None else ModelFile.read(model_file)
     if campaign is not None:
         if file is not None or model is not None:
@@ -191,7 +193,7 @@ def lemat_genbench(
     What cannot be read, or is no crystal, has no row and is named in the form.
     """
     from adit_plugins.submissions import lemat_genbench as lemat
-    from adit_plugins.submissions.shards import Settings
+    from adit_plugins.submissions.shards import RelaxationSettings
 
     unreadable: dict[str, str] = {}
     if keep_constraints and relaxer is None:
@@ -204,7 +206,7 @@ def lemat_genbench(
         figures = dict(lemat.figures_of(structures))
         relaxation = lemat.relaxation_of(structures)
     if relaxer is not None:
-        settings = Settings(relaxer, fmax, max_steps, keep_constraints)
+        settings = RelaxationSettings(relaxer, fmax, max_steps, keep_constraints)
         records = _relaxed(ctx, structures, out, settings, 1, None, workers, TIME_LIMIT_SECONDS)
         assert records is not None  # only one shard of several gives none
         structures = lemat.with_relaxed(structures, records)
@@ -216,8 +218,8 @@ def lemat_genbench(
 
 
 def _generated(num: int, recipe: dict[str, Any]) -> tuple[dict[str, Atoms], dict[str, Any]]:
-    from adit_plugins.generator import ADiTGenerator
-    from adit_plugins.recipe import check_device
+    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.recipe import check_device
     from adit_plugins.submissions.lemat_genbench import generate
 
     check_device(recipe["device"])
@@ -277,7 +279,7 @@ def _crystals(file: Path) -> tuple[dict[str, Atoms], dict[str, str]]:
 
 
 def _failures(unreadable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    from adit_plugins.relax_files import unreadable as failure
+    from adit_plugins.relax.files import unreadable as failure
     from adit_plugins.submissions.shards import record_of
 
     return {name: record_of(name, failure(reason)) for name, reason in unreadable.items()}
@@ -294,7 +296,7 @@ def _relaxed(
     ctx: click.Context,
     structures: Mapping[str, Atoms],
     out: Path,
-    settings: Settings,
+    settings: RelaxationSettings,
     shards: int,
     shard: tuple[int, int] | None,
     workers: int | None,
@@ -302,7 +304,7 @@ def _relaxed(
     **_: Any,
 ) -> dict[str, dict[str, Any]] | None:
     """Run the shards; None if only one was asked for, or the run was interrupted."""
-    from adit_plugins.relax import find_relaxer
+    from adit_plugins.relax.run import find_relaxer
     from adit_plugins.submissions.shards import make_jobs, read_jobs, run_jobs
 
     find_relaxer(settings.relaxer)
@@ -327,7 +329,7 @@ def _relaxed(
 class _Counter:
     """Tells the progress bar of each structure that this run finishes."""
 
-    def __init__(self, jobs: list[Job], report: Any) -> None:
+    def __init__(self, jobs: list[ShardJob], report: Any) -> None:
         self.report, self.done = report, 0
         self.total = sum(len(job.structures) for job in jobs)
 

@@ -13,7 +13,7 @@ import click
 @click.pass_context
 def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train: `adit train autoencoder|denoiser|labels|prefilter --help`."""
-    from adit_model.trainer import STAGES
+    from adit_model.training.trainer import STAGES
     from adit_plugins import registry
 
     trainers = registry.names("adit.trainers")
@@ -29,6 +29,6 @@ def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
         raise click.UsageError(
             f"Nothing to train is called {subject!r}. Known: {', '.join(known)}."
         )
-    from adit_model.training_cli import main
+    from adit_model.training.cli import main
 
     ctx.exit(main(list(arguments)))

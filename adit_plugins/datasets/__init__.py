@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adit_plugins import registry
-from adit_plugins.datasets.common import DatasetError
+from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData

@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adit_model.outputs import replacing
+from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
 
 SPLITS = ("train", "val", "test")
 TIMEOUT = 60.0  # seconds without an answer
-
-
-class DatasetError(ValueError):
-    """A data set is unknown, unreadable, incomplete or of another version."""
 
 
 def cache() -> Path:

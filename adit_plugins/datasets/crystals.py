@@ -12,18 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adit_plugins import processes
-from adit_plugins.datasets.common import (
-    SPLITS,
-    DatasetError,
-    assemble,
-    cache,
-    download,
-    split_by_row,
-)
+from adit_plugins.datasets.common import SPLITS, assemble, cache, download, split_by_row
+from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import KNOWN, number_of, parse_labels
-from adit_plugins.readers import Entry, InputError, ReadingNotice, iter_entries
-from adit_plugins.samples import MAX_ATOMIC_NUMBER
-from adit_plugins.symmetry import niggli_reduced, symmetry_dataset
+from adit_plugins.structures.entries import Entry, InputError, ReadingNotice
+from adit_plugins.structures.reading import iter_entries
+from adit_plugins.structures.samples import MAX_ATOMIC_NUMBER
+from adit_plugins.structures.symmetry import niggli_reduced, symmetry_dataset
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -198,7 +193,7 @@ def _lost(atoms: Atoms | None, problem: str) -> str:
 
 def _crystal_row(atoms: Atoms | None) -> dict[str, Any] | str:
     """One crystal as arrays, or why there is none."""
-    from adit_plugins.samples import to_sample
+    from adit_plugins.structures.samples import to_sample
 
     if atoms is None:
         return "it cannot be read"

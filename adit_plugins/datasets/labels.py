@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_plugins.datasets.common import DatasetError
+from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from adit_plugins import processes
-from adit_plugins.lemat import mass_density
 from adit_plugins.metrics.distributions import compare_with_training, describe
 from adit_plugins.metrics.rates import Rate, rate
 from adit_plugins.metrics.references import CrystalReference, Reference, load_reference
 from adit_plugins.processes import DIED
-from adit_plugins.relax_results import space_group
-from adit_plugins.samples import Convertible, Sample, to_sample
-from adit_plugins.validity import check_lemat, is_composition_valid, is_structure_valid
+from adit_plugins.relax.results import space_group
+from adit_plugins.structures.samples import Convertible, Sample, to_sample
+from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
+from adit_plugins.validity.lemat import check_lemat, mass_density
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -86,7 +86,7 @@ def element_counts(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def training_set() -> Mapping[str, Any]:
-    """Return the shipped summary of the training set (`adit_plugins.tables distributions`)."""
+    """Return the shipped summary of the training set (`cli.shipped_data distributions`)."""
     text = (files("adit_plugins") / "data" / TABLE).read_text(encoding="utf-8")
     return dict(json.loads(text))
 

@@ -9,8 +9,8 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
-from adit_plugins.metrics.sources import Collection, StructureSet, distinct_names, read_set
-from adit_plugins.relax_settings import MAX_STEPS
+from adit_plugins.metrics.sets import Collection, StructureSet, distinct_names, read_set
+from adit_plugins.relax.limits import MAX_STEPS
 
 if TYPE_CHECKING:
     from adit_plugins.metrics.molecules import MoleculeMetrics

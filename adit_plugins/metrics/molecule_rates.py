@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adit_plugins.metrics.rates import Rate, rate
-from adit_plugins.posebusters_checks import (
+from adit_plugins.validity.posebusters_checks import (
     CLASH_CHECK,
     ENERGY_CHECK,
     PUBLISHED_CLASH_CHECK,

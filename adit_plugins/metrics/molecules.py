@@ -13,27 +13,20 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.bonds import openbabel_bonds
-from adit_plugins.fingerprints import Fingerprints
+from adit_plugins.matching.fingerprints import Fingerprints, is_known
 from adit_plugins.metrics.edm import edm_bonds, edm_mol
 from adit_plugins.metrics.molecule_rates import RULES, MoleculeMetrics, summarise
-from adit_plugins.molecules import (
-    TIME_LIMIT,
-    examine,
-    input_problem,
-    is_known,
-    largest_fragment_smiles,
-    prepare_worker,
-)
-from adit_plugins.posebusters_checks import (
+from adit_plugins.processes import Each, End, stream
+from adit_plugins.registry import MissingExtraError
+from adit_plugins.structures.bonds import largest_fragment_smiles, openbabel_bonds
+from adit_plugins.validity.molecules import TIME_LIMIT, examine, input_problem, prepare_worker
+from adit_plugins.validity.posebusters_checks import (
     ENERGY_CHECK,
     bust_energy,
     bust_geometry,
     check_names,
     strain_energy,
 )
-from adit_plugins.processes import Each, End, stream
-from adit_plugins.registry import MissingExtraError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -181,7 +174,7 @@ def _finish_row(row: dict[str, Any], problem: str, checks: Sequence[str]) -> Non
 
 
 def _mark_unique_and_novel(rows: list[dict[str, Any]], rule: str, known: Fingerprints) -> None:
-    from adit_plugins.matching import duplicate_labels
+    from adit_plugins.matching.matcher import duplicate_labels
 
     first_places = duplicate_labels([row[f"smiles_{rule}"] for row in rows])
     for row, first in zip(rows, first_places, strict=True):

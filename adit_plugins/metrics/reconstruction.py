@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from adit_plugins import processes
-from adit_plugins.matching import STOL, rms_distance
+from adit_plugins.matching.matcher import STOL, rms_distance
 from adit_plugins.metrics.crystals import CrystalMetrics
 from adit_plugins.metrics.rates import Rate
-from adit_plugins.samples import Sample
+from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

@@ -10,9 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from adit_plugins.fingerprints import CrystalFingerprints, Fingerprints
-from adit_plugins.matching import LEMAT_LTOL, LTOL, group, match_alike
-from adit_plugins.samples import Convertible, Sample, to_sample
+from adit_plugins.matching.fingerprints import CrystalFingerprints, Fingerprints
+from adit_plugins.matching.matcher import LEMAT_LTOL, LTOL, group, match_alike
+from adit_plugins.structures.samples import Convertible, Sample, to_sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -50,7 +50,7 @@ class CrystalReference(ABC):
 
 
 class FingerprintReference(CrystalReference):
-    """Invariants that stand for crystals; see `adit_plugins.fingerprints`."""
+    """Invariants that stand for crystals; see `adit_plugins.matching.fingerprints`."""
 
     by_matcher = False
 
@@ -156,7 +156,7 @@ def load_reference(reference: Reference) -> CrystalReference:
         return StructureReference(_prepared(path), path.name)
     if path.suffix == ".npz" and "kind.npy" in _members(path):
         return _of_table(Fingerprints.load(path), path.name)
-    from adit_plugins.readers import read_structures
+    from adit_plugins.structures.reading import read_structures
 
     samples = [to_sample(atoms) for atoms in read_structures(path)]
     crystals = [sample for sample in samples if sample.kind == "crystal"]
@@ -181,7 +181,7 @@ def _members(path: Path) -> list[str]:
 def _prepared(path: Path) -> Iterable[Sample]:
     """The training split of prepared arrays."""
     from adit_model.data import PreparedData, SizeGroups
-    from adit_plugins.samples import from_batch
+    from adit_plugins.structures.samples import from_batch
 
     data = PreparedData.load(path)
     if data.kind != "crystal":

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.metrics.crystals import CrystalMetrics
 from adit_plugins.metrics.rates import Rate
-from adit_plugins.relax_settings import FMAX, MAX_STEPS
+from adit_plugins.relax.limits import FMAX, MAX_STEPS
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from adit_plugins.hull import Hull
-    from adit_plugins.relax import RelaxerFactory
-    from adit_plugins.relax_results import RelaxResult
+    from adit_plugins.hull.table import Hull
+    from adit_plugins.relax.results import RelaxResult
+    from adit_plugins.relax.run import RelaxerFactory
 
 METASTABLE, STABLE = 0.1, 0.0  # eV/atom above the hull: below the first, at most the second
 
@@ -48,9 +48,9 @@ def add_stability(
         UnknownPluginError: there is no relaxer of that name.
         RelaxerError: the potential cannot be loaded.
     """
-    from adit_plugins.hull import Hull as TheHull
-    from adit_plugins.relax import relax
-    from adit_plugins.samples import to_sample
+    from adit_plugins.hull.table import Hull as TheHull
+    from adit_plugins.relax.run import relax
+    from adit_plugins.structures.samples import to_sample
 
     hull = hull or TheHull.load()
     rows = metrics.rows
@@ -72,7 +72,7 @@ def add_stability(
 
 
 def _place(result: RelaxResult, row: dict[str, Any], hull: Hull) -> dict[str, Any]:
-    from adit_plugins.hull_energies import place
+    from adit_plugins.hull.energies import place
 
     found: dict[str, Any] = {
         "relaxed": not result.failed,

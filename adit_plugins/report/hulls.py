@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adit_plugins.hull import SHIPPED, Hull
+from adit_plugins.hull.table import SHIPPED, Hull
 
 MAX_SYSTEMS = 60  # pictures in a page, of the best candidates
 TOLERANCE = 1e-4  # eV/atom: what lies closer to its neighbours' hull is a point of it, no corner

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.samples import Convertible, to_sample
+from adit_plugins.structures.samples import Convertible, to_sample
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -50,7 +50,7 @@ def view(samples: Convertible | Sequence[Convertible], height: int = 640) -> Pag
         >>> page.text.startswith("<!DOCTYPE html>")
         True
     """
-    from adit_plugins.report.sources import sample_results
+    from adit_plugins.report.results import sample_results
     from adit_plugins.report.write import write_page
 
     made = [to_sample(each) for each in _items(samples)]

@@ -12,15 +12,15 @@ from ase import Atoms
 
 from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.outputs import without_nan
-from adit_plugins.samples import KEY, Sample
+from adit_plugins.structures.facts import describe_crystal, describe_molecule
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
     from rdkit.Chem import Mol
 
 DIGITS = 4  # of positions in the page: 0.0001 angstrom
-_A3_TO_CM3 = 1e-24
-_AVOGADRO = 6.02214076e23
 
 # What is kept of a row in the store, beside what is computed here.
 _CRYSTAL = (
@@ -93,43 +93,6 @@ def busters_values(checks: dict[str, bool] | None) -> dict[str, Any]:
         "checks": len(checks),
         "checks_failed": failed,
     }
-
-
-def describe_crystal(sample: Sample) -> dict[str, Any]:
-    """Return formula, size, density (g/cm^3), volume per atom (A^3) and space group."""
-    from adit_plugins.symmetry import symmetry_dataset
-
-    atoms = sample.to_ase()
-    values: dict[str, Any] = {
-        "formula": _reduced_formula(atoms),
-        "num_atoms": sample.num_atoms,
-        "num_elements": len(set(sample.atomic_numbers.tolist())),
-    }
-    volume = float(atoms.get_volume())
-    if volume > 0.1:  # what is_structure_valid asks for
-        mass = float(atoms.get_masses().sum())
-        values["density"] = round(mass / _AVOGADRO / (volume * _A3_TO_CM3), 4)
-        values["volume_per_atom"] = round(volume / sample.num_atoms, 3)
-        dataset = symmetry_dataset(atoms)
-        if dataset is not None:
-            values["space_group"] = int(dataset.number)
-    return values
-
-
-def describe_molecule(sample: Sample) -> dict[str, Any]:
-    """Return formula and size."""
-    numbers = sample.atomic_numbers
-    return {
-        "formula": str(Atoms(numbers=numbers).get_chemical_formula()),
-        "num_atoms": sample.num_atoms,
-        "num_heavy_atoms": int((numbers > 1).sum()),
-    }
-
-
-def _reduced_formula(atoms: Atoms) -> str:
-    from pymatgen.core import Composition
-
-    return str(Composition(atoms.get_chemical_formula()).reduced_formula)
 
 
 def encode(sample: Sample) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ase.data import chemical_symbols, covalent_radii
 
 from adit_model.outputs import replacing
-from adit_plugins import __version__
+from adit_plugins._version import __version__
 from adit_plugins.outputs import without_nan
 from adit_plugins.report.hulls import hull_pictures
+from adit_plugins.report.results import Results, campaign_results, check_names
 from adit_plugins.report.rows import Table
-from adit_plugins.report.sources import Results, campaign_results, check_names
 
 if TYPE_CHECKING:
     from adit_plugins.campaign.store import Store
@@ -114,7 +114,7 @@ def _hulls(table: Table) -> list[Any]:
 @lru_cache(maxsize=1)
 def _space_groups() -> list[str]:
     """Symbols by international number; the first place is empty."""
-    from adit_plugins.symmetry import space_group_symbol
+    from adit_plugins.structures.symmetry import space_group_symbol
 
     return ["", *map(space_group_symbol, range(1, 231))]
 

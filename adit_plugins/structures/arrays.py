@@ -46,9 +46,9 @@ def read_torch(path: Path, name: str) -> Iterator[Entry]:
     Raises:
         InputError: it is no such file, or the tensors are not those of crystals.
     """
-    from adit_model.checkpoint import CheckpointError
-    from adit_model.lightning import LightningFile
-    from adit_model.restricted_pickle import StoredTensor
+    from adit_model.checkpoints.folder import CheckpointError
+    from adit_model.checkpoints.lightning_file import LightningFile
+    from adit_model.checkpoints.restricted_pickle import StoredTensor
 
     try:
         with LightningFile(path) as file:

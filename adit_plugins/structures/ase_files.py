@@ -14,8 +14,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.io.formats import UnknownFileTypeError
 
-from adit_plugins.samples import KEY
 from adit_plugins.structures.entries import MATERIAL_ID, MAX_LINES, Entry, InputError, attempt
+from adit_plugins.structures.provenance import KEY
 
 
 def read_ase(path: Path, name: str, kind: str | None = None) -> Iterator[Entry]:

@@ -17,12 +17,12 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 from numpy.typing import NDArray
 
-from adit_plugins.samples import KEY
 from adit_plugins.structures.cif_blocks import cif_blocks, is_too_long
 from adit_plugins.structures.cif_checks import Claims, contradiction, formula_of
 from adit_plugins.structures.cif_sites import Site, expand, read_sites
 from adit_plugins.structures.cif_values import Tags, first, number, tags_of
 from adit_plugins.structures.entries import MAX_LINES, PROVENANCE_TAG, Entry, attempt
+from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.space_groups import (
     IDENTITY,
     Named,

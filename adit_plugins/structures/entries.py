@@ -14,8 +14,9 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import rdBase
 
-from adit_plugins.samples import KEY, check_neutral
 from adit_plugins.structures.elements import check_isotopes
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import check_neutral
 
 PROVENANCE_TAG = "_adit_provenance"  # of a CIF block
 MATERIAL_ID = "material_id"  # of info: the name that a data base gave

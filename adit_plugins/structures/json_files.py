@@ -5,6 +5,8 @@ Dictionaries are read as plain numbers; no class that a file names is ever looke
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -14,9 +16,11 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
-from adit_plugins.samples import KEY, check_neutral
+from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.elements import element_of_symbol
 from adit_plugins.structures.entries import FULL, Entry, attempt
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import check_neutral
 
 STRUCTURE_KEYS = (
     "structure", "LeMatStructs", "cif_string", "cif", "molecule", "initial_structure",
@@ -142,7 +146,6 @@ def structure_of_text(text: str) -> Atoms:
     Raises:
         ValueError: it is none of these, or see `structure`.
     """
-    from adit_plugins.structures.tables import entry_of_text
 
     entry = entry_of_text(text, "")
     if entry.atoms is None:
@@ -190,3 +193,25 @@ def _with_provenance(atoms: Atoms, value: dict[str, Any]) -> Atoms:
     if isinstance(properties, dict) and KEY in properties:
         atoms.info[KEY] = properties[KEY]
     return atoms
+
+
+def entry_of_text(text: str, name: str) -> Entry:
+    """Read a cell: JSON, a dictionary as Python prints it, or a CIF."""
+    text = text.strip()
+    if not text:
+        return Entry(name, None, "the cell is empty", "crystal")
+    if text.startswith(("{", "[")):
+        try:
+            content = _dictionary(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return Entry(name, None, "the cell is no JSON", "crystal")
+        return next(parse_content(content, name), Entry(name, None, "the cell is empty"))
+    entry = next(parse_cifs(io.StringIO(text + "\n"), name), None)
+    return entry or Entry(name, None, "the cell holds no CIF block with a structure", "crystal")
+
+
+def _dictionary(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return ast.literal_eval(text)  # literals only: nothing is run

@@ -14,16 +14,12 @@ from typing import Any
 
 from ase import Atoms
 
-from adit_plugins.inputs import check_unpacked_size
-from adit_plugins.samples import KEY
 from adit_plugins.structures.arrays import read_npz, read_torch
 from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar, read_xdatcar
 from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, ReadingNotice
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
-from adit_plugins.structures.sdf import parse_sdf
-from adit_plugins.structures.selection import INDEX, choose
-from adit_plugins.structures.sources import (
+from adit_plugins.structures.members import (
     ARCHIVES,
     Member,
     of_archive,
@@ -31,7 +27,11 @@ from adit_plugins.structures.sources import (
     of_folder,
     stem_of,
 )
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.sdf import parse_sdf
+from adit_plugins.structures.selection import INDEX, choose
 from adit_plugins.structures.tables import parse_csv, parse_parquet
+from adit_plugins.structures.untrusted import check_unpacked_size
 from adit_plugins.structures.xyz import parse_xyz
 
 TEXTS: dict[str, Callable[[Iterable[str], str], Iterator[Entry]]] = {

@@ -8,8 +8,8 @@ from functools import partial
 from ase import Atoms
 from rdkit import Chem
 
-from adit_plugins.samples import Sample
 from adit_plugins.structures.entries import MAX_CHARACTERS, MAX_LINES, Entry, attempt
+from adit_plugins.structures.samples import Sample
 
 
 def parse_sdf(lines: Iterable[str], name: str) -> Iterator[Entry]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import PurePosixPath
 
-from adit_plugins.structures.sources import ARCHIVES, Member, stem_of
+from adit_plugins.structures.members import ARCHIVES, Member, stem_of
 
 # Kinds that hold structures and nothing else; where there are some, tables, JSON and arrays beside
 # them are settings and results.

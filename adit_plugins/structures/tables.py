@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import csv
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,9 +13,8 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
-from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.entries import Entry, InputError, attempt
-from adit_plugins.structures.json_files import ID_KEYS, parse_content, structure
+from adit_plugins.structures.json_files import ID_KEYS, entry_of_text, structure
 
 TEXT_COLUMNS = ("cif", "cif_string", "structure", "LeMatStructs")
 CELL_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
@@ -92,28 +89,6 @@ def _row_entry(row: Mapping[str, Any], name: str) -> Entry:
         entry = entry_of_text(str(value), name)
     rest = {key: value for key, value in cells.items() if key not in columns}
     return Entry(name, entry.atoms, entry.reason, entry.kind, own or entry.id, rest)
-
-
-def entry_of_text(text: str, name: str) -> Entry:
-    """Read a cell: JSON, a dictionary as Python prints it, or a CIF."""
-    text = text.strip()
-    if not text:
-        return Entry(name, None, "the cell is empty", "crystal")
-    if text.startswith(("{", "[")):
-        try:
-            content = _dictionary(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return Entry(name, None, "the cell is no JSON", "crystal")
-        return next(parse_content(content, name), Entry(name, None, "the cell is empty"))
-    entry = next(parse_cifs(io.StringIO(text + "\n"), name), None)
-    return entry or Entry(name, None, "the cell holds no CIF block with a structure", "crystal")
-
-
-def _dictionary(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return ast.literal_eval(text)  # literals only: nothing is run
 
 
 def _of_numbers(cells: Mapping[str, Any]) -> Atoms:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from adit_model.outputs import replacing
-from adit_plugins.inputs import structure_from_dict
-from adit_plugins.relax_results import bare_structure
-from adit_plugins.submissions.shards import MATERIAL_ID, Settings
+from adit_plugins.relax.results import bare_structure
+from adit_plugins.structures.untrusted import structure_from_dict
+from adit_plugins.submissions.shards import MATERIAL_ID, RelaxationSettings
 
 if TYPE_CHECKING:
-    from adit_plugins.generator import ADiTGenerator
+    from adit_plugins.generation.generator import ADiTGenerator
 
 LEADERBOARD = 2500
 CARD_ROWS = ("training", "data", "weights", "licence")
@@ -71,7 +71,7 @@ def card_figures(checkpoint: str | None) -> dict[str, str]:
 
     Nothing where there is no card, as with a published checkpoint.
     """
-    from adit_model.checkpoint import CheckpointError, resolve
+    from adit_model.checkpoints.folder import CheckpointError, resolve
 
     try:
         card = resolve(checkpoint) / "README.md"
@@ -84,7 +84,7 @@ def card_figures(checkpoint: str | None) -> dict[str, str]:
 
 def figures_of(structures: Mapping[str, Atoms]) -> dict[str, str]:
     """Return the model card's figures for samples of ours, if one checkpoint made them all."""
-    from adit_plugins.samples import provenance_in
+    from adit_plugins.structures.provenance import provenance_in
 
     made_by = {provenance_in(atoms.info).get("checkpoint") for atoms in structures.values()}
     (name, *others) = made_by or {None}
@@ -93,7 +93,7 @@ def figures_of(structures: Mapping[str, Atoms]) -> dict[str, str]:
 
 def relaxation_of(structures: Mapping[str, Atoms]) -> dict[str, Any] | None:
     """Return the settings of `adit relax` that all structures carry; None if any has none."""
-    from adit_plugins.relax_files import record_in
+    from adit_plugins.relax.files import record_in
 
     found = [record_in(atoms).get("settings") for atoms in structures.values()]
     alike = bool(found) and all(each == found[0] for each in found)
@@ -166,7 +166,7 @@ def write(
 
 
 def relaxation_settings(
-    settings: Settings, records: Mapping[str, Mapping[str, Any]]
+    settings: RelaxationSettings, records: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return the settings of a relaxation done here, with how it ended."""
     failed = sum(record["structure"] is None for record in records.values())

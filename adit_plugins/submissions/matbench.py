@@ -19,10 +19,14 @@ from typing import TYPE_CHECKING, Any
 from ase import Atoms
 
 from adit_model.outputs import replacing
-from adit_plugins.hull import UnknownElementError, element_references, formation_energy_per_atom
-from adit_plugins.inputs import structure_from_dict
+from adit_plugins.hull.table import (
+    UnknownElementError,
+    element_references,
+    formation_energy_per_atom,
+)
+from adit_plugins.structures.untrusted import structure_from_dict
 from adit_plugins.submissions.model_file import ModelFile
-from adit_plugins.submissions.shards import MATERIAL_ID, Settings
+from adit_plugins.submissions.shards import MATERIAL_ID, RelaxationSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +70,8 @@ def read_initial(path: Path) -> tuple[dict[str, Atoms], dict[str, str]]:
         InputError: the file, or every structure of it, cannot be read.
         SubmissionError: an id comes twice, or there is nothing.
     """
-    from adit_plugins.readers import InputError, iter_entries
+    from adit_plugins.structures.entries import InputError
+    from adit_plugins.structures.reading import iter_entries
 
     structures: dict[str, Atoms] = {}
     unreadable: dict[str, str] = {}
@@ -114,8 +119,8 @@ def campaign_records(folder: Path) -> dict[str, dict[str, Any]]:
     Raises:
         SubmissionError: there is neither, or it holds no relaxed crystal.
     """
-    from adit_plugins.relax_files import record_in, result_of
-    from adit_plugins.samples import provenance_in
+    from adit_plugins.relax.files import record_in, result_of
+    from adit_plugins.structures.provenance import provenance_in
     from adit_plugins.submissions.shards import record_of
 
     records: dict[str, dict[str, Any]] = {}
@@ -130,8 +135,8 @@ def campaign_records(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _relaxed(folder: Path) -> Iterable[Atoms]:
-    from adit_plugins.readers import read_structures
-    from adit_plugins.relax_files import RELAX, record_in
+    from adit_plugins.relax.files import RELAX, record_in
+    from adit_plugins.structures.reading import read_structures
 
     store, file = folder / "results.db", folder / "relaxed.extxyz"
     if store.is_file():
@@ -233,7 +238,7 @@ def described(
     model: ModelFile,
     artifacts: Artifacts,
     family: str,
-    settings: Settings,
+    settings: RelaxationSettings,
     scores: Mapping[str, Any],
     urls: Mapping[str, str | None],
 ) -> ModelFile:
@@ -264,7 +269,7 @@ def _file_entry(path: Path, family: str, key: str, url: str | None) -> dict[str,
 
 
 def summary_of(
-    artifacts: Artifacts, records: Mapping[str, Mapping[str, Any]], settings: Settings
+    artifacts: Artifacts, records: Mapping[str, Mapping[str, Any]], settings: RelaxationSettings
 ) -> dict[str, Any]:
     """Return what happened: counts with their denominators, and where the numbers come from."""
     failed = [record for record in records.values() if record["structure"] is None]

@@ -18,10 +18,10 @@ from ase import Atoms
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
-from adit_plugins.relax import RelaxResult, relax
-from adit_plugins.relax_files import append_durably
-from adit_plugins.relax_results import bare_structure
-from adit_plugins.relax_settings import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.relax.files import append_durably
+from adit_plugins.relax.limits import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.relax.results import RelaxResult, bare_structure
+from adit_plugins.relax.run import relax
 
 MATERIAL_ID = "material_id"
 
@@ -31,7 +31,7 @@ class ShardError(ValueError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class RelaxationSettings:
     """How structures are relaxed; the defaults are Matbench Discovery's.
 
     Attributes:
@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class ShardJob:
     """One shard, as a worker gets it.
 
     Attributes:
@@ -61,14 +61,18 @@ class Job:
 
     path: Path
     structures: Mapping[str, Atoms]
-    settings: Settings
+    settings: RelaxationSettings
     workers: int | None = 1
     time_limit: float = TIME_LIMIT_SECONDS
 
 
 def make_jobs(
-    structures: Mapping[str, Atoms], folder: Path, settings: Settings, num_shards: int, **more: Any
-) -> list[Job]:
+    structures: Mapping[str, Atoms],
+    folder: Path,
+    settings: RelaxationSettings,
+    num_shards: int,
+    **more: Any,
+) -> list[ShardJob]:
     """Cut structures into shards of about equal numbers of atoms, always in the same way.
 
     Args:
@@ -86,7 +90,7 @@ def make_jobs(
     by_size = sorted(structures, key=lambda name: (-len(structures[name]), name))
     folder.mkdir(parents=True, exist_ok=True)
     return [
-        Job(
+        ShardJob(
             folder / f"shard-{i}-of-{num_shards}.jsonl",
             {name: structures[name] for name in by_size[i::num_shards]},
             settings,
@@ -97,7 +101,7 @@ def make_jobs(
 
 
 def run_jobs(
-    jobs: Sequence[Job],
+    jobs: Sequence[ShardJob],
     executor: Executor | None = None,
     on_result: Callable[[str], None] | None = None,
 ) -> None:
@@ -120,7 +124,7 @@ def run_jobs(
             future.result()
 
 
-def run_job(job: Job, on_result: Callable[[str], None] | None = None) -> Path:
+def run_job(job: ShardJob, on_result: Callable[[str], None] | None = None) -> Path:
     """Relax what a shard lacks; every structure is on disk as soon as it is finished.
 
     Raises:
@@ -145,7 +149,7 @@ def run_job(job: Job, on_result: Callable[[str], None] | None = None) -> Path:
     return job.path
 
 
-def read_jobs(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
+def read_jobs(jobs: Sequence[ShardJob]) -> dict[str, dict[str, Any]]:
     """Return the record of every structure by material id.
 
     Raises:
@@ -164,7 +168,7 @@ def read_jobs(jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
 
 def record_of(material_id: str, result: RelaxResult) -> dict[str, Any]:
     """Return the outcome of one structure as JSON; a failed one has its error, and no structure."""
-    from adit_plugins.hull_energies import ConventionError, corrected_energy
+    from adit_plugins.hull.energies import ConventionError, corrected_energy
 
     record: dict[str, Any] = {
         MATERIAL_ID: material_id,
@@ -194,7 +198,7 @@ def record_of(material_id: str, result: RelaxResult) -> dict[str, Any]:
     return clean
 
 
-def _opened(job: Job) -> list[dict[str, Any]]:
+def _opened(job: ShardJob) -> list[dict[str, Any]]:
     """Return what a shard holds, begun with its header if it was not there, cut after a crash."""
     header = _header(job)
     if not job.path.exists():
@@ -208,7 +212,7 @@ def _opened(job: Job) -> list[dict[str, Any]]:
     return lines[1:]
 
 
-def _header(job: Job) -> dict[str, Any]:
+def _header(job: ShardJob) -> dict[str, Any]:
     names = "\n".join(job.structures)
     return {
         "settings": asdict(job.settings),

@@ -8,7 +8,7 @@ from ase.data import atomic_numbers
 from ase.io.trajectory import Trajectory
 
 from adit_plugins import Sample
-from adit_plugins.ase_relaxer import AseRelaxer
+from adit_plugins.relax import AseRelaxer
 
 
 def emt() -> AseRelaxer:

@@ -20,8 +20,8 @@ from chgnet.model.dynamics import CHGNetCalculator
 from chgnet.model.model import BatchedGraph, CHGNet
 from pymatgen.core import Structure
 
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.relax_results import bare_structure
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import bare_structure
 
 # eV/atom. The deepest solid of the Materials Project (tungsten) has -13; CHGNet was trained below
 # +6. Outside lies extrapolation, such as atoms falling into each other.

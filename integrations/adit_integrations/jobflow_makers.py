@@ -18,7 +18,7 @@ from adit_plugins.campaign.files import ranking, write_files
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import current_atoms
 from adit_plugins.campaign.store import has_store
-from adit_plugins.generator import ADiTGenerator
+from adit_plugins.generation.generator import ADiTGenerator
 
 
 @dataclass

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from adit_plugins.ase_relaxer import AseRelaxer
-from adit_plugins.relax_results import MP_RAW
+from adit_plugins.relax.ase_relaxer import AseRelaxer
+from adit_plugins.relax.results import MP_RAW
 
 NO_WEIGHTS_ONLY = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 

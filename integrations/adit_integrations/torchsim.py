@@ -23,7 +23,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from numpy.typing import NDArray
 
 from adit_integrations import mace as mace_models
-from adit_plugins.relax_results import (
+from adit_plugins.relax.results import (
     MP2020,
     RelaxResult,
     broken_energy,

@@ -71,7 +71,7 @@ class ChgnetModel(CrystalModel):
     def answers(self, crystals: Sequence[Atoms]) -> list[Answer]:
         """See `CrystalModel`."""
         from adit_integrations.chgnet import evaluate
-        from adit_plugins.relax_results import bare_structure
+        from adit_plugins.relax.results import bare_structure
 
         return evaluate(self.network, [bare_structure(atoms) for atoms in crystals], self._device)
 
@@ -81,7 +81,7 @@ class MaceAditModel(CrystalModel):
 
     def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
         """Load weights; see `mace_adit.SmallMace`."""
-        from adit_integrations.mace_adit import NAME, SmallMace
+        from adit_integrations.mace_adit.relaxer import NAME, SmallMace
 
         small = SmallMace(folder, device)
         super().__init__(small.device)

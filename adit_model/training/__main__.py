@@ -1,0 +1,5 @@
+"""`python -m adit_model.training`."""
+
+from adit_model.training.cli import main
+
+raise SystemExit(main())

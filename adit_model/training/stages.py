@@ -1,0 +1,298 @@
+"""The two training stages: `python -m adit_model.training autoencoder|denoiser`.
+
+Needs torch, numpy and safetensors only; rich and matplotlib are used where they are installed.
+A run is a folder: `model/` (EMA weights, loadable at any time), `state.safetensors` (to resume),
+`training.json`, `log.jsonl`, `loss.png`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from adit_model.checkpoints import folder as checkpoint
+from adit_model.checkpoints.pretrained import read
+from adit_model.config import (
+    ELEMENTS,
+    KINDS,
+    MAX_ATOMIC_NUMBER,
+    ADiTConfig,
+    Condition,
+    DenoiserConfig,
+    PriorConfig,
+)
+from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_for_denoiser
+from adit_model.model import ADiT
+from adit_model.pairs import aim_points
+from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError, draw_latent
+
+
+def standardize(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
+    """Set the latent's mean and deviation a channel, each data set counting the same."""
+    generator = torch.Generator(model.device).manual_seed(0)
+    chosen = random.Random(0)  # noqa: S311
+    latents = []
+    with torch.no_grad():
+        for group in groups:
+            drawn = [
+                draw_latent(
+                    model,
+                    group.draw(2048, generator, chosen.random()),
+                    generator,
+                    group.kind == KINDS[0],
+                )
+                for _ in range(draws)
+            ]
+            flat = torch.cat([z.flatten(0, 1) for z in drawn])
+            latents.append(flat[torch.randperm(len(flat), device=flat.device)[:16384]])
+        mixed = torch.cat(latents)
+        model.latent_mean.copy_(mixed.mean(dim=0))
+        model.latent_std.copy_(mixed.std(dim=0))
+
+
+def aim_pairs(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
+    """Let the pair features begin as distances: fit coordinates by linear maps of latents."""
+    assert model.denoiser is not None
+    generator = torch.Generator(model.device).manual_seed(0)
+    frame = model.config.flow.molecule_frame
+    for group in groups:
+        latents, coordinates = [], []
+        for draw in range(draws):
+            batch = group.draw(2048, generator, (draw + 0.5) / draws)
+            periodic = group.kind == KINDS[0]
+            batch = frame_for_denoiser(batch, frame, generator, periodic)
+            mean, _ = model.autoencoder.encode(batch, padded=False)
+            latents.append(((mean - model.latent_mean) / model.latent_std).detach().flatten(0, 1))
+            coordinates.append((batch.frac_coords if periodic else batch.positions).flatten(0, 1))
+        aim_points(
+            model.denoiser.pairs, torch.cat(latents), torch.cat(coordinates), group.kind == KINDS[0]
+        )
+
+
+def run(trainer: Trainer, report: Callable[[dict[str, float]], None]) -> bool:
+    """Train until the budget ends or Ctrl-C; either way a complete checkpoint is left.
+
+    Returns:
+        True if the budget ended, False if the user interrupted.
+
+    Raises:
+        TrainingError: the loss is no longer finite; the last checkpoint is kept.
+    """
+    config = trainer.config
+    log = Path(config.out) / "log.jsonl"
+    began = time.monotonic() - trainer.seconds
+    saved = logged = time.monotonic()
+    logged_step = trainer.step
+    try:
+        while trainer.progress() < 1.0:
+            values = trainer.train_step()
+            now = time.monotonic()
+            trainer.seconds = now - began
+            if trainer.step % config.log_steps == 0 or trainer.progress() >= 1.0:
+                row = {k: round(float(v), 6) for k, v in values.items()}
+                if not all(map(_finite, row.values())):
+                    raise TrainingError(
+                        f"loss is not finite at step {trainer.step}: {row}; lower --learning-rate"
+                    )
+                rate = (trainer.step - logged_step) * sum(trainer.tokens) / (now - logged)
+                row |= {
+                    "step": trainer.step,
+                    "minutes": round(trainer.seconds / 60, 3),
+                    "learning_rate": trainer.learning_rate(),
+                    "tokens_per_second": round(rate),
+                    "progress": trainer.progress(),
+                }
+                logged, logged_step = now, trainer.step
+                with log.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                report(row)
+            if now - saved > 60 * config.save_minutes:
+                trainer.save()
+                saved = now
+    except KeyboardInterrupt:
+        trainer.save()
+        return False
+    trainer.save()
+    return True
+
+
+def _finite(value: float) -> bool:
+    return value == value and abs(value) != float("inf")
+
+
+def initial_model(
+    config: TrainingConfig,
+    architecture: ADiTConfig,
+    autoencoder: Path | None,
+    conditions: Sequence[str] = (),
+) -> ADiT:
+    """A new model for a stage; the second takes its autoencoder from the first.
+
+    Raises:
+        TrainingError: the second stage has no autoencoder, or a condition no labels.
+        CheckpointError: the autoencoder's folder is unreadable.
+    """
+    torch.manual_seed(config.seed)
+    loaded = [PreparedData.load(Path(path)) for path in config.data]
+    histogram = {data.kind: data.size_histogram() for data in loaded}
+    if config.stage == "autoencoder":
+        return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
+    if config.stage == "prior":
+        raise TrainingError("A prior is added to a checkpoint: pass --init CHECKPOINT.")
+    if autoencoder is None:
+        raise TrainingError(
+            "The denoiser needs a trained autoencoder: pass --autoencoder DIR, or --init to go on "
+            "from a checkpoint."
+        )
+    first, tensors, _ = read(autoencoder)
+    denoiser = architecture.denoiser
+    model = ADiT(
+        dataclasses.replace(
+            architecture,
+            autoencoder=first.autoencoder,
+            denoiser=denoiser and with_conditions(denoiser, loaded, conditions),
+            size_histogram=histogram,
+        )
+    )
+    stage_one = {
+        k.removeprefix("autoencoder."): v
+        for k, v in tensors.items()
+        if k.startswith("autoencoder.")
+    }
+    checkpoint.load_into(model.autoencoder, stage_one, str(autoencoder))
+    groups = [SizeGroups(data, "train", "cpu") for data in loaded]
+    if architecture.flow.standardize_latents:
+        standardize(model, groups)
+    if model.denoiser is not None and model.denoiser.config.pair_bias:
+        aim_pairs(model, groups)
+    return model
+
+
+def continued_model(
+    config: TrainingConfig,
+    init: str,
+    name: str,
+    pair_bias: bool | None = None,
+    latents: Literal["sample", "mean"] | None = None,
+    conditions: Sequence[str] = (),
+) -> ADiT:
+    """A model with the weights and the architecture of a checkpoint, to train on.
+
+    Args:
+        config: the run.
+        init: a checkpoint's name, folder or `.ckpt` file.
+        name: the new model's name: sample ids begin with it, so never that of other weights.
+        pair_bias: give the denoiser pair features where the checkpoint has none; they change
+            nothing until they are trained. They cannot be taken away; None leaves it as it is.
+        latents: "sample" or "mean" (`FlowConfig`); by default the checkpoint's.
+        conditions: names of further conditions, see `described_conditions`; they change nothing
+            until they are trained.
+
+    Raises:
+        TrainingError: the checkpoint lacks the stage that is to be trained, or no data set has
+            labels for a condition.
+        CheckpointError: it is missing or damaged.
+    """
+    old, tensors, identity = read(init)
+    loaded = [PreparedData.load(Path(path)) for path in config.data]
+    if config.stage != "autoencoder" and old.denoiser is None:
+        raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
+    histogram = {data.kind: data.size_histogram() for data in loaded}
+    if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
+        raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
+    denoiser = None if config.stage == "autoencoder" else old.denoiser
+    added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
+    if added and denoiser is not None:
+        denoiser = dataclasses.replace(denoiser, pair_bias=True)
+    prior = None if config.stage == "autoencoder" else old.prior
+    if config.stage == "prior":
+        prior = prior or new_prior(loaded, conditions)
+        histogram = {}  # sizes are those that the denoiser has learned
+    new: set[str] = set()
+    if denoiser is not None and config.stage == "denoiser":
+        extended = with_conditions(denoiser, loaded, conditions)
+        new = {c.name for c in extended.conditions} - {c.name for c in denoiser.conditions}
+        denoiser = extended
+    torch.manual_seed(config.seed)
+    model = ADiT(
+        dataclasses.replace(
+            old,
+            name=name,
+            denoiser=denoiser,
+            prior=prior,
+            flow=dataclasses.replace(old.flow, latents=latents or old.flow.latents),
+            size_histogram=old.size_histogram | histogram,
+            provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
+        )
+    )
+    gone = ("denoiser.", "prior.") if config.stage == "autoencoder" else ()
+    kept = {k: v for k, v in tensors.items() if not k.startswith(gone)}
+    begun = tuple(f"denoiser.condition_embedders.{name}." for name in new)
+    begun += ("denoiser.pairs.",) if added else ()
+    begun += ("prior.",) if old.prior is None else ()
+    kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
+    checkpoint.load_into(model, kept, init)
+    if added:
+        aim_pairs(model, [SizeGroups(data, "train", "cpu") for data in loaded])
+    return model
+
+
+def with_conditions(
+    denoiser: DenoiserConfig, data: Sequence[PreparedData], names: Sequence[str]
+) -> DenoiserConfig:
+    """The configuration with more conditions, see `described_conditions`."""
+    there = {c.name: c for c in denoiser.conditions}
+    new = described_conditions(data, [name for name in names if name not in there])
+    return dataclasses.replace(denoiser, conditions=(*there.values(), *new))
+
+
+def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig:
+    """A prior over the elements and sizes of some data sets."""
+    elements: dict[str, set[int]] = {}
+    hydrogens_last = True
+    for part in data:
+        table = CompositionTable(part, "train", "cpu").numbers
+        elements.setdefault(part.kind, set()).update(table.unique().tolist())
+        if part.kind == "molecule":
+            after = (table[:, 1:] > 1) & (table[:, :-1] == 1)
+            hydrogens_last = hydrogens_last and not bool(after.any())
+    return PriorConfig(
+        max_atoms=max(int(part.num_atoms.max()) for part in data),
+        conditions=described_conditions(data, names),
+        elements={kind: sorted(found - {0}) for kind, found in elements.items()},
+        hydrogens_last=hydrogens_last,
+    )
+
+
+def described_conditions(
+    data: Sequence[PreparedData], names: Sequence[str]
+) -> tuple[Condition, ...]:
+    """Conditions by name, each as the data sets describe it.
+
+    The elements need no labels; a property of several data sets gets the widest range.
+
+    Raises:
+        TrainingError: no data set has such labels.
+    """
+    known = {ELEMENTS: Condition(ELEMENTS, MAX_ATOMIC_NUMBER, "atom_class", dropout=0.15)}
+    for condition in (each for part in data for each in part.conditions):
+        other = known.get(condition.name, condition)
+        known[condition.name] = dataclasses.replace(
+            condition,
+            low=min(condition.low, other.low),
+            high=max(condition.high, other.high),
+            kinds=tuple(kind for kind in KINDS if kind in (*condition.kinds, *other.kinds)),
+        )
+    for name in names:
+        if name not in known:
+            raise TrainingError(
+                f"no data set has labels for the condition {name!r}. Known: {', '.join(known)}."
+            )
+    return tuple(known[name] for name in dict.fromkeys(names))

@@ -1,0 +1,61 @@
+"""Input folders for those who run VASP or Quantum ESPRESSO themselves."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+
+from adit_plugins.dft.engines import with_moments
+
+
+def write_vasp(atoms: Atoms, folder: Path) -> None:
+    """Write INCAR, KPOINTS, POSCAR and POTCAR.spec of the Materials Project's relaxation.
+
+    POTCAR.spec names the pseudopotentials, which nobody may pass on. Initial moments are the
+    Materials Project's; constraints become selective dynamics.
+    """
+    from pymatgen.io.ase import AseAtomsAdaptor
+    from pymatgen.io.vasp.sets import MPRelaxSet
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about POTCARs that are not installed
+        plain = atoms.copy()
+        plain.set_initial_magnetic_moments(None)
+        structure = AseAtomsAdaptor.get_structure(plain).get_sorted_structure()
+        MPRelaxSet(structure).write_input(str(folder), potcar_spec=True)
+
+
+def write_espresso(atoms: Atoms, folder: Path) -> None:
+    """Write `espresso.pwi` of a PBE relaxation with the cell.
+
+    Pseudopotentials are called `SYMBOL.UPF`, in the folder of `ESPRESSO_PSEUDO`; the cutoffs
+    (60 and 480 Ry) are those of the SSSP efficiency set's harder elements.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    magnetic = with_moments(atoms)
+    spin = {"nspin": 2} if magnetic.has("initial_magmoms") else {}
+    settings = {
+        "control": {"calculation": "vc-relax", "tprnfor": True, "tstress": True},
+        "system": {
+            "ecutwfc": 60, "ecutrho": 480, "occupations": "smearing", "smearing": "mv",
+            "degauss": 0.01, **spin,
+        },
+    }  # fmt: skip
+    ase.io.write(
+        folder / "espresso.pwi",
+        magnetic,
+        format="espresso-in",
+        input_data=settings,
+        pseudopotentials={symbol: f"{symbol}.UPF" for symbol in set(atoms.symbols)},
+        kspacing=0.2,
+    )
+
+
+WRITERS: Mapping[str, Callable[[Atoms, Path], None]] = {
+    "vasp": write_vasp,
+    "espresso": write_espresso,
+}

@@ -1,0 +1,80 @@
+"""Structures near a given one: its latent with noise, denoised again."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adit_plugins.generation.recipe import checked_integer
+from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_sample
+
+if TYPE_CHECKING:
+    from adit_plugins.generation.generator import ADiTGenerator
+
+
+def make_variations(
+    generator: ADiTGenerator, structure: Convertible, num: int, strength: float
+) -> list[Sample]:
+    """See `ADiTGenerator.variations`."""
+    num = checked_integer("num", num, 1)
+    if isinstance(strength, bool) or not (isinstance(strength, Real) and 0 < strength <= 1):
+        raise ValueError(f"strength must be above 0 and at most 1; got {strength!r}")
+    if generator.steer is not None:
+        raise ValueError("variations are not steered; leave out steer")
+    original = to_sample(structure)
+    sample = training_form(original)
+    request = generator.composition
+    if request:
+        request.check_size(sample.num_atoms, sample.kind)
+    # Without a request the variations keep the structure's elements, where they can be told.
+    model = generator.model
+    keep = model.tells_elements and not request and generator.elements_first is not False
+    batch = model.vary(
+        to_batch([sample] * num),
+        float(strength),
+        generator.num_steps,
+        generator.guidance_scale,
+        generator.seed,
+        sampler=generator.sampler,
+        conditions=generator.conditions,
+        elements=[sample.atomic_numbers.tolist()] * num if keep else None,
+        choose_types=request.choose if request else None,
+    )
+    origin = {
+        "kind": sample.kind,
+        "guidance_scale": generator.guidance(sample.kind),
+        "variation_of": original.provenance or repr(original),
+        "strength": float(strength),
+    }
+    name, seed = generator.model.name, generator.seed
+    return from_batch(
+        batch,
+        [
+            generator.provenance(seed, i) | origin | {"id": f"{name}/variation/{seed}/{i}"}
+            for i in range(num)
+        ],
+    )
+
+
+def training_form(sample: Sample) -> Sample:
+    """A structure as the training data have it, where the model knows it best.
+
+    Crystals: the primitive Niggli cell, atoms ordered by element and position. Molecules: heavy
+    atoms first, as in QM9.
+    """
+    if sample.kind == "molecule":
+        order = np.argsort(sample.atomic_numbers == 1, kind="stable")
+        return Sample("molecule", sample.atomic_numbers[order], sample.positions[order])
+    from pymatgen.core import Lattice, Structure
+
+    from adit_plugins.datasets.crystals import canonical_crystal
+    from adit_plugins.structures.symmetry import unskewed
+
+    # A conventional cell holds the same crystal several times.
+    structure = sample.to_pymatgen()
+    assert isinstance(structure, Structure)
+    row = canonical_crystal(unskewed(structure).get_primitive_structure())
+    matrix = Lattice.from_parameters(*row["cell"]).matrix
+    return Sample("crystal", np.array(row["atomic_numbers"]), row["coords"] @ matrix, matrix)

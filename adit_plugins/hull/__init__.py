@@ -1,0 +1,59 @@
+"""An energy to a distance from the hull of known phases.
+
+Add a reference as a function in `loaders`, named under the entry point `adit.hulls`; a scale of
+energies in `energies`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adit_plugins.lazy import lazily
+
+if TYPE_CHECKING:
+    from adit_plugins.hull.calibration import metastable_probability
+    from adit_plugins.hull.energies import ConventionError, corrected_energy, place, place_energy
+    from adit_plugins.hull.entries import HullSourceError, from_entries
+    from adit_plugins.hull.loaders import (
+        from_json,
+        from_matbench_discovery,
+        from_mp_api,
+        from_table,
+        load_hull,
+    )
+    from adit_plugins.hull.table import (
+        Hull,
+        HullResult,
+        UnknownElementError,
+        element_references,
+        formation_energy_per_atom,
+    )
+
+__all__ = [
+    "ConventionError",
+    "Hull",
+    "HullResult",
+    "HullSourceError",
+    "UnknownElementError",
+    "corrected_energy",
+    "element_references",
+    "formation_energy_per_atom",
+    "from_entries",
+    "from_json",
+    "from_matbench_discovery",
+    "from_mp_api",
+    "from_table",
+    "load_hull",
+    "metastable_probability",
+    "place",
+    "place_energy",
+]
+
+__getattr__, __dir__ = lazily(
+    __name__,
+    calibration="metastable_probability",
+    energies="ConventionError corrected_energy place place_energy",
+    entries="HullSourceError from_entries",
+    loaders="from_json from_matbench_discovery from_mp_api from_table load_hull",
+    table="Hull HullResult UnknownElementError element_references formation_energy_per_atom",
+)

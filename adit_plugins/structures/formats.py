@@ -1,0 +1,166 @@
+"""One streaming writer a file format: what `write_samples` chooses from by the suffix."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+
+import ase.db
+from ase.io.extxyz import write_extxyz
+from monty.json import MontyEncoder
+from pymatgen.core import Structure
+from pymatgen.io.cif import CifWriter
+from rdkit import Chem
+
+from adit_plugins.structures.entries import PROVENANCE_TAG
+from adit_plugins.structures.provenance import KEY
+from adit_plugins.structures.samples import Sample
+from adit_plugins.structures.selection import INDEX
+
+FOLDER = "folder/"
+INDEX_COLUMNS = ("file", "id", "formula", "num_atoms")
+_DB_CHUNK = 100  # samples a transaction; a transaction each costs 20 ms
+# Provenance that `ase db` can select by; the names `id` and `index` would not be allowed there.
+_DB_COLUMNS = {"sample_id": "id", "kind": "kind", "seed": "seed", "sample_index": "index"}
+
+Add = Callable[[Sample], None]
+
+
+def file_name(sample_id: str) -> str:
+    return re.sub(r"[^\w.+-]", "_", sample_id)
+
+
+@contextmanager
+def _text_writer(
+    path: Path, render: Callable[[Sample], str], start: str = "", between: str = "", end: str = ""
+) -> Iterator[Add]:
+    """Write one text a sample; an interrupted one is cut off again."""
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(start)
+        complete = file.tell()
+
+        def add(sample: Sample) -> None:
+            nonlocal complete
+            text = render(sample)
+            file.write(between + text if complete > len(start) else text)
+            complete = file.tell()
+
+        try:
+            yield add
+        finally:
+            file.seek(complete)
+            file.truncate()
+            file.write(end)
+
+
+def _extxyz_text(sample: Sample) -> str:
+    buffer = io.StringIO()
+    write_extxyz(buffer, [sample.to_ase()])
+    return buffer.getvalue()
+
+
+def _json_text(sample: Sample) -> str:
+    return json.dumps(sample.to_pymatgen().as_dict(), cls=MontyEncoder)
+
+
+def _sdf_text(sample: Sample) -> str:
+    return str(Chem.SDWriter.GetText(sample.to_rdkit()))
+
+
+def cif_text(sample: Sample) -> str:
+    """Return a CIF block with the provenance."""
+    structure = sample.to_pymatgen()
+    assert isinstance(structure, Structure)  # _check_kind has kept molecules out
+    text = str(CifWriter(structure))
+    head, separator, body = text.partition("data_")
+    formula, newline, rest = body.partition("\n")
+    name = file_name(sample.id) or formula
+    text = head + separator + name + newline + rest
+    return f"{text.rstrip()}\n{PROVENANCE_TAG}\n;\n{json.dumps(sample.provenance)}\n;\n"
+
+
+@contextmanager
+def _db_writer(path: Path) -> Iterator[Add]:
+    database = ase.db.connect(path, type="db", append=False, use_lock_file=False)
+    waiting: list[Sample] = []
+
+    def flush() -> None:
+        with database:  # all or nothing, so an interrupted chunk can be written again
+            for sample in waiting:
+                provenance = sample.provenance
+                columns = {
+                    column: provenance[key]
+                    for column, key in _DB_COLUMNS.items()
+                    if key in provenance
+                }
+                atoms = sample.to_ase()
+                del atoms.info[KEY]
+                database.write(atoms, key_value_pairs=columns, data={KEY: provenance})
+        waiting.clear()
+
+    def add(sample: Sample) -> None:
+        waiting.append(sample)
+        if len(waiting) == _DB_CHUNK:
+            flush()
+
+    try:
+        yield add
+    finally:
+        flush()
+
+
+@contextmanager
+def _folder_writer(folder: Path) -> Iterator[Add]:
+    folder.mkdir()
+    rows: list[tuple[str, str, str, int]] = []
+
+    def add(sample: Sample) -> None:
+        name = file_name(sample.id) or "crystal"
+        if (folder / f"{name}.cif").exists() or not sample.id:
+            name = f"{name}_{len(rows):06d}"
+        (folder / f"{name}.cif").write_text(cif_text(sample), encoding="utf-8")
+        formula = sample.to_ase().get_chemical_formula(empirical=True)
+        rows.append((f"{name}.cif", sample.id, formula, sample.num_atoms))
+
+    try:
+        yield add
+    finally:
+        for path in set(folder.iterdir()) - {folder / row[0] for row in rows}:
+            path.unlink()  # a file that was interrupted before it entered the index
+        with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([INDEX_COLUMNS, *rows])
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder holds CIFs that this program wrote, and nothing else.
+
+    Its index has our columns and lists every other file, so neither a user's folder with an index
+    of its own nor one of ours to which a user has added a file counts.
+    """
+    try:
+        with (folder / INDEX).open(encoding="utf-8", newline="") as file:
+            columns, *rows = csv.reader(file)
+        content = {path.name for path in folder.iterdir()}
+    except (OSError, ValueError, csv.Error):  # no index, an empty one, or no text
+        return False
+    return tuple(columns) == INDEX_COLUMNS and content <= {INDEX, *(row[0] for row in rows if row)}
+
+
+_json_writer = partial(_text_writer, render=_json_text, start="[\n", between=",\n", end="\n]\n")
+
+WRITERS: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
+    ".extxyz": partial(_text_writer, render=_extxyz_text),
+    ".xyz": partial(_text_writer, render=_extxyz_text),
+    ".db": _db_writer,
+    ".sdf": partial(_text_writer, render=_sdf_text),
+    ".cif": partial(_text_writer, render=cif_text, between="\n"),
+    ".json": _json_writer,
+    ".aditjson": _json_writer,
+    FOLDER: _folder_writer,
+}

@@ -1,0 +1,410 @@
+"""Label structures with CHGNet for the training of a small MACE: `adit train labels`.
+
+Crystals of a table and samples of generators are taken as they are, strained, rattled, compressed
+and expanded, or on the way down of an earlier small MACE, and CHGNet (energies with the Materials
+Project's 2020 corrections) says energy, forces and stress of each. Shards are written whole, so an
+interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
+
+from adit_model.outputs import replacing
+from adit_model.training.cli import Parser
+from adit_plugins.relax.results import bare_structure, broken_energy, broken_geometry
+
+if TYPE_CHECKING:
+    from chgnet.model.model import CHGNet
+
+    from adit_integrations.mace_adit.relaxer import SmallMace
+
+INTERRUPTED = 130  # the shell's exit status for Ctrl-C
+SHARD = 256  # structures
+BATCH = 8  # labelled in one forward pass; on CPUs larger ones are no faster
+MANIFEST = "labels.json"
+ARRAYS = (
+    "num_atoms",
+    "numbers",
+    "positions",
+    "cells",
+    "energy",
+    "forces",
+    "stress",
+    "group",
+    "way",
+)
+
+# How a copy differs from its source, and how often.
+WAYS = {"as given": 0.3, "strained": 0.2, "rattled": 0.25, "compressed": 0.25}
+# Steps that a student takes before a structure is labelled, one of these: it learns where it goes.
+STUDENT_STEPS = (0, 0, 2, 5, 12, 30)
+STUDENT_BATCH = 16
+MAX_FORCE = 60.0  # eV/angstrom; beyond, CHGNet itself only extrapolates
+MIN_DISTANCE = 0.6  # angstrom, likewise
+VALIDATION, TEST = range(5), range(5, 10)  # per cent of the formulas
+
+
+class LabelError(ValueError):
+    """Labels cannot be made or read."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled structures of a shard or of many; see `ARRAYS`.
+
+    `num_atoms` [structures], `numbers` [atoms], `positions` [atoms, 3] angstrom, `cells`
+    [structures, 3, 3] angstrom in rows, `energy` [structures] eV, `forces` [atoms, 3]
+    eV/angstrom, `stress` [structures, 3, 3] eV/cubic angstrom, `group` (reduced formula) and
+    `way` (source and disturbance) [structures].
+    """
+
+    num_atoms: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+    group: NDArray[np.str_]
+    way: NDArray[np.str_]
+
+    @classmethod
+    def load(cls, folders: Sequence[Path]) -> Labels:
+        """Read all shards of folders.
+
+        Raises:
+            LabelError: a folder holds none, or a shard is damaged.
+        """
+        parts: list[dict[str, Any]] = []
+        for folder in folders:
+            shards = sorted(folder.glob("shard-*.npz"))
+            if not shards:
+                raise LabelError(f"No labels in {folder}. Make them with `adit train labels`.")
+            for shard in shards:
+                try:
+                    with np.load(shard, allow_pickle=False) as arrays:
+                        parts.append({name: arrays[name] for name in ARRAYS})
+                except (OSError, ValueError, KeyError) as error:
+                    raise LabelError(
+                        f"{shard} is damaged: {error}. Delete it and label again."
+                    ) from error
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS})
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """Return the places of a split's structures: `train`, `val` or `test`."""
+        splits = {group: split_of(group) for group in set(self.group.tolist())}
+        return np.flatnonzero([splits[group] == name for group in self.group.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.num_atoms)
+
+
+def split_of(formula: str) -> str:
+    """Return the split of a reduced formula: whole formulas are held out, never copies."""
+    percent = int(hashlib.sha256(formula.encode()).hexdigest(), 16) % 100
+    return "val" if percent in VALIDATION else "test" if percent in TEST else "train"
+
+
+def read_source(path: Path, max_atoms: int) -> list[Atoms]:
+    """Read crystals of a table (.parquet) or of any file of structures; what is broken is left out.
+
+    Raises:
+        ValueError: the file is missing or unreadable.
+    """
+    if path.suffix == ".parquet":
+        found = _read_table(path, max_atoms)
+    else:
+        from adit_plugins.structures.reading import iter_entries
+
+        found = [entry.atoms for entry in iter_entries(path) if entry.atoms is not None]
+    return [
+        atoms
+        for atoms in found
+        if len(atoms) <= max_atoms and atoms.pbc.all() and not broken_geometry(atoms, "", True)
+    ]
+
+
+def _read_table(path: Path, max_atoms: int) -> list[Atoms]:
+    from adit_plugins.datasets.crystals import crystals
+
+    data = crystals(path, max_num_atoms=max_atoms, max_energy_above_hull=float("inf"))
+    sizes = data.num_atoms.tolist()
+    assert data.coords is not None
+    assert data.cell is not None
+    return [
+        Atoms(numbers=numbers.numpy(), scaled_positions=frac.numpy(), cell=cell, pbc=True)
+        for numbers, frac, cell in zip(
+            data.atomic_numbers.split(sizes),
+            data.coords.split(sizes),
+            data.cell.tolist(),
+            strict=True,
+        )
+    ]
+
+
+def disturbed(atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, str]:
+    """Return a copy that differs from a structure in one of the `WAYS`, and which."""
+    way = str(rng.choice(list(WAYS), p=list(WAYS.values())))
+    if way == "as given":
+        return atoms.copy(), way
+    strain, rattle, volume = {
+        "strained": (0.04, 0.03, 1.0),
+        "rattled": (0.01, rng.uniform(0.03, 0.3), 1.0),
+        "compressed": (0.02, rng.uniform(0.0, 0.1), rng.uniform(0.55, 1.35)),
+    }[way]
+    copy = atoms.copy()
+    symmetric = rng.normal(0, strain, (3, 3))
+    deformation = np.eye(3) * volume ** (1 / 3) + (symmetric + symmetric.T) / 2
+    copy.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+    copy.positions += rng.normal(0, rattle, (len(copy), 3))
+    return copy, way
+
+
+def descended(
+    structures: Sequence[tuple[Atoms, str]], student: SmallMace, seed: Sequence[int]
+) -> list[tuple[Atoms, str]]:
+    """Return structures of which the student relaxed most for some of `STUDENT_STEPS`.
+
+    Where it fails, for lack of an element or in a hole of its energy, a structure stays as it was.
+    """
+    from adit_integrations.mace_adit.batched_fire import relax_together
+    from adit_integrations.mace_adit.relaxer import ENERGY_BOUNDS
+
+    found = list(structures)
+    steps = np.random.default_rng(seed).choice(STUDENT_STEPS, len(found))
+    for num in sorted(set(steps.tolist()) - {0}):
+        places = np.flatnonzero(steps == num).tolist()
+        for start in range(0, len(places), STUDENT_BATCH):
+            chosen = places[start : start + STUDENT_BATCH]
+            results = relax_together(
+                [found[i][0] for i in chosen],
+                student.evaluate,
+                name="student",
+                fmax=0.01,
+                max_steps=num,
+                max_seconds=60.0,
+                energy_bounds=ENERGY_BOUNDS,
+                elements=frozenset(student.config.known),
+            )
+            for i, result in zip(chosen, results, strict=True):
+                if not result.failed:
+                    way = found[i][1].split(": ")[0]
+                    found[i] = result.atoms, f"{way}: descended"
+    return found
+
+
+def label(model: CHGNet, batch: Sequence[Atoms], device: str) -> list[dict[str, Any] | None]:
+    """Return energy, forces and stress of each structure; None where the teacher has no answer."""
+    from adit_integrations.chgnet import ENERGY_BOUNDS, evaluate
+
+    try:
+        answers = evaluate(model, [bare_structure(each) for each in batch], device)
+    except (ValueError, RuntimeError):  # one isolated atom spoils the batch
+        if len(batch) == 1:
+            return [None]
+        return [label(model, [each], device)[0] for each in batch]
+    found: list[dict[str, Any] | None] = []
+    for atoms, (energy, forces, stress) in zip(batch, answers, strict=True):
+        values = forces.cpu().numpy()
+        broken = broken_energy(energy / len(atoms), values, ENERGY_BOUNDS)
+        too_far = broken or np.linalg.norm(values, axis=1).max() > MAX_FORCE
+        answer = {"energy": energy, "forces": values, "stress": stress.cpu().numpy()}
+        found.append(None if too_far else answer)
+    return found
+
+
+def copies(
+    sources: dict[str, list[Atoms]], num_copies: int, seed: int
+) -> Iterator[list[tuple[Atoms, str]]]:
+    """Yield the structures of each shard; the same ones for the same sources and seed."""
+    items = [(name, i) for name, found in sources.items() for i in range(len(found))] * num_copies
+    order = np.random.default_rng(seed).permutation(len(items))
+    for start in range(0, len(order), SHARD):
+        rng = np.random.default_rng([seed, start])
+        shard = []
+        for place in order[start : start + SHARD]:
+            name, i = items[place]
+            copy, way = disturbed(sources[name][i], rng)
+            shard.append((copy, f"{name}: {way}"))
+        yield shard
+
+
+def write_shard(
+    path: Path, structures: Sequence[tuple[Atoms, str]], model: CHGNet, device: str
+) -> int:
+    """Label structures and write them; returns how many have labels."""
+    from pymatgen.core import Composition
+
+    usable = [
+        (atoms, way)
+        for atoms, way in structures
+        if not broken_geometry(atoms, "", True) and not len(neighbor_list("i", atoms, MIN_DISTANCE))
+    ]
+    usable.sort(key=lambda each: len(each[0]))
+    kept: list[tuple[Atoms, str, dict[str, Any]]] = []
+    for start in range(0, len(usable), BATCH):
+        batch = usable[start : start + BATCH]
+        for (atoms, way), answer in zip(
+            batch, label(model, [atoms for atoms, _ in batch], device), strict=True
+        ):
+            if answer is not None:
+                kept.append((atoms, way, answer))
+    if not kept:
+        return 0
+    formulas = [Composition(atoms.get_chemical_formula()).reduced_formula for atoms, _, _ in kept]
+    arrays: dict[str, Any] = {
+        "num_atoms": np.array([len(atoms) for atoms, _, _ in kept]),
+        "numbers": np.concatenate([atoms.numbers for atoms, _, _ in kept]),
+        "positions": np.concatenate([atoms.positions for atoms, _, _ in kept]),
+        "cells": np.stack([atoms.cell.array for atoms, _, _ in kept]),
+        "energy": np.array([answer["energy"] for _, _, answer in kept]),
+        "forces": np.concatenate([answer["forces"] for _, _, answer in kept]),
+        "stress": np.stack([answer["stress"] for _, _, answer in kept]),
+        "group": np.array(formulas),
+        "way": np.array([way for _, way, _ in kept]),
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return len(kept)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options of the command."""
+    p = Parser(prog="adit train labels", description=__doc__.splitlines()[0])
+    p.add_argument(
+        "sources", nargs="+", type=Path, metavar="FILE", help="tables (.parquet) and structures"
+    )
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
+    p.add_argument("--copies", type=int, default=2, help="of each structure; default: 2")
+    p.add_argument(
+        "--student",
+        metavar="DIR",
+        help="a small MACE (or mace-adit) that goes some steps down first",
+    )
+    p.add_argument("--max-atoms", type=int, default=20, help="larger cells are left out")
+    p.add_argument("--limit", type=int, help="structures to label, in shards of 256; default: all")
+    p.add_argument("--minutes", type=float, help="stop after this time; a later run goes on")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit status."""
+    args = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    from adit_integrations.chgnet import load_calculator
+
+    start = time.monotonic()
+    warnings.filterwarnings("ignore")  # of formats and radii: what is unusable has no label
+    sources = {path.stem: read_source(path, args.max_atoms) for path in args.sources}
+    for name in ("copies", "max_atoms", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+    if not any(sources.values()):
+        raise LabelError(f"No crystal of at most {args.max_atoms} atoms in the sources.")
+    student = _student(args.student, args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
+    _check_manifest(args, {name: len(found) for name, found in sources.items()})
+    calculator = load_calculator(args.device)
+    total = 0
+    for i, structures in enumerate(copies(sources, args.copies, args.seed)):
+        path = args.out / f"shard-{i:05d}.npz"
+        if args.limit is not None and i * SHARD >= args.limit:
+            break
+        if path.is_file():
+            continue
+        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+            break
+        if student is not None:
+            structures = descended(structures, student, [args.seed, i])
+        num = write_shard(path, structures, calculator.model, args.device)
+        total += num
+        seconds = time.monotonic() - start
+        print(f"{path.name}: {num} of {len(structures)} labelled; {total} in {seconds:.0f} s")
+        sys.stdout.flush()
+    print(f"{total} structures labelled into {args.out}")
+    return 0
+
+
+def _student(name: str | None, device: str) -> SmallMace | None:
+    from adit_integrations.mace_adit import relaxer as mace_adit
+
+    return None if name is None else mace_adit.SmallMace(_weights(name), device)
+
+
+def _checksum(name: str | None) -> str | None:
+    """Of the student's weights: the same name may have others tomorrow."""
+    from adit_integrations.mace_adit.network import read_config
+
+    return None if name is None else read_config(_weights(name))[2]
+
+
+def _weights(name: str) -> Path:
+    from adit_integrations.mace_adit import relaxer as mace_adit
+
+    return mace_adit.WEIGHTS if name == mace_adit.NAME else Path(name)
+
+
+def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
+    """Refuse to mix the shards of two different runs in a folder.
+
+    Raises:
+        LabelError: the folder's shards come from other sources or options.
+    """
+    path = args.out / MANIFEST
+    ours = {
+        "teacher": "CHGNet 0.3.0",
+        "energies": "with the Materials Project's 2020 corrections",
+        "sources": counts,
+        "copies": args.copies,
+        "student": _checksum(args.student),
+        "max_atoms": args.max_atoms,
+        "seed": args.seed,
+    }
+    if path.is_file():
+        try:
+            theirs = json.loads(path.read_text())
+        except ValueError as error:
+            raise LabelError(f"{path} is damaged: {error}. Choose another --out.") from error
+        different = [name for name in ours if theirs.get(name) != ours[name]]
+        if different:
+            raise LabelError(
+                f"{args.out} holds labels of another run ({', '.join(different)} differ). "
+                "Choose another --out."
+            )
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(ours, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
