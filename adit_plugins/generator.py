@@ -188,8 +188,9 @@ class ADiTGenerator(MSONable):
         if self.steer is not None:
             find_score(self.steer, self.kind)
         few = min(self.num_steps, 2)
-        plain = {"steer": None, "steer_weight": None}  # noise scores nothing
-        dataclasses.replace(self, num_steps=few, guidance_scale=1.0, **plain).samples(1)
+        dataclasses.replace(
+            self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None
+        ).samples(1)  # not steered, as a score has little to say of so few steps
 
     def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
         """Write the recipe as MSON; ASE reads a file named `.adit` as a stream of samples."""
