@@ -241,7 +241,7 @@ class Filling:
             added = placed.motion.undo(made.positions[others])
         else:
             assert made.lattice is not None
-            frac: NDArray[np.float64] = np.linalg.solve(made.lattice.T, made.positions[others].T).T
+            frac = np.asarray(np.linalg.solve(made.lattice.T, made.positions[others].T).T, float)
             frac = placed.motion.undo(frac) @ self.basis
             added = (frac % 1.0) @ given.lattice
         numbers = np.concatenate([given.atomic_numbers, made.atomic_numbers[others]])
