@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
@@ -78,11 +78,16 @@ def chgnet_energies(samples: Sequence[Sample]) -> list[float]:
     return found
 
 
+def crystal_of(sample: Sample) -> Structure:
+    """A crystal as pymatgen has it."""
+    structure = sample.to_pymatgen()
+    assert isinstance(structure, Structure)
+    return structure
+
+
 def filled_again(original: Sample, made: Sample) -> tuple[bool, int]:
     """Whether a completion is the original again, and how many Li are then near theirs."""
-    first, second = original.to_pymatgen(), made.to_pymatgen()
-    assert isinstance(first, Structure)
-    assert isinstance(second, Structure)
+    first, second = crystal_of(original), crystal_of(made)
     # In one cell nothing is scaled or reduced: the host may only be mapped onto itself.
     matcher = structure_matcher()
     matcher._scale = matcher._primitive_cell = False
@@ -110,10 +115,9 @@ def crystals(originals: list[Sample], each: int, recipe: dict[str, Any]) -> dict
         removed += count * each
         formula = original.to_pymatgen().formula.replace(" ", "")
         whole = ADiTGenerator(formula=formula, num_atoms=original.num_atoms, **recipe)
-        structure = cast(Structure, original.to_pymatgen())
+        structure = crystal_of(original)
         free += sum(
-            structure_matcher().fit(structure, cast(Structure, sample.to_pymatgen()))
-            for sample in whole.samples(each)
+            structure_matcher().fit(structure, crystal_of(sample)) for sample in whole.samples(each)
         )
         print(f"crystal {number + 1}/{len(originals)}: {formula} {answers}", flush=True)
     pairs = zip(chgnet_energies(firsts), chgnet_energies(originals), strict=True)
@@ -140,8 +144,7 @@ def scaffold(sample: Sample) -> list[int] | None:
         return None
     rings = mol.GetRingInfo().AtomRings()
     if rings:
-        largest: tuple[int, ...] = max(rings, key=lambda ring: len(ring))
-        return sorted(largest)
+        return sorted(max(rings, key=lambda ring: len(tuple(ring))))
     for smarts in GROUPS:
         found = mol.GetSubstructMatch(Chem.MolFromSmarts(smarts))
         if found and len(found) < mol.GetNumHeavyAtoms():

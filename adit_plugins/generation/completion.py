@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from adit_plugins.datasets.crystals import training_order
 from adit_plugins.generation import composition, drawing
-from adit_plugins.generation.placing import CrystalPlacer, MoleculePlacer, Motion, Placed, Placer
+from adit_plugins.generation.placing import (
+    CrystalPlacer,
+    MoleculePlacer,
+    Motion,
+    Placed,
+    Placer,
+    rigid_motion,
+)
 from adit_plugins.generation.recipe import checked_integer
 from adit_plugins.structures.samples import Convertible, Sample, to_sample
 
@@ -149,9 +156,14 @@ def _symbols(numbers: set[int]) -> str:
 class Filling:
     """The given atoms in the network's frame, in every predicted structure (an `Edit`)."""
 
-    def __init__(self, given: Sample) -> None:
-        """Bring a crystal into its Niggli cell, where the network knows it best."""
-        self.given = given
+    def __init__(self, given: Sample, principal: bool = True) -> None:
+        """Bring a crystal into its Niggli cell, where the network knows it best.
+
+        Args:
+            given: the atoms.
+            principal: whether the network knows molecules by their principal axes.
+        """
+        self.given, self.principal = given, principal
         self.placed: dict[int, Placed] = {}
         self.places: list[NDArray[np.int64]] | None = None  # of the given atoms in each row
         self.cell: NDArray[np.float64] | None = None
@@ -193,26 +205,34 @@ class Filling:
                 order = training_order(numbers[place], coords[place])
                 numbers[place], coords[place] = numbers[place][order], coords[place][order]
                 found = Placed(found.motion, np.argsort(order)[found.atoms])
-            else:  # the network's frame is centred
-                mean = coords[place].mean(axis=0)
-                coords[place] -= mean
-                found = Placed(Motion(found.motion.matrix, found.motion.shift - mean), found.atoms)
+            else:
+                turn = self._turn(coords[place])
+                coords[place] = turn.apply(coords[place])
+                found = Placed(found.motion.then(turn), found.atoms)
             self.placed[row] = found
-
-        def like(values: NDArray[np.float64]) -> Tensor:
-            return torch.tensor(values, dtype=batch.positions.dtype, device=batch.device)
-
         if self.cell is None:
             frac, lattice, positions = batch.frac_coords, batch.lattice, coords
         else:
-            frac, positions = like(coords), coords @ self.cell
-            lattice = like(self.cell).expand(len(rows), 3, 3)
+            frac, positions = batch.frac_coords.new_tensor(coords), coords @ self.cell
+            lattice = batch.lattice.new_tensor(self.cell).expand(len(rows), 3, 3)
         return dataclasses.replace(
             batch,
             atomic_numbers=torch.tensor(numbers, device=batch.device),
             frac_coords=frac,
-            positions=like(positions),
+            positions=batch.positions.new_tensor(positions),
             lattice=lattice,
+        )
+
+    def _turn(self, positions: NDArray[np.float64]) -> Motion:
+        """Into the frame that molecules have in training."""
+        import torch
+
+        from adit_model.batch import principal_frame
+
+        if not self.principal:
+            return Motion(np.eye(3), -positions.mean(axis=0))
+        return rigid_motion(
+            positions, principal_frame(torch.from_numpy(positions)[None])[0].numpy()
         )
 
     def restored(self, row: int, made: Sample) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -228,7 +248,7 @@ class Filling:
             added = placed.motion.undo(made.positions[others])
         else:
             assert made.lattice is not None
-            frac = np.linalg.solve(made.lattice.T, made.positions[others].T).T.astype(np.float64)
+            frac = np.asarray(np.linalg.solve(made.lattice.T, made.positions[others].T).T, float)
             frac = placed.motion.undo(frac) @ self.basis
             added = (frac % 1.0) @ given.lattice
         numbers = np.concatenate([given.atomic_numbers, made.atomic_numbers[others]])
@@ -247,7 +267,8 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
             "complete takes elements of its own and is not steered: leave out steer, elements, "
             "exclude_elements, chemical_system, formula and contains of the generator"
         )
-    filling = Filling(given)
+    principal = generator.model.config.flow.molecule_frame == "principal"
+    filling = Filling(given, principal)
     elements = _elements(generator, task, num)
     if given.kind == "molecule" and "elements" in elements:
         # Atoms that follow each other in the training data are mostly bonded, so that the given

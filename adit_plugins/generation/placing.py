@@ -42,6 +42,10 @@ class Motion:
         moved: Array = x @ self.matrix + self.shift
         return moved
 
+    def then(self, other: Motion) -> Motion:
+        """This motion and another one after it."""
+        return Motion(self.matrix @ other.matrix, other.apply(self.shift))
+
     def undo(self, x: Array) -> Array:
         """From the predicted frame into the given one."""
         back: Array = (x - self.shift) @ np.linalg.inv(self.matrix)
