@@ -95,7 +95,7 @@ def filled_again(original: Sample, made: Sample) -> tuple[bool, int]:
     if alike is None:
         return False, 0
     pairs = zip(first, alike, strict=True)
-    return True, sum(a.distance(b) < NEAR for a, b in pairs if a.specie.Z == REMOVED)
+    return True, sum(bool(a.distance(b) < NEAR) for a, b in pairs if a.specie.Z == REMOVED)
 
 
 def crystals(originals: list[Sample], each: int, recipe: dict[str, Any]) -> dict[str, Any]:
