@@ -88,14 +88,14 @@ def crystal_of(sample: Sample) -> Structure:
 def filled_again(original: Sample, made: Sample) -> tuple[bool, int]:
     """Whether a completion is the original again, and how many Li are then near theirs."""
     first, second = crystal_of(original), crystal_of(made)
+    if not structure_matcher().fit(first, second):
+        return False, 0
     # In one cell nothing is scaled or reduced: the host may only be mapped onto itself.
     matcher = structure_matcher()
     matcher._scale = matcher._primitive_cell = False
     alike = matcher.get_s2_like_s1(first, second)
-    if alike is None:
-        return False, 0
-    pairs = zip(first, alike, strict=True)
-    return True, sum(a.distance(b) < NEAR for a, b in pairs if a.specie.Z == REMOVED)
+    pairs = [] if alike is None else list(zip(first, alike, strict=True))
+    return True, sum(bool(a.distance(b) < NEAR) for a, b in pairs if a.specie.Z == REMOVED)
 
 
 def crystals(originals: list[Sample], each: int, recipe: dict[str, Any]) -> dict[str, Any]:
