@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_a_valid_checkpoint_and_resume_ends_the_run(tmp_path: Path)
     command = [
         sys.executable,
         "-m",
-        "adit_model.training.stages",
+        "adit_model.training",
         "autoencoder",
         "--data",
         *data,
