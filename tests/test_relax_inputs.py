@@ -336,7 +336,7 @@ def test_an_energy_that_is_no_number_has_no_place(place: Path, value: str) -> No
     Path("in.extxyz").write_text(bad + good)
     result = adit("hull", "in.extxyz", "--convention", "mp2020")
     assert result.exit_code == 0, result.output
-    assert "1 of 2 have a place" in result.stdout and "no energy in the file" in result.stdout
+    assert "1 of 2 have a place" in result.stdout and "no energy: " in result.stdout
 
 
 def test_texts_of_several_lines_are_written_in_one(place: Path) -> None:
