@@ -19,7 +19,7 @@ pytest.importorskip("huggingface_hub", reason='needs the extra "hub"')
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LOAD = """
 import json, sys, warnings
-from adit_model import pretrained
+from adit_model.checkpoints import pretrained
 from adit_model.checkpoints.folder import CheckpointError
 warnings.simplefilter("ignore")
 for name in sys.argv[1:]:
