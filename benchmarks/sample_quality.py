@@ -97,6 +97,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-steps", type=int, default=ADiTGenerator.num_steps)
     parser.add_argument("--guidance-scale", type=float, default=ADiTGenerator.guidance_scale)
     parser.add_argument("--sampler", default=ADiTGenerator.sampler)
+    parser.add_argument("--precision", default=ADiTGenerator.precision)
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--reference", default="crystal", help="known crystals, for novelty")
     parser.add_argument("--fast", action="store_true", help="without PoseBusters' energy check")
@@ -106,7 +107,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
 
 def sampling_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The generator's fields."""
-    names = ("seed", "num_steps", "guidance_scale", "sampler")
+    names = ("seed", "num_steps", "guidance_scale", "sampler", "precision")
     return {name: getattr(args, name) for name in names}
 
 
