@@ -43,7 +43,7 @@ def failing(atoms: Atoms) -> EMT:
 def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three ranked alloys; potential energies do not matter, their order does."""
     monkeypatch.chdir(tmp_path)
-    alloys = [alloy("Cu", "Au", 3.0), alloy("Al", "Pd", 3.0), alloy("Ni", "Pt", 2.9)]
+    alloys = [alloy("Cu", "Au", 3.0), alloy("Al", "Ag", 3.2), alloy("Ni", "Pt", 2.9)]
     folder = tmp_path / "found"
     folder.mkdir()
     source = StructuresSource(lambda start: alloys[start:], 3)

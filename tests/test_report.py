@@ -39,7 +39,7 @@ from adit_plugins.structures.symmetry import space_group_symbol
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 SERIAL = Resources(executor="serial", chunk_size=3, block_size=4)
 STRUCTURES = [
-    bulk("ScN", "zincblende", a=5.1), bulk("MgO", "rocksalt", a=4.3),
+    bulk("YN", "zincblende", a=5.4), bulk("MgO", "rocksalt", a=4.3),
     bulk("NaCl", "rocksalt", a=5.69), molecule("CH3CH2OH"), molecule("C5H5N"), molecule("CH3"),
 ]  # fmt: skip
 
@@ -91,7 +91,7 @@ def test_a_campaign_is_in_the_page_with_its_verdicts(folder: Path) -> None:
         (row["formula"] for row in crystals if row["rank"]),
         key=lambda f: next(r["energy_above_hull"] for r in crystals if r["formula"] == f),
     )
-    nitride = next(row for row in crystals if row["formula"] == "ScN")
+    nitride = next(row for row in crystals if row["formula"] == "YN")
     with Store(folder, read_only=True) as store:
         (stored,) = (row for row in store.verdicts() if row["sample_id"] == nitride["id"])
     for name in ("energy_above_hull", "num_steps", "novel", "outcome"):
