@@ -6,6 +6,7 @@ Examples run as they stand, but for numbers of samples and steps, which become s
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import runpy
@@ -74,6 +75,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def few_steps(self: Any, *arguments: Any, **fields: Any) -> None:
         usual(self, *arguments, **{"num_steps": FEW, **fields})
 
+    few_steps.__signature__ = inspect.signature(usual)  # type: ignore[attr-defined] # monty keeps it
     monkeypatch.setattr(ADiTGenerator, "__init__", few_steps)
 
 
