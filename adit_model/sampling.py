@@ -18,8 +18,6 @@ class KindSampling(Checked):
             deviation), in order, up to time 1. Below one it samples at a lower temperature:
             valid, but less varied.
         times: shape of the ancestral sampler's steps: 1 - (1 - u)^times for u from 0 to 1.
-        revisit: (from, to, times): the ancestral sampler goes through this part of the way so
-            many times, from fresh noise each time (restart sampling, arXiv 2306.14878).
         weaker: what the network that guidance leads away from lacks: the labels (classifier-free
             guidance, arXiv 2207.12598), its middle block, or the distances of its attention.
         weaker_from: guidance begins at this time,
@@ -32,7 +30,6 @@ class KindSampling(Checked):
 
     fresh_noise: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
     times: float = 1.75
-    revisit: tuple[tuple[float, float, int], ...] = ()
     weaker: Literal["labels", "block", "distances"] = "labels"
     weaker_from: float = 0.0
     weaker_until: float = 1.0
@@ -42,14 +39,10 @@ class KindSampling(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("fresh_noise", "revisit"):
-            rows = tuple(tuple(row) for row in getattr(self, name))
-            object.__setattr__(self, name, rows)
+        object.__setattr__(self, "fresh_noise", tuple(tuple(row) for row in self.fresh_noise))
         ends = [until for until, _ in self.fresh_noise]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
             raise ValueError(f"fresh_noise must have rising times up to 1; got {self.fresh_noise}")
-        if any(not 0 <= start < end <= 1 or again < 1 for start, end, again in self.revisit):
-            raise ValueError(f"revisit must be (from, to, times) in 0..1; got {self.revisit}")
         if self.temperature <= 0 or self.times <= 0:
             raise ValueError("temperature and times must be above 0")
 

@@ -62,7 +62,7 @@ def sample_latents(
     sampler = SAMPLERS[settings.sampler]
     times = sampler.times(settings.num_steps, request.sampling)
     if request.start_time > 0:
-        times = [request.start_time, *_after(times, request.start_time)]
+        times = [request.start_time, *(t for t in times if t > request.start_time)]
     by_size: dict[int, list[int]] = {}
     for row, size in enumerate(request.sizes):
         by_size.setdefault(size, []).append(row)
@@ -86,9 +86,3 @@ def sample_latents(
             if sampler.predicts_last:
                 x = predict(x, times[-1])
             yield chosen, x, predict.labels
-
-
-def _after(times: list[float], start: float) -> list[float]:
-    """The rest of the way once it has passed a time for good."""
-    early = [place for place, t in enumerate(times) if t <= start]
-    return times[early[-1] + 1 :] if early else times

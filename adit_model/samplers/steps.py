@@ -48,44 +48,6 @@ def time_points(num_steps: int, power: float = 1.5) -> list[float]:
     return [float(t) for t in 1.0 - (1.0 - u) ** power]
 
 
-def revisiting_time_points(num_steps: int, settings: KindSampling) -> list[float]:
-    """Times from 0 to 1, parts of them several times; the number of steps stays.
-
-    Errors of an ancestral sample are made in the middle of the way and mended by going there
-    again (restart sampling, arXiv 2306.14878): time then falls back, and since every step starts
-    from the predicted clean latent and fresh noise, nothing else changes.
-    """
-    plain = time_points(4096, settings.times)
-    way = np.array(plain)
-    # Length of the way in steps of the plain schedule, with the parts that are gone again.
-    visits = np.ones(len(way) - 1)
-    for start, end, again in settings.revisit:
-        visits[(way[:-1] >= start) & (way[:-1] < end)] += again - 1
-    if not settings.revisit:
-        return time_points(num_steps, settings.times)
-    share = num_steps / visits.sum()
-    times: list[float] = [0.0]
-    place = 0
-    parts = sorted(settings.revisit)
-    for start, end, again in parts:
-        first, last = int((way < start).sum()), int((way < end).sum())
-        times += _spread(way, place, first, share)
-        for turn in range(again):
-            if turn:
-                times.append(float(way[first]))
-            times += _spread(way, first, last, share)
-        place = last
-    times += _spread(way, place, len(way) - 1, share)
-    times[-1] = 1.0
-    return times
-
-
-def _spread(way: np.ndarray, first: int, last: int, share: float) -> list[float]:
-    """Times after `first` up to `last` at the schedule's pace."""
-    count = max(1, round((last - first) * share)) if last > first else 0
-    return [float(way[round(i)]) for i in np.linspace(first, last, count + 1)[1:]]
-
-
 def published_time_points(num_steps: int) -> list[float]:
     """The `num_steps` times of the published sampler, 0.01 to 1 in equal steps."""
     return [float(t) for t in np.linspace(0.01, 1.0, num_steps)]
@@ -109,7 +71,7 @@ class Sampler:
 
 
 SAMPLERS = {
-    "ancestral": Sampler(ancestral_step, revisiting_time_points),
+    "ancestral": Sampler(ancestral_step, lambda num, own: time_points(num, own.times)),
     "euler": Sampler(euler_step),
     "heun": Sampler(heun_step),
     "published": Sampler(
