@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import math
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,12 +27,12 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 from rdkit import Chem, rdBase
+from relaxed_rows import chgnet_energies
 from sample_quality import write_json
 
 from adit_model.data import SPLITS, PreparedData
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.matching.matcher import structure_matcher
-from adit_plugins.registry import load
 from adit_plugins.structures.bonds import perceive_bonds
 from adit_plugins.validity.molecules import check_molecules
 
@@ -62,20 +61,6 @@ def unseen(path: Path, num: int, kind: str) -> list[Sample]:
             found.append(Sample(kind, numbers, coords @ cell, cell))
     places = np.linspace(0, len(found) - 1, min(num, len(found))).round().astype(int)
     return [found[place] for place in places]
-
-
-def chgnet_energies(samples: Sequence[Sample]) -> list[float]:
-    """eV/atom of crystals as they are; NaN where CHGNet takes them not."""
-    calculator = load("adit.relaxers", "chgnet")().calculator
-    found = []
-    for sample in samples:
-        atoms = sample.to_ase()
-        atoms.calc = calculator
-        try:
-            found.append(float(atoms.get_potential_energy()) / len(atoms))
-        except Exception:  # noqa: BLE001 - isolated atoms
-            found.append(math.nan)
-    return found
 
 
 def crystal_of(sample: Sample) -> Structure:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from pymatgen.core import Structure
+from relaxed_rows import chgnet_energies
 
-from adit_plugins import ADiTGenerator, Sample
-from adit_plugins.registry import load
+from adit_plugins import ADiTGenerator
 from adit_plugins.validity.crystals import is_composition_valid, is_structure_valid
 
 REQUESTS: list[dict[str, Any]] = [
@@ -48,26 +48,13 @@ def fits(structure: Structure, request: dict[str, Any]) -> bool:
     )
 
 
-def energies(samples: list[Sample]) -> list[float]:
-    """CHGNet's energy of each raw sample that it can describe, eV/atom."""
-    calculator = load("adit.relaxers", "chgnet")().calculator
-    found = []
-    for sample in samples:
-        atoms = sample.to_ase()
-        atoms.calc = calculator
-        try:
-            found.append(float(atoms.get_potential_energy()) / len(atoms))
-        except Exception:  # noqa: BLE001, S112 - isolated atoms; counted by the length
-            continue
-    return [energy for energy in found if math.isfinite(energy)]
-
-
 def measure(request: dict[str, Any], num: int, seed: int, told: bool) -> dict[str, Any]:
     """Counts of one request: elements told to the network, or imposed on its predictions."""
     samples = ADiTGenerator(seed=seed, elements_first=told, **request).samples(num)
     structures = [sample.to_pymatgen() for sample in samples]
     crystals = [each for each in structures if isinstance(each, Structure)]
-    found = energies(samples)
+    # CHGNet takes no isolated atoms; how many it took is counted.
+    found = [each for each in chgnet_energies(samples) if math.isfinite(each)]
     return {
         "fits": f"{sum(fits(s, request) for s in crystals)}/{num}",
         "structurally_valid": f"{sum(is_structure_valid(s) for s in crystals)}/{num}",

@@ -7,9 +7,10 @@ second run with the same log goes on where the first one stopped.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import numpy as np
 import pandas as pd
 from ase import Atoms
 
+from adit_plugins import Sample
+from adit_plugins.registry import load
 from adit_plugins.relax.results import RelaxResult
 from adit_plugins.relax.run import relax
 from adit_plugins.structures.reading import read_structures
@@ -122,3 +125,17 @@ def write_json(content: dict[str, Any], path: Path | None) -> None:
     print(text)
     if path is not None:
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def chgnet_energies(samples: Sequence[Sample]) -> list[float]:
+    """eV/atom of crystals as they are; NaN where CHGNet takes them not."""
+    calculator = load("adit.relaxers", "chgnet")().calculator
+    found = []
+    for sample in samples:
+        atoms = sample.to_ase()
+        atoms.calc = calculator
+        try:
+            found.append(float(atoms.get_potential_energy()) / len(atoms))
+        except Exception:  # noqa: BLE001 - isolated atoms
+            found.append(math.nan)
+    return found
