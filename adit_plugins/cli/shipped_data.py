@@ -15,7 +15,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,17 +160,26 @@ def _flat(formula: str) -> str:
     return "".join(f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items())
 
 
+def _of_a_training_set(command: Callable[..., None]) -> Callable[..., None]:
+    """Add what says which crystals of a table are the training set, and where to write."""
+    for option in (
+        click.option("--max-energy-above-hull", default=0.1, show_default=True, help="eV/atom"),
+        click.option("--max-atoms", default=20, show_default=True),
+        click.option("--split", default="train", show_default=True),
+        click.argument("out", type=click.Path(dir_okay=False, path_type=Path)),
+        click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
+    ):
+        command = option(command)
+    return command
+
+
 @main.group()
 def fingerprints() -> None:
     """Write fingerprints of a training set."""
 
 
 @fingerprints.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--split", default="train", show_default=True)
-@click.option("--max-atoms", default=20, show_default=True)
-@click.option("--max-energy-above-hull", default=0.1, show_default=True, help="eV/atom")
+@_of_a_training_set
 def crystals(
     source: Path, out: Path, split: str, max_atoms: int, max_energy_above_hull: float
 ) -> None:
@@ -185,11 +194,7 @@ def crystals(
 
 
 @main.command()
-@click.argument("source", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--split", default="train", show_default=True)
-@click.option("--max-atoms", default=20, show_default=True)
-@click.option("--max-energy-above-hull", default=0.1, show_default=True, help="eV/atom")
+@_of_a_training_set
 def distributions(
     source: Path, out: Path, split: str, max_atoms: int, max_energy_above_hull: float
 ) -> None:
