@@ -4,8 +4,9 @@
     PYTHONPATH=. python benchmarks/sampling_speed.py --device cuda --json FILE
 
 The second line is for a bare machine with a GPU: torch, numpy and safetensors are enough, and
-`--compile both` shows what `torch.compile` gains there. The samples are those that users get: elements from the checkpoint's prior, then their geometry. Wall
-clock says little beside other programs; CPU time counts only this one, all its processes.
+`--compile both` shows what `torch.compile` gains there. The samples are those that users get:
+elements from the checkpoint's prior, then their geometry. Wall clock says little beside other
+programs; CPU time counts only this one, all its processes.
 
 The limit in the same run: the machine's own rate of matrix products in the row's precision, by
 which the share of the hardware follows that sampling uses. What cannot run here (`--compile`
