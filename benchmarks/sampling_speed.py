@@ -23,6 +23,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -291,9 +292,7 @@ def main() -> int:
         found = row(
             model,
             limits[precision],
-            lambda kind=kind, settings=settings, at_once=at_once, processes=processes: run(
-                model, args.checkpoint, kind, settings, args.num, at_once, processes
-            ),
+            partial(run, model, args.checkpoint, kind, settings, args.num, at_once, processes),
         )
         result["rows"].append(setting | found)
         print_row(setting | found)

@@ -96,8 +96,9 @@ def _fresh(generator: ADiTGenerator, num: int, report: Report, kind: str) -> Ite
 
 
 def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator[Sample]:
-    for start in range(0, len(ids), generator.batch_size):
-        chunk = ids[start : start + generator.batch_size]
+    at_once = generator.at_once(len(ids))
+    for start in range(0, len(ids), at_once):
+        chunk = ids[start : start + at_once]
         yield from generator.sample_ids(chunk)
         report("samples", start + len(chunk), len(ids))
 
