@@ -119,7 +119,7 @@ _NETWORK = (
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
-        help="Samples made at once; bounds the memory, not the result. [default: 256; on a GPU "
+        help="Samples made at once; bounds the memory, not the result. [default: 512; on a GPU "
         "8192]",
     ),
     click.option(

@@ -18,6 +18,7 @@ from adit_plugins.generation.composition import CompositionRequest
 from adit_plugins.generation.drawing import described, draw_samples
 from adit_plugins.generation.recipe import (
     AT_ONCE,
+    ENDLESS,
     PRECISIONS,
     check_sampler,
     checked_conditions,
@@ -425,7 +426,7 @@ class ADiTGenerator(MSONable):
         most = AT_ONCE.get(self.model.device.type, AT_ONCE["cpu"])
         if self.steer is not None:
             most = max(1, most // self.particles)
-        return most if num is None else math.ceil(num / math.ceil(num / most))
+        return min(most, ENDLESS) if num is None else math.ceil(num / math.ceil(num / most))
 
     def _sample_indices(
         self,

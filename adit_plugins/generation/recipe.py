@@ -16,7 +16,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 # Samples drawn together, by device, before they are grouped by size. With fewer the groups are so
 # small that a core waits for memory, or a GPU for its kernels to be launched.
-AT_ONCE = {"cpu": 256, "cuda": 8192}
+AT_ONCE = {"cpu": 512, "cuda": 8192}
+ENDLESS = 256  # of a stream without end, whose reader may want only the first
 
 
 @lru_cache(maxsize=2)
