@@ -22,7 +22,8 @@ import adit_plugins
 from adit_model import ADiT, precision
 from adit_model.checkpoints.folder import CheckpointError
 from adit_model.precision import faster_precision
-from adit_plugins import ADiTGenerator, Sample
+from adit_plugins import ADiTGenerator, Sample, processes
+from adit_plugins.generation.parallel import FEWEST, _Chunk, _failure, _make, num_processes
 from adit_plugins.generation.recipe import AT_ONCE
 
 
@@ -77,6 +78,38 @@ def test_samples_are_divided_into_equal_parts(recipe: dict[str, Any]) -> None:
     assert ADiTGenerator(batch_size=7, **recipe).at_once(most) == 7
     steered = ADiTGenerator(steer="density", particles=4, **recipe)
     assert steered.at_once(most) == most // 4
+
+
+def test_processes_make_the_same_samples(recipe: dict[str, Any]) -> None:
+    seen: list[tuple[int, int | None]] = []
+    made = ADiTGenerator(workers=2, seed=4, **recipe).samples(
+        5, start=3, progress=lambda done, of: seen.append((done, of))
+    )
+    assert_equal(made, ADiTGenerator(seed=4, **recipe).samples(5, start=3))
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert seen[-1] == (5, 5)
+
+
+def test_what_is_wrong_in_a_process_is_said_here(recipe: dict[str, Any]) -> None:
+    broken = _Chunk(ADiTGenerator(guidance_scale=1e30, **recipe), range(4, 6))
+    end = list(_make([broken]))[-1].value
+    assert isinstance(_failure(broken, end.problem), ValueError)
+    assert "not finite" in str(_failure(broken, end.problem))
+    assert "at samples 4..5; take fewer workers" in str(_failure(broken, processes.DIED))
+
+
+def test_processes_are_used_where_they_pay(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 4)
+    automatic = ADiTGenerator(workers=None, **recipe)
+    assert [num_processes(automatic, n) for n in (None, 1, FEWEST, 3 * FEWEST, 10**5)] == [
+        0, 0, 0, 3, 4
+    ]  # fmt: skip
+    assert num_processes(ADiTGenerator(**recipe), 10**5) == 0  # a script may have no main guard
+    with pytest.raises(ValueError, match="steer='module:function'"):
+        ADiTGenerator(workers=2, steer=len, **recipe)
 
 
 def test_automatic_precision_is_recorded_as_what_it_was(

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     help="Make these samples again (checkpoint/seed/index, or a file with one a line); repeatable. "
     "The other settings must be those of the first time.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes of one thread each; 0: none. [default: one a core for 256 samples or more]",
+)
 @sampling_options
 @click.pass_context
 def generate(

@@ -94,6 +94,9 @@ class ADiTGenerator(MSONable):
         steer_weight: of a unit of the score in the exponent of a particle's weight; None takes 2
             over the standard deviation of a sample's particles at their first comparison.
         particles: that compete for each sample, each at the cost of a sample.
+        workers: processes that make samples, of one thread each; 0 for none, this process makes
+            them; None for one a core of a CPU, where there are so many samples that it pays. A
+            script that uses processes needs its work under `if __name__ == "__main__":`.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -127,6 +130,7 @@ class ADiTGenerator(MSONable):
     steer: Callable[[Atoms], float] | str | None = None
     steer_weight: float | None = None
     particles: int = 4
+    workers: int | None = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -136,6 +140,10 @@ class ADiTGenerator(MSONable):
         self.seed = checked_integer("seed", self.seed, 0)
         if self.batch_size is not None:
             self.batch_size = checked_integer("batch_size", self.batch_size, 1)
+        if self.workers is not None:
+            self.workers = checked_integer("workers", self.workers, 0)
+            if self.workers and callable(self.steer):
+                raise ValueError("workers take a score by its name: steer='module:function'")
         if self.num_atoms is not None:
             self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
         scale = self.guidance_scale
@@ -203,7 +211,7 @@ class ADiTGenerator(MSONable):
             find_score(self.steer, self.kind)
         few = min(self.num_steps, 2)
         dataclasses.replace(  # without steering: noise scores nothing
-            self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None
+            self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None, workers=0
         ).samples(1)
 
     def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
@@ -300,14 +308,12 @@ class ADiTGenerator(MSONable):
         if num is not None:
             num = checked_integer("num", num, 1)
         start = checked_integer("start", start, 0)
-        indices = count(start) if num is None else iter(range(start, start + num))
 
         def report(done: int) -> None:
             if progress is not None:
                 progress(done, num)
 
-        made = self._sample_indices(self.seed, indices, report, self.at_once(num))
-        return map(_CONVERTERS[as_], made)
+        return map(_CONVERTERS[as_], self._samples(num, start, report))
 
     def sample_ids(self, ids: Sequence[str]) -> list[Sample]:
         """Make samples again from their ids `"checkpoint/seed/index"`, in the given order.
@@ -415,6 +421,17 @@ class ADiTGenerator(MSONable):
         from adit_plugins.generation.completion import complete, make_task
 
         return complete(self, make_task(structure, num_atoms, fixed, elements, replace), num)
+
+    def _samples(
+        self, num: int | None, start: int, report: Callable[[int], None]
+    ) -> Iterator[Sample]:
+        from adit_plugins.generation.parallel import num_processes, samples_of
+
+        if num is not None and (workers := num_processes(self, num)):
+            yield from samples_of(self, num, start, workers, report)
+            return
+        indices = count(start) if num is None else iter(range(start, start + num))
+        yield from self._sample_indices(self.seed, indices, report, self.at_once(num))
 
     def at_once(self, num: int | None = None) -> int:
         """How many samples are drawn together; `num`, if known, is divided into equal parts.
