@@ -235,7 +235,7 @@ def arguments() -> argparse.Namespace:
         "--batch-size", type=int, nargs="+", default=[0], help="rows of one size; 0: by memory"
     )
     parser.add_argument("--compile", choices=("no", "yes", "both"), default="no")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of one process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1], help="of one thread each")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -248,7 +248,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Print the table; write the JSON after every row, so that a short lease loses nothing."""
     args = arguments()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     gpu = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else ""
     limits = {p: matmul_rate(args.device, dtype=getattr(torch, p)) for p in args.precision}
     if gpu:
@@ -267,10 +267,12 @@ def main() -> int:
     print(json.dumps({name: value for name, value in result.items() if name != "rows"}))
     print_row()
     compiled = {"no": [False], "yes": [True], "both": [False, True]}[args.compile]
-    for use, kind, steps, precision, at_once, rows, processes in product(
-        compiled, args.kind, args.num_steps, args.precision, args.at_once, args.batch_size,
-        args.processes,
-    ):  # fmt: skip
+    ways = [(n, 1) for n in args.processes if n > 1]
+    ways = [(1, n) for n in args.threads if 1 in args.processes] + ways
+    for use, kind, steps, precision, at_once, rows, (processes, threads) in product(
+        compiled, args.kind, args.num_steps, args.precision, args.at_once, args.batch_size, ways
+    ):
+        torch.set_num_threads(threads)
         if use and not hasattr(model.denoiser.forward, "_torchdynamo_orig_callable"):
             # The method, not the module: hooks stay outside. One graph for each set of arguments.
             torch._dynamo.config.recompile_limit = 64
@@ -286,7 +288,7 @@ def main() -> int:
             "samples_at_once": at_once,
             "rows_at_once": rows or "memory",
             "processes": processes,
-            "threads": args.threads if processes == 1 else 1,
+            "threads": threads,
             "structures": args.num,
         }
         found = row(
