@@ -330,6 +330,7 @@ class ADiT(nn.Module):
         *,
         indices: Sequence[int] | None = None,
         sampler: str = "ancestral",
+        precision: str = "float32",
         conditions: Mapping[str, Any] | None = None,
         elements: Sequence[Sequence[int]] | None = None,
         choose_types: ChooseTypes | None = None,
@@ -347,6 +348,7 @@ class ADiT(nn.Module):
             seed: names the noise; row `i` takes that of (seed, indices[i]).
             indices: by default 0, 1, 2, ...
             sampler: as for `sample`.
+            precision: as for `sample`.
             conditions: as for `draw`.
             elements: as for `draw`: told, and what the variations consist of.
             choose_types: as for `draw`.
@@ -371,7 +373,7 @@ class ADiT(nn.Module):
             self.config,
             len(batch),
             kind,
-            SamplingSettings(num_steps, guidance_scale, sampler),
+            SamplingSettings(num_steps, guidance_scale, sampler, precision=precision),
             seed=seed,
             num_atoms=sizes,
             labels=checked_labels(self.config, kind, len(batch), conditions or {}),

@@ -26,7 +26,7 @@ from adit_plugins.generation.placing import (
     Placer,
     rigid_motion,
 )
-from adit_plugins.generation.recipe import checked_integer
+from adit_plugins.generation.recipe import checked_integer, used_precision
 from adit_plugins.structures.samples import Convertible, Sample, to_sample
 
 if TYPE_CHECKING:
@@ -276,7 +276,12 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
         ordered = [_given_first(given.atomic_numbers, each) for each in elements["elements"]]
         elements["elements"] = [each for each, _ in ordered]
         filling.places = [places for _, places in ordered]
-    settings = SamplingSettings(generator.num_steps, generator.guidance_scale, generator.sampler)
+    settings = SamplingSettings(
+        generator.num_steps,
+        generator.guidance_scale,
+        generator.sampler,
+        precision=used_precision(generator.precision, generator.model),
+    )
     drawn = generator.model.draw(
         num,
         given.kind,
