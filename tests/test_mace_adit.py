@@ -17,6 +17,7 @@ from adit_integrations.mace_adit import labels as mace_labels
 from adit_integrations.mace_adit import network as mace_network
 from adit_integrations.mace_adit import relaxer as mace_adit
 from adit_integrations.mace_adit import training as mace_training
+from adit_integrations.mace_adit.label_set import ARRAYS, Labels
 from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.run import find_relaxer, relax
 
@@ -47,7 +48,7 @@ def train(labels: Path, out: Path, *more: str) -> int:
 def test_labels_are_the_teachers(labels: Path) -> None:
     from adit_integrations.chgnet import load_calculator
 
-    found = mace_labels.Labels.load([labels / "out"])
+    found = Labels.load([labels / "out"])
     assert len(found) > 40 and {way.split(": ")[1] for way in found.way} == set(mace_labels.WAYS)
     teacher = load_calculator("cpu")
     for i in (0, len(found) - 1):
@@ -67,7 +68,7 @@ def test_labelling_goes_on_and_does_not_mix(
     shard.unlink()
     assert mace_labels.main([*command, "--out", str(labels / "out")]) == 0
     with np.load(shard) as again, np.load(_file(labels / "before.npz", content)) as before:
-        for name in mace_labels.ARRAYS:
+        for name in ARRAYS:
             np.testing.assert_array_equal(again[name], before[name])
     assert mace_labels.main([*command, "--seed", "1", "--out", str(labels / "out")]) == 2
     assert "another run (seed differ)" in capsys.readouterr().err
@@ -82,7 +83,7 @@ def test_a_student_goes_down_before_the_teacher_speaks(labels: Path) -> None:
     out = labels / "descended"
     command = [str(labels / "salts.extxyz"), "--copies", "1", "--student", "mace-adit"]
     assert mace_labels.main([*command, "--out", str(out)]) == 0
-    found, plain = (mace_labels.Labels.load([each]) for each in (out, labels / "out"))
+    found, plain = (Labels.load([each]) for each in (out, labels / "out"))
     ways = [way.split(": ")[1] for way in found.way]
     assert 0.4 < ways.count("descended") / len(ways) < 0.9
     low = found.energy[[way == "descended" for way in ways]] / 2
@@ -97,7 +98,7 @@ def test_a_missing_student_is_named(labels: Path, capsys: pytest.CaptureFixture[
 
 
 def test_copies_of_a_formula_share_a_split(labels: Path) -> None:
-    found = mace_labels.Labels.load([labels / "out"])
+    found = Labels.load([labels / "out"])
     splits = {name: set(found.group[found.split(name)]) for name in ("train", "val", "test")}
     assert splits["train"] and splits["val"]
     assert not splits["train"] & (splits["val"] | splits["test"])
