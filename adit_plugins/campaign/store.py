@@ -16,52 +16,23 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ase.db
 from ase import Atoms
-from ase.db.core import str_represents
 from ase.db.row import AtomsRow
 
 from adit_model.outputs import replacing
 from adit_plugins.campaign.ownership import OWNER, StoreError, acquire, explained, owner_text
 from adit_plugins.campaign.settings import WAITING
-from adit_plugins.campaign.stored_rows import ROW, stored_row
+from adit_plugins.campaign.stored_rows import ROW, SETUP, Row, kept_columns, stored_row
 from adit_plugins.outputs import without_nan
 
 STORE = "results.db"
 FORMAT, VERSION = "adit campaign", 1
 PAGE = 500  # rows in memory while all are read
 LOCKED_SECONDS = 20.0  # to wait for another program that writes, such as `ase db`
-
-# ASE indexes keys but neither values nor rows: a look-up or an update would take time
-# proportional to the number of rows.
-_SETUP = (
-    "CREATE TABLE adit_claims (id INTEGER PRIMARY KEY, owner TEXT, time REAL)",
-    "CREATE INDEX adit_text ON text_key_values(key, value)",
-    "CREATE INDEX adit_number ON number_key_values(key, value)",
-    *(
-        f"CREATE INDEX adit_{table} ON {table}(id)"
-        for table in ("keys", "text_key_values", "number_key_values", "species")
-    ),
-)
-
-
-@dataclass
-class Row:
-    """What is written about a structure.
-
-    Attributes:
-        atoms: generated, or relaxed with energy, forces and stress.
-        columns: verdicts that `ase db` can select by; None is left out.
-        data: everything else.
-    """
-
-    atoms: Atoms
-    columns: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 class Store:
@@ -111,7 +82,7 @@ class Store:
             header = {"format": FORMAT, "version": VERSION}
             database.metadata = without_nan({**metadata, **header})
             with database:
-                for statement in _SETUP:
+                for statement in SETUP:
                     database.connection.execute(statement)
         return cls(folder)
 
@@ -192,7 +163,7 @@ class Store:
         rows = list(rows)  # first: whoever makes them may ask the store
         with self._transaction():
             return [
-                self._db.write(row.atoms, key_value_pairs=_columns(row.columns), data=row.data)
+                self._db.write(row.atoms, key_value_pairs=kept_columns(row.columns), data=row.data)
                 for row in rows
             ]
 
@@ -200,7 +171,7 @@ class Store:
         """Exchange the atoms of rows, add to their columns and data, and end their claims."""
         with self._transaction() as connection:
             for row_id, row in changes.items():
-                self._db.update(row_id, row.atoms, data=row.data, **_columns(row.columns))
+                self._db.update(row_id, row.atoms, data=row.data, **kept_columns(row.columns))
             connection.executemany(
                 "DELETE FROM adit_claims WHERE id=?", [(row_id,) for row_id in changes]
             )
@@ -210,7 +181,7 @@ class Store:
         with self._transaction():
             gone = [key for key, value in columns.items() if value is None]
             plain = without_nan(dict(data))
-            self._db.update(row_id, data=plain, delete_keys=gone, **_columns(columns))
+            self._db.update(row_id, data=plain, delete_keys=gone, **kept_columns(columns))
 
     def claim(
         self, stage: str, limit: int, max_atoms: int | None = None, full: bool = False
@@ -369,12 +340,3 @@ def remove_store(folder: Path) -> None:
             (folder / name).unlink(missing_ok=True)
     finally:
         lock.release()
-
-
-def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what has no value; ASE refuses texts that look like numbers, so they get a prefix."""
-    kept = {key: value for key, value in without_nan(columns).items() if value is not None}
-    for key, value in kept.items():
-        if isinstance(value, str) and any(str_represents(value, t) for t in (bool, int, float)):
-            kept[key] = f"text:{value}"
-    return kept

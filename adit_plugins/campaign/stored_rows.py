@@ -1,15 +1,22 @@
-"""Rows of the store as ASE's, without its query a row and its search of every number of a row."""
+"""What a row of the store is written from, and read as.
+
+Rows are ASE's, without its query a row and its look at every number of a row.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from ase.db.core import bytes_to_object
+from ase import Atoms
+from ase.db.core import bytes_to_object, str_represents
 from ase.db.row import AtomsRow
 from ase.io.jsonio import decode
+
+from adit_plugins.outputs import without_nan
 
 # ASE's columns that a campaign uses, and how arrays among them are kept.
 _ROW_NAMES = (
@@ -23,6 +30,33 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...] | None]] = {
     "initial_magmoms": (float, None), "initial_charges": (float, None),
     "forces": (float, (-1, 3)), "stress": (float, None), "magmoms": (float, None),
 }  # fmt: skip
+
+# ASE indexes keys but neither values nor rows: a look-up or an update would take time
+# proportional to the number of rows.
+SETUP = (
+    "CREATE TABLE adit_claims (id INTEGER PRIMARY KEY, owner TEXT, time REAL)",
+    "CREATE INDEX adit_text ON text_key_values(key, value)",
+    "CREATE INDEX adit_number ON number_key_values(key, value)",
+    *(
+        f"CREATE INDEX adit_{table} ON {table}(id)"
+        for table in ("keys", "text_key_values", "number_key_values", "species")
+    ),
+)
+
+
+@dataclass
+class Row:
+    """What is written about a structure.
+
+    Attributes:
+        atoms: generated, or relaxed with energy, forces and stress.
+        columns: verdicts that `ase db` can select by; None is left out.
+        data: everything else.
+    """
+
+    atoms: Atoms
+    columns: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 class StoredRow(AtomsRow):
@@ -73,3 +107,12 @@ def _put_arrays(content: Any, blob: bytes) -> None:
             content[place] = np.frombuffer(blob, dtype, size, offset).reshape(shape)
         elif kind is dict or (kind is list and any(type(each) in (dict, list) for each in value)):
             _put_arrays(value, blob)
+
+
+def kept_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop what has no value; ASE refuses texts that look like numbers, so they get a prefix."""
+    kept = {key: value for key, value in without_nan(columns).items() if value is not None}
+    for key, value in kept.items():
+        if isinstance(value, str) and any(str_represents(value, t) for t in (bool, int, float)):
+            kept[key] = f"text:{value}"
+    return kept
