@@ -34,11 +34,12 @@ def cells(table: Path, num: int, sites: int) -> list[Structure]:
         if entry.atoms is None or len(entry.atoms) % 3:
             continue
         structure = Sample.from_ase(entry.atoms).to_pymatgen()
+        assert isinstance(structure, Structure)  # the table holds crystals
         counts = structure.composition.reduced_composition.get_el_amt_dict()
         if sorted(counts.values()) != [1, 2]:
             continue
-        names = dict(zip(sorted(counts, key=counts.__getitem__), ("Ti", "O"), strict=True))
-        structure.replace_species(names)
+        one, two = sorted(counts, key=counts.__getitem__)
+        structure.replace_species({one: "Ti", two: "O"})
         cell = reduce_cell(structure)
         if cell is not None and len(cell) == sites:
             found.append(cell)
