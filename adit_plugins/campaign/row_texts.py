@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
+
+log = logging.getLogger(__name__)
 
 MAX_CIFS = 1000  # a folder with more serves nobody; all are in relaxed.extxyz
 IN_PROCESSES = 10_000  # rows; what fewer take is over before a process has its imports
@@ -86,25 +89,32 @@ def all_texts(store: Store, ranked: Sequence[int], cifs: Path | None) -> Iterato
     """
     ids = store.ids()
     ranks = {row_id: rank for rank, row_id in enumerate(ranked, start=1)}
-    pages = (
+    pages = [
         Page(store.folder, part, {each: ranks[each] for each in part if each in ranks}, cifs)
         for part in (ids[start : start + PAGE] for start in range(0, len(ids), PAGE))
-    )
+    ]
     num_processes = min(processes.available_cores(), MAX_PROCESSES)
-    if len(ids) < IN_PROCESSES or num_processes == 1:
-        for page in pages:
-            yield from _texts(store, page)
-        return
-    found = processes.map(
+    done = 0
+    if len(ids) >= IN_PROCESSES and num_processes > 1:
+        try:
+            for texts in _in_processes(store, pages, num_processes):
+                yield from texts
+                done += 1
+        except processes.WorkerStartError as error:  # say, a script without its `if __name__`
+            log.warning("the files are written by one process: %s", error)
+    for page in pages[done:]:
+        yield from _texts(store, page)
+
+
+def _in_processes(store: Store, pages: Sequence[Page], number: int) -> Iterator[list[RowText]]:
+    return processes.map(
         _texts_in_a_process,
         pages,
         lambda page, _: list(_texts(store, page)),
-        workers=num_processes,
+        workers=number,
         time_limit=PAGE_SECONDS,
         chunk_size=1,
     )
-    for texts in found:
-        yield from texts
 
 
 def _texts_in_a_process(page: Page) -> list[RowText]:

@@ -39,6 +39,7 @@ from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.store import PAGE, Row
 from adit_plugins.campaign.work import pack
 from adit_plugins.outputs import json_text, without_nan
+from adit_plugins.processes import WorkerStartError
 from adit_plugins.structures.samples import Sample
 
 BLOCK, CHUNK, NUM = 6, 3, 80
@@ -227,6 +228,12 @@ def test_several_processes_write_the_same_files(
         monkeypatch.setattr(row_texts, "IN_PROCESSES", 1)
         monkeypatch.setattr(row_texts, "PAGE", 7)
         monkeypatch.setattr("adit_plugins.processes.available_cores", lambda: 2)
+        assert contents(write_files(campaign.store)) == alone
+
+        def refuse(*_: Any, **__: Any) -> Iterator[Any]:
+            raise WorkerStartError("no process can start")
+
+        monkeypatch.setattr("adit_plugins.processes.map", refuse)
         assert contents(write_files(campaign.store)) == alone
     assert {"relaxed.extxyz", "candidates.json", "ranking.csv", "index.csv"} <= set(alone)
 
