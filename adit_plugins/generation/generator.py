@@ -418,7 +418,8 @@ class ADiTGenerator(MSONable):
             >>> made[0].atomic_numbers.tolist()
             [17, 19]
         """
-        from adit_plugins.generation.completion import complete, make_task
+        from adit_plugins.generation.completion import complete
+        from adit_plugins.generation.completion_task import make_task
 
         return complete(self, make_task(structure, num_atoms, fixed, elements, replace), num)
 
