@@ -145,6 +145,9 @@ class PriorConfig(Checked):
     elements: dict[str, list[int]] = field(default_factory=dict)
     # Molecules of the training data list their heavy atoms first; requests keep to it.
     hydrogens_last: bool = True
+    # Every molecule of the training data has an even number of electrons; so have those drawn,
+    # unless a request rules it out. An odd one is a radical, whatever its geometry.
+    even_electrons: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -258,18 +258,20 @@ def with_conditions(
 def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig:
     """A prior over the elements and sizes of some data sets."""
     elements: dict[str, set[int]] = {}
-    hydrogens_last = True
+    hydrogens_last = even_electrons = True
     for part in data:
         table = CompositionTable(part, "train", "cpu").numbers
         elements.setdefault(part.kind, set()).update(table.unique().tolist())
         if part.kind == "molecule":
             after = (table[:, 1:] > 1) & (table[:, :-1] == 1)
             hydrogens_last = hydrogens_last and not bool(after.any())
+            even_electrons = even_electrons and not bool((table.sum(dim=1) % 2).any())
     return PriorConfig(
         max_atoms=max(int(part.num_atoms.max()) for part in data),
         conditions=described_conditions(data, names),
         elements={kind: sorted(found - {0}) for kind, found in elements.items()},
         hydrogens_last=hydrogens_last,
+        even_electrons=even_electrons and "molecule" in elements,
     )
 
 
