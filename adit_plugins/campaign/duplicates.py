@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.store import Store
 from adit_plugins.campaign.work import unpack
-from adit_plugins.matching.matcher import first_match
+from adit_plugins.matching.matcher import first_match, group, reduce_cell
+from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -70,6 +71,30 @@ class Duplicates:
             for row in rows
             if row.get("unique")
         ]
+
+
+def mark_relaxed_duplicates(store: Store) -> None:
+    """Find crystals that became equal as they were relaxed; the lowest of each kind counts.
+
+    The others get its id in the column `relaxed_duplicate_of`. The verdict depends on the set of
+    results alone, not on their order, and is made anew each time.
+    """
+    compositions = store.texts("composition")
+    ids = [i for i in store.ranked("energy_above_hull", "relaxed") if i in compositions]
+    found: dict[int, str | None] = {}
+    for places in group(compositions[row_id] for row_id in ids).values():
+        unique: list[tuple[str, Structure | None]] = []
+        for row in store.rows(ids=[ids[place] for place in places]) if len(places) > 1 else ():
+            mine = reduce_cell(Sample.from_ase(row.toatoms()).to_pymatgen())
+            first = first_match(mine, (each for _, each in unique))
+            found[row.id] = None if first is None else unique[first][0]
+            if first is None:
+                unique.append((str(row.data["adit"]["id"]), mine))
+    known = store.texts("relaxed_duplicate_of")
+    changes = {row_id: found.get(row_id) for row_id in known.keys() | found.keys()}
+    store.annotate_all(
+        {i: {"relaxed_duplicate_of": name} for i, name in changes.items() if known.get(i) != name}
+    )
 
 
 def smiles_column(smiles: str) -> str:

@@ -44,7 +44,8 @@ FILES = (
 )  # fmt: skip
 VERSIONS = ("torch", "ase", "pymatgen", "rdkit", "smact", "posebusters", "chgnet")
 RANKING = (
-    "rank", "formula", "id", "formation_energy_per_atom", "energy_above_hull",
+    "rank", "formula", "id", "origin", "novelty", "neutral_by", "formation_energy_per_atom",
+    "energy_above_hull",
     "metastable_probability", "converged", "num_reference_phases", "num_subsystems_covered",
     "num_subsystems", "potential", "space_group", "dft_formation_energy_per_atom",
     "dft_energy_above_hull", "dft_engine", "file",
@@ -229,7 +230,7 @@ def _record(
 def ranking(store: Store, num: int | None = None) -> Iterator[dict[str, Any]]:
     """Yield the candidates, lowest energy above hull first, as rows of the ranked table.
 
-    A candidate is valid in structure and composition, unique, novel, and on the hull's scale.
+    What a candidate is, is in `Store.candidates`.
     """
     for rank, row in enumerate(store.rows(ids=store.candidates(num)), start=1):
         yield _ranked(row, rank)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.files import ranking
@@ -33,49 +35,81 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
     console.print(f"Relaxations ended by: {text}{missing}.", markup=False, highlight=False)
 
 
+CAPTION = (
+    "E hull: eV/atom by the potential; * not converged: an upper bound. P: probability that DFT "
+    "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases. Charges: "
+    "balanced by SMACT's rule, its mixed-valence rule, pymatgen's guess, or none. Novelty: the "
+    "relaxed structure is in the training set, its formula is there or in the hull's table, or "
+    "neither; that nobody knows it is not said."
+)
+
+
 def _print_candidates(console: Console, store: Store, num: int) -> None:
+    from rich import box
     from rich.table import Table
 
     total = len(store.candidates())
     if not total:
-        console.print("No candidate: none is valid, unique, novel and placed on the hull.")
+        console.print(_no_candidate(store), markup=False, highlight=False)
         return
     rows = list(ranking(store, num))
     with_dft = any(row["dft_engine"] for row in rows)
+    prefix = common_prefix([str(row["id"]) for row in rows])
+    beginning = f"; ids begin with {prefix}" if prefix else ""
     table = Table(
-        title=f"Candidates (valid, unique, novel): {len(rows)} best of {total}",
+        title=f"Candidates: {len(rows)} best of {total}{beginning}",
         title_justify="left",
         title_style="bold",
-        caption="eV/atom by the potential. P: probability that DFT puts it below 0.1, where "
-        "calibrated. Coverage: sub-systems with reference phases. * not converged: an upper bound.",
-        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
-    headings = ["rank", "formula", "E form", "E hull", "P", "phases", "coverage"]
-    for heading in headings + (["DFT form", "DFT hull"] if with_dft else []):
-        table.add_column(
-            heading,
-            justify="left" if heading == "formula" else "right",
-            overflow="fold",  # a formula that is cut says nothing
-        )
-    table.add_column("id", overflow="fold")
+    for heading in ("#", "formula", "E hull", *(["DFT hull"] if with_dft else ["P", "coverage"])):
+        # A formula or a number that is cut or broken says nothing.
+        table.add_column(heading, justify="left" if heading == "formula" else "right", no_wrap=True)
+    for heading in ("charges", "novelty", "id"):
+        table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row, with_dft))
+        table.add_row(*_cells(row, with_dft, prefix))
     console.print(table)
+    console.print(CAPTION, markup=False, highlight=False)
 
 
-def _cells(row: dict[str, Any], with_dft: bool) -> list[str]:
+def _no_candidate(store: Store) -> str:
+    """Why nothing is ranked, in numbers."""
+    placed = len(store.ranked("energy_above_hull", "relaxed"))
+    settings = store.metadata["settings"]
+    asked = {name: settings.get(name) for name in ("max_hull", "neutral_by")}
+    limits = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+    if placed and limits:
+        return f"No candidate: {placed} relaxed and placed on the hull, none within {limits}."
+    return (
+        "No candidate: nothing was valid, unique, novel, relaxed and placed on the hull. The rows "
+        "above say where the structures went."
+    )
+
+
+def common_prefix(ids: Sequence[str]) -> str:
+    """Return what all ids begin with, up to a slash; empty for one id or none."""
+    parents = {tuple(each.split("/")[:-1]) for each in ids}
+    shared = os.path.commonpath(["/".join(each) for each in parents]) if all(parents) else ""
+    return f"{shared}/" if len(ids) > 1 and shared else ""
+
+
+def _cells(row: dict[str, Any], with_dft: bool, prefix: str) -> list[str]:
     def text(name: str, form: str = ".3f") -> str:
         return "-" if row[name] is None else format(row[name], form)
 
-    dft = [text("dft_formation_energy_per_atom"), text("dft_energy_above_hull")]
+    coverage = f"{row['num_subsystems_covered']}/{row['num_subsystems']}"
     return [
         str(row["rank"]),
         row["formula"],
-        text("formation_energy_per_atom"),
         f"{text('energy_above_hull')}{'' if row['converged'] else '*'}",
-        text("metastable_probability", ".2f"),
-        str(row["num_reference_phases"]),
-        f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
-        *(dft if with_dft else []),
-        str(row["id"]),
+        *(
+            [text("dft_energy_above_hull")]
+            if with_dft
+            else [text("metastable_probability", ".2f"), coverage]
+        ),
+        row["neutral_by"] or "-",
+        row["novelty"] or "-",
+        str(row["id"]).removeprefix(prefix),
     ]

@@ -27,6 +27,7 @@ class Arrival:
         sample: None if it cannot be read.
         problem: why not.
         expected: the kind that it counts as where it cannot be read.
+        origin: where it stands in the file or folder it comes from.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Arrival:
     sample: Sample | None
     problem: str = ""
     expected: str = "crystal"
+    origin: str = ""
 
     @property
     def kind(self) -> str:
@@ -120,10 +122,11 @@ class FileSource:
         for number, entry in enumerate(islice(entries, start, stop), start):
             name = entry.id or f"{self.path.name}/{number}"
             if entry.atoms is None:
-                yield Arrival(number, name, None, entry.reason, entry.kind or self._usual)
+                kind = entry.kind or self._usual
+                yield Arrival(number, name, None, entry.reason, kind, entry.name)
             else:
                 kind = "crystal" if entry.atoms.pbc.any() else "molecule"
-                yield _entry(number, name, entry.atoms, kind)
+                yield _entry(number, name, entry.atoms, kind, entry.name)
 
 
 class StructuresSource:
@@ -143,11 +146,17 @@ class StructuresSource:
             yield _entry(number, f"structure/{number}", structure)
 
 
-def _entry(number: int, name: str, structure: Convertible, expected: str = "crystal") -> Arrival:
+def _entry(
+    number: int,
+    name: str,
+    structure: Convertible,
+    expected: str = "crystal",
+    origin: str = "",
+) -> Arrival:
     try:
-        return Arrival(number, name, to_sample(structure))
+        return Arrival(number, name, to_sample(structure), origin=origin)
     except (TypeError, ValueError) as error:
-        return Arrival(number, name, None, str(error), expected)
+        return Arrival(number, name, None, str(error), expected, origin)
 
 
 def source_of(recipe: dict[str, Any]) -> Source:

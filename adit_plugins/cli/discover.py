@@ -23,6 +23,7 @@ from adit_plugins.cli.options import (
 )
 from adit_plugins.cli.progress import progress
 from adit_plugins.relax.limits import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 if TYPE_CHECKING:
     from adit_plugins.campaign import Campaign, GeneratorSource, Settings
@@ -78,6 +79,18 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
     help="eV/atom above the hull; what is higher after the pre-filter, for it and for the relaxer "
     "alike, is not relaxed again.",
 )
+@click.option(
+    "--max-hull",
+    type=float,
+    metavar="EV",
+    help="Rank only what lies below this distance from the hull, eV/atom. [default: all]",
+)
+@click.option(
+    "--neutral-by",
+    type=click.Choice(NEUTRALITY_RULES),
+    help="Rank only what this rule, or one before it, finds charge neutral: SMACT's, its "
+    "mixed-valence rule, pymatgen's guess. [default: all, and the table names the rule]",
+)
 @click.option("--shard", type=Shard(), help="Only part I of N, for one of N machines; adit merge.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option(
@@ -115,6 +128,8 @@ def discover(
     prefilter: str | None,
     prefilter_steps: int,
     prefilter_limit: float,
+    max_hull: float | None,
+    neutral_by: str | None,
     shard: tuple[int, int] | None,
     workers: int | None,
     executor: str,
@@ -139,7 +154,7 @@ def discover(
         _check_together(ctx, file, recipe)
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
-            prefilter, prefilter_steps, prefilter_limit,
+            prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull,
         )  # fmt: skip
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)

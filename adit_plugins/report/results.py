@@ -97,7 +97,7 @@ def _progress_notes(store: Store) -> list[str]:
 
 def _store_rows(store: Store, kind: str) -> Iterator[Row]:
     crystals = kind == "crystal"
-    ranked = store.ranked("energy_above_hull", "composition_valid") if crystals else []
+    ranked = store.candidates() if crystals else []
     for rank, row_id in enumerate(ranked, start=1):
         yield store_row(store.row(row_id), rank)
     known = set(ranked)
