@@ -24,6 +24,7 @@ from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import Store
 from adit_plugins.outputs import without_nan
 from adit_plugins.relax.files import RELAX
+from adit_plugins.structures.facts import reduced_formula
 from adit_plugins.structures.formats import INDEX_COLUMNS, is_ours
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
@@ -242,7 +243,7 @@ def _ranked(row: AtomsRow, rank: int) -> dict[str, Any]:
     values |= {name: data["hull"][name] for name in RANKING if name in data["hull"]}
     values |= {
         "rank": rank,
-        "formula": rendering.reduced_formula(row["numbers"]),
+        "formula": reduced_formula(row["numbers"]),
         "id": data[KEY]["id"],
         "converged": bool(row["converged"]),
         "space_group": data["relaxation"]["space_group_after"],

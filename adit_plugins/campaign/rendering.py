@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io.extxyz import key_val_dict_to_str, write_extxyz
 from ase.stress import voigt_6_to_full_3x3_stress
-from numpy.typing import NDArray
 
+from adit_plugins.structures.facts import reduced_formula
 from adit_plugins.structures.samples import Sample
 
 _ARRAYS = {"numbers", "positions"}
@@ -96,17 +95,3 @@ def formula(sample: Sample) -> str:
     if sample.kind == "molecule":
         return str(sample.to_ase().get_chemical_formula())
     return reduced_formula(sample.atomic_numbers)
-
-
-def reduced_formula(atomic_numbers: NDArray[np.int64]) -> str:
-    """Return pymatgen's reduced formula."""
-    numbers, counts = np.unique(atomic_numbers, return_counts=True)
-    return _reduced(tuple(numbers.tolist()), tuple(counts.tolist()))
-
-
-@lru_cache(maxsize=100_000)
-def _reduced(numbers: tuple[int, ...], counts: tuple[int, ...]) -> str:
-    from pymatgen.core import Composition
-
-    symbols = (chemical_symbols[number] for number in numbers)
-    return str(Composition(dict(zip(symbols, counts, strict=True))).reduced_formula)

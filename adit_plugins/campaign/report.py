@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.files import ranking
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.store import Store
 from adit_plugins.metrics.report import print_rates
+from adit_plugins.outputs import common_prefix, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,9 +44,6 @@ CAPTION = (
 
 
 def _print_candidates(console: Console, store: Store, num: int) -> None:
-    from rich import box
-    from rich.table import Table
-
     total = len(store.candidates())
     if not total:
         console.print(_no_candidate(store), markup=False, highlight=False)
@@ -56,18 +52,13 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
     with_dft = any(row["dft_engine"] for row in rows)
     prefix = common_prefix([str(row["id"]) for row in rows])
     beginning = f"; ids begin with {prefix}" if prefix else ""
-    table = Table(
-        title=f"Candidates: {len(rows)} best of {total}{beginning}",
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
+    number = ["DFT hull"] if with_dft else ["P", "coverage"]
+    table = terminal_table(
+        f"Candidates: {len(rows)} best of {total}{beginning}",
+        {"#": "right", "formula": "left", "E hull": "right"}
+        | dict.fromkeys(number, "right")
+        | dict.fromkeys(("charges", "novelty", "id"), "text"),
     )
-    for heading in ("#", "formula", "E hull", *(["DFT hull"] if with_dft else ["P", "coverage"])):
-        # A formula or a number that is cut or broken says nothing.
-        table.add_column(heading, justify="left" if heading == "formula" else "right", no_wrap=True)
-    for heading in ("charges", "novelty", "id"):
-        table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*_cells(row, with_dft, prefix))
     console.print(table)
@@ -86,13 +77,6 @@ def _no_candidate(store: Store) -> str:
         "No candidate: nothing was valid, unique, novel, relaxed and placed on the hull. The rows "
         "above say where the structures went."
     )
-
-
-def common_prefix(ids: Sequence[str]) -> str:
-    """Return what all ids begin with, up to a slash; empty for one id or none."""
-    parents = {tuple(each.split("/")[:-1]) for each in ids}
-    shared = os.path.commonpath(["/".join(each) for each in parents]) if all(parents) else ""
-    return f"{shared}/" if len(ids) > 1 and shared else ""
 
 
 def _cells(row: dict[str, Any], with_dft: bool, prefix: str) -> list[str]:

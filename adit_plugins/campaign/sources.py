@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
 
 
+NAMED = 20  # entries without a structure
+
+
 @dataclass(frozen=True)
 class Arrival:
     """A structure with its number, or the reason why there is none.
@@ -94,11 +97,16 @@ class FileSource:
         entries = islice(iter_entries(path), num)
         kinds: Counter[str] = Counter()
         total, problem = 0, "it holds no structures"
+        self.num_unreadable, self.unreadable = 0, list[str]()  # the first of them, with reasons
         self.num_constrained = 0  # structures whose constraints have no say here
         for entry in entries:  # once through, so that progress and shards know the end
             total += 1
             self.num_constrained += entry.atoms is not None and bool(entry.atoms.constraints)
             problem = entry.reason or problem
+            if entry.atoms is None:
+                self.num_unreadable += 1
+                if len(self.unreadable) < NAMED:
+                    self.unreadable.append(f"{entry.name}: {entry.reason}")
             if entry.atoms is not None:
                 kinds["crystal" if entry.atoms.pbc.any() else "molecule"] += 1
         if not kinds:

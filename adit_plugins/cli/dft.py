@@ -154,6 +154,7 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     from adit_plugins.campaign.dft_stage import REFERENCES, compute_crystals
     from adit_plugins.dft.engines import DftVerdict
     from adit_plugins.outputs import without_nan
+    from adit_plugins.structures.facts import formula_of
 
     entries = crystals_of(file)
     places = [i for i, entry in enumerate(entries) if entry.atoms is not None]
@@ -166,7 +167,7 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     fates = [""] * len(entries)
 
     def keep(place: int, found: DftVerdict, result: RelaxResult) -> None:
-        formula = result.atoms.get_chemical_formula("metal", empirical=True)
+        formula = formula_of(result.atoms)
         rows[places[place]] = {
             "formula": formula, **found.as_dict(),
             "max_force": result.max_force, "constraints": result.constraints,
@@ -205,6 +206,7 @@ def _write_inputs(
     from adit_plugins.dft.inputs import WRITERS
     from adit_plugins.relax.results import right_handed, without_constraints
     from adit_plugins.structures.entries import Entry
+    from adit_plugins.structures.facts import formula_of
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")
@@ -225,7 +227,7 @@ def _write_inputs(
         atoms = right_handed(free)
         atoms.calc = None
         atoms.info = {}
-        formula = atoms.get_chemical_formula("metal", empirical=True)
+        formula = formula_of(atoms)
         WRITERS[inputs](atoms, out / f"{rank:04d}-{formula}")
     say_left_out(entries)
     say_constraints(fates)

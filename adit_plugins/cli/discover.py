@@ -227,6 +227,14 @@ def make_source(
 
     if file is not None:
         source = FileSource(file, num)
+        if source.num_unreadable:
+            total = len(source.parts[0])
+            click.echo(
+                f"{source.num_unreadable} of {total} could not be read, and count as invalid:"
+            )
+            click.echo("\n".join(f"  {each}" for each in source.unreadable))
+            if source.num_unreadable > len(source.unreadable):
+                click.echo("  ... all are in candidates.json, with `problem`")
         held = source.num_constrained
         say_constraints(["dropped"] * held + [""] * (len(source.parts[0]) - held))
         return source

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+NAMED = 20  # entries without a structure
+
 if TYPE_CHECKING:
     from adit_plugins.structures.entries import Entry
 
@@ -53,8 +55,10 @@ def say_left_out(entries: Sequence[Entry]) -> None:
     bad = [entry for entry in entries if entry.atoms is None]
     if bad:
         click.echo(f"{len(bad)} of {len(entries)} structures were left out:")
-    for entry in bad:
+    for entry in bad[:NAMED]:
         click.echo(f"  {entry.name}: {entry.reason}")
+    if len(bad) > NAMED:
+        click.echo(f"  ... and {len(bad) - NAMED} more")
 
 
 def say_constraints(fates: Iterable[str]) -> None:
