@@ -569,3 +569,27 @@ def test_a_table_of_80_columns_breaks_no_formula_and_no_number(tmp_path: Path) -
         ("Ca3Cu2(ReO6)2", "-0.123*", "0"), ("Pm2NdTmAl2Si3", "-0.123*", "1"),
         ("Ba2YWO6", "-0.123*", "2"),
     ]  # fmt: skip
+
+
+def test_a_campaign_ends_with_enough_candidates_and_goes_on_no_further(tmp_path: Path) -> None:
+    structures = cheap_potential.crystals(40)
+    settings = {"relaxer": "cheap_potential:make", "max_steps": 4}
+    (tmp_path / "all").mkdir()
+    (tmp_path / "some").mkdir()
+    with begin(tmp_path / "all", structures, **settings) as campaign:
+        campaign.run()
+        energies = [row["energy_above_hull"] for row in ranking_of(campaign.store)]
+    limit = energies[len(energies) // 2]
+    with begin(tmp_path / "some", structures, **settings, until=2, max_hull=limit) as campaign:
+        seen: dict[str, tuple[int, int]] = {}
+        campaign.run(lambda stage, done, total: seen.update({stage: (done, total)}))
+        made, found = len(campaign.store), campaign.store.num_found()
+        assert found >= 2 and made < len(structures)
+        assert seen["candidates found"] == (2, 2)
+        assert all(row["energy_above_hull"] < limit for row in ranking_of(campaign.store))
+    with Campaign.open(
+        tmp_path / "some", StructuresSource(lambda start: structures[start:], 40), SERIAL,
+        potentials=["cheap_potential:make"],
+    ) as campaign:  # fmt: skip
+        campaign.run()
+        assert (len(campaign.store), campaign.store.num_found()) == (made, found)

@@ -167,9 +167,9 @@ class Campaign:
         except KeyboardInterrupt:
             log.info("interrupted with %d of %d structures checked", len(self.store), self.total)
             self.interrupted = True
-            self.store.release_claims()
         finally:
             self.seconds += time.monotonic() - start
+        self.store.release_claims()
         mark_relaxed_duplicates(self.store)
 
     @contextmanager

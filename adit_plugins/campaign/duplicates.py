@@ -6,6 +6,7 @@ memory, up to a limit; the others are read from the store.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -73,14 +74,19 @@ class Duplicates:
         ]
 
 
-def mark_relaxed_duplicates(store: Store) -> None:
+def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
     """Find crystals that became equal as they were relaxed; the lowest of each kind counts.
 
     The others get its id in the column `relaxed_duplicate_of`. The verdict depends on the set of
     results alone, not on their order, and is made anew each time.
+
+    Args:
+        store: of a campaign.
+        below: judge only what lies below this distance from the hull, eV/atom; what lies higher has
+            no say in it.
     """
     compositions = store.texts("composition")
-    ids = [i for i in store.ranked("energy_above_hull", "relaxed") if i in compositions]
+    ids = [i for i in store.ranked("energy_above_hull", "relaxed", below) if i in compositions]
     found: dict[int, str | None] = {}
     for places in group(compositions[row_id] for row_id in ids).values():
         unique: list[tuple[str, Structure | None]] = []
@@ -90,7 +96,8 @@ def mark_relaxed_duplicates(store: Store) -> None:
             found[row.id] = None if first is None else unique[first][0]
             if first is None:
                 unique.append((str(row.data["adit"]["id"]), mine))
-    known = store.texts("relaxed_duplicate_of")
+    judged = set(ids)
+    known = {i: each for i, each in store.texts("relaxed_duplicate_of").items() if i in judged}
     changes = {row_id: found.get(row_id) for row_id in known.keys() | found.keys()}
     store.annotate_all(
         {i: {"relaxed_duplicate_of": name} for i, name in changes.items() if known.get(i) != name}

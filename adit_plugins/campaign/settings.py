@@ -30,6 +30,8 @@ class Settings:
         neutral_by: rank only what this rule, or one before it in
             `adit_plugins.validity.NEUTRALITY_RULES`, finds charge neutral; None ranks all.
         max_hull: rank only what lies below this distance from the hull, eV/atom; None ranks all.
+        until: stop once so many candidates are found that are no known structure; None for all
+            structures of the source. Needs a `max_hull`.
 
     Raises:
         ValueError: a limit is out of range.
@@ -43,6 +45,7 @@ class Settings:
     prefilter_limit: float = 0.5
     neutral_by: str | None = None
     max_hull: float | None = None
+    until: int | None = None
 
     def __post_init__(self) -> None:
         check_limits(self.fmax, self.max_steps, None)
@@ -56,6 +59,11 @@ class Settings:
             raise ValueError(f"neutral_by={self.neutral_by!r} must be one of {known}, or None")
         if self.max_hull is not None and not math.isfinite(self.max_hull):
             raise ValueError(f"max_hull={self.max_hull} must be a finite number of eV/atom")
+        if self.until is not None and (self.until < 1 or self.max_hull is None or not self.relaxer):
+            raise ValueError(
+                f"until={self.until} candidates need a number of at least 1, a relaxer and a "
+                "max_hull to count them by"
+            )
         if self.prefilter is not None and self.relaxer is None:
             raise ValueError("a pre-filter needs a relaxer to filter for; drop --no-relax")
 

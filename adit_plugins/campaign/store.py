@@ -31,7 +31,7 @@ from ase.db.row import AtomsRow
 from filelock import FileLock, Timeout
 
 from adit_model.outputs import replacing
-from adit_plugins.campaign.settings import WAITING, Settings
+from adit_plugins.campaign.settings import KNOWN_STRUCTURE, WAITING, Settings
 from adit_plugins.outputs import without_nan
 from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
@@ -407,6 +407,11 @@ class Store:
             found = self.texts("neutral_by")
             ids = [row_id for row_id in ids if found.get(row_id) in rules]
         return ids[:num]
+
+    def num_found(self) -> int:
+        """Return the number of candidates that are no known structure."""
+        novelty = self.texts("novelty")
+        return sum(novelty.get(row_id) != KNOWN_STRUCTURE for row_id in self.candidates())
 
     def __len__(self) -> int:
         return int(self._query("SELECT COUNT(*) FROM systems")[0][0])

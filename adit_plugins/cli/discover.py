@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from adit_plugins.campaign.sources import Source
 
 DEFAULT_NUM = 64  # of each kind
+UNTIL_NUM = 1000  # crystals at most, where --until says when to stop
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
 POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are code of one's own
 
@@ -86,6 +87,13 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
     help="Rank only what lies below this distance from the hull, eV/atom. [default: all]",
 )
 @click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Go on until N candidates within --max-hull are found that are no known structure, or "
+    "--num structures are used up. [default number with --until: 1000; --max-hull: 0.1]",
+)
+@click.option(
     "--neutral-by",
     type=click.Choice(NEUTRALITY_RULES),
     help="Rank only what this rule, or one before it, finds charge neutral: SMACT's, its "
@@ -129,6 +137,7 @@ def discover(
     prefilter_steps: int,
     prefilter_limit: float,
     max_hull: float | None,
+    until: int | None,
     neutral_by: str | None,
     shard: tuple[int, int] | None,
     workers: int | None,
@@ -152,9 +161,15 @@ def discover(
         campaign = Campaign.open(resume, resources=means, potentials=given)
     else:
         _check_together(ctx, file, recipe)
+        if until is not None:
+            from adit_plugins.metrics.stability import METASTABLE
+
+            num = num or (UNTIL_NUM if file is None else None)
+            kind = kind or (None if file is not None else "crystal")
+            max_hull = METASTABLE if max_hull is None else max_hull
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
-            prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull,
+            prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
         )  # fmt: skip
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)
@@ -201,6 +216,12 @@ def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any
     relaxing = _given(ctx, ["relaxer", "prefilter"])
     if ctx.params["no_relax"] and relaxing:
         raise click.UsageError(f"{relaxing} and --no-relax exclude each other.")
+    if ctx.params["until"] is not None and (
+        ctx.params["shard"] or ctx.params["kind"] == "molecule"
+    ):
+        raise click.UsageError(
+            "--until counts crystals of one machine; leave out --shard and --kind molecule."
+        )
     check_time_limit(ctx)
 
 
@@ -300,6 +321,11 @@ def finish(campaign: Campaign) -> None:
         click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
     else:
         click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
+    until = campaign.settings.until
+    if until is not None:
+        found = campaign.store.num_found()
+        short = "" if found >= until else f", not {until}; a larger --num goes further"
+        click.echo(f"{found} candidates found among {num} of at most {campaign.total}{short}.")
 
 
 @contextmanager
