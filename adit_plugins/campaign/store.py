@@ -128,7 +128,7 @@ class Store:
         path = folder / STORE
         if path.exists():
             raise StoreError(f"{path} exists. Continue it with --resume {folder}.")
-        with _explained(folder), replacing(path) as temporary:
+        with _not_begun(folder), replacing(path) as temporary:
             database = ase.db.connect(str(temporary), type="db", use_lock_file=False)
             header = {"format": FORMAT, "version": VERSION}
             database.metadata = without_nan({**metadata, **header})
@@ -475,6 +475,25 @@ def _taken(folder: Path) -> str:
         f"Another driver is at work in {folder}{who}. Wait for it or end it; several machines "
         "share a campaign by --shard."
     )
+
+
+@contextmanager
+def _not_begun(folder: Path) -> Iterator[None]:
+    """Say that nothing was begun, and leave nothing of it.
+
+    Raises:
+        StoreError: in the place of whatever SQLite and the file system raise.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        (folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: it was there before
+            folder.rmdir()
+        raise StoreError(
+            f"No campaign was begun in {folder}: {error}. See to the disk's space and permissions, "
+            "or choose another --out."
+        ) from error
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from adit_plugins import registry
 from adit_plugins.campaign.folders import check_folder, check_input, remove_campaign, shard_folder
-from adit_plugins.cli.inputs import say_constraints
+from adit_plugins.cli.inputs import check_there, say_constraints
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
@@ -152,6 +153,7 @@ def discover(
     Ctrl-C keeps what was finished, and so does a crash: --resume DIR goes on from there.
     """
     from adit_plugins.campaign import Campaign, Resources, Settings
+    from adit_plugins.campaign.executors import GROUP
 
     means = Resources(executor, workers, chunk_size, time_limit=time_limit)
     if resume is not None:
@@ -171,6 +173,8 @@ def discover(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
         )  # fmt: skip
+        check_there(file)
+        registry.load(GROUP, executor.partition(":")[0])  # an unknown one is found now
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)
         folder = shard_folder(out, shard)

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from adit_plugins.structures.entries import Entry
 
 
+def check_there(path: Path | None) -> None:
+    """Name an input that is missing before anything else is said, or loaded.
+
+    Raises:
+        ValueError: there is no such file or folder.
+    """
+    if path is not None and not path.exists():
+        raise ValueError(f"Cannot read {path}: there is no such file or folder.")
+
+
 def entries_of(path: Path) -> list[Entry]:
     """Return all entries of a file or folder; an unreadable one carries its reason.
 

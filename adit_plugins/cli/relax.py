@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.inputs import entries_of, say_constraints, say_left_out
+from adit_plugins.cli.inputs import check_there, entries_of, say_constraints, say_left_out
 from adit_plugins.cli.options import (
     check_time_limit,
     fmax_option,
@@ -78,6 +78,7 @@ def relax(
     from adit_plugins.relax.run import find_relaxer
 
     check_time_limit(ctx)
+    check_there(file)
     _check_out(out, resume, overwrite)
     find_relaxer(relaxer)
     entries = entries_of(file)
@@ -108,6 +109,8 @@ def relax(
         failed = sum(atoms.info["relax"]["energy"] is None for atoms in frames.values())
         suffix = f"; {failed} failed" if failed else ""
         click.echo(f"{len(frames)} of {len(structures)} structures in {out}{suffix}.")
+        if finished and failed == len(frames):
+            ctx.exit(1)  # for a script: nothing of it can be used
     if not finished:
         kept = "--resume goes on from there." if done else "Nothing was finished."
         click.echo(f"Interrupted. {kept}", err=True)
