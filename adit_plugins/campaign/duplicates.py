@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from adit_plugins.campaign.store import Store
 from adit_plugins.campaign.work import unpack
@@ -91,7 +91,7 @@ def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
     for places in group(compositions[row_id] for row_id in ids).values():
         unique: list[tuple[str, Structure | None]] = []
         for row in store.rows(ids=[ids[place] for place in places]) if len(places) > 1 else ():
-            mine = reduce_cell(Sample.from_ase(row.toatoms()).to_pymatgen())
+            mine = reduce_cell(cast("Structure", Sample.from_ase(row.toatoms()).to_pymatgen()))
             first = first_match(mine, (each for _, each in unique))
             found[row.id] = None if first is None else unique[first][0]
             if first is None:

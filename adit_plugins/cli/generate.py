@@ -79,8 +79,8 @@ def generate(
     """Generate crystals or molecules into a file; the suffix names the format.
 
     The release makes crystals of up to 20 atoms in the cell, and molecules of up to 29 atoms of H,
-    C, N, O and F. Sample i of a seed is always the same, however many are made at once. Ctrl-C keeps what was
-    finished.
+    C, N, O and F. Sample i of a seed is always the same, however many are made at once. Ctrl-C
+    keeps what was finished.
     """
     wanted = _read_ids(ctx, ids)
     num, recipe["batch_size"] = _budget(ctx, num, recipe["batch_size"])
