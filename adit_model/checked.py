@@ -1,9 +1,23 @@
-"""Frozen records that refuse field values of a wrong type."""
+"""Frozen records that refuse field values of a wrong type, and fields that are options too."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+HELP = "help"  # in a field's metadata: it is an option, and this is what `--help` says of it
+
+
+def option(default: Any, help: str, **more: Any) -> Any:  # noqa: A002
+    """Return a dataclass field that is an option of the command line too.
+
+    Args:
+        default: the field's; `dataclasses.MISSING` makes the option required.
+        help: what `--help` says of it; the default is added.
+        more: further arguments of `ArgumentParser.add_argument`, such as `choices`.
+    """
+    return dataclasses.field(default=default, metadata={HELP: help, **more})
 
 
 class Checked:

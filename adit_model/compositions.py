@@ -18,7 +18,9 @@ from adit_model.elements import named
 from adit_model.prior import Cache, Prior
 
 # Rows that run through the prior together, padded to this number: the same shapes give the same
-# rounding, so that a draw depends on its own random numbers alone.
+# rounding, so that a draw depends on its own random numbers alone. On GPUs a step takes as long for
+# a thousand rows as for one.
+CHUNKS = {"cuda": 4096}
 CHUNK = 256
 HYDROGEN = 1
 UNLIMITED = 10**6  # atoms
@@ -151,8 +153,9 @@ def draw_elements(
                 + ", ".join(map(str, sizes))
             )
     result: list[list[int]] = []
-    for start in range(0, len(streams), CHUNK):
-        chosen = slice(start, start + CHUNK)
+    chunk = CHUNKS.get(prior.kind.weight.device.type, CHUNK)
+    for start in range(0, len(streams), chunk):
+        chosen = slice(start, start + chunk)
         part = _Draw(
             prior, kind, allowed, constraints, sizes, [list(s) for s in streams[chosen]],
             {name: values[chosen] for name, values in (labels or {}).items()}, temperature,
@@ -192,11 +195,12 @@ class _Draw:
         self.numbers: list[list[int]] = [[] for _ in streams]
         self.last = np.zeros(self.num, dtype=np.int64)
         device = prior.kind.weight.device
+        self.rows = CHUNKS.get(device.type, CHUNK)
         padded = {
-            name: torch.cat([values, values[:1].expand(CHUNK - self.num)]).to(device)
+            name: torch.cat([values, values[:1].expand(self.rows - self.num)]).to(device)
             for name, values in labels.items()
         }
-        self.told = prior.told(kind, CHUNK, padded)
+        self.told = prior.told(kind, self.rows, padded)
         self.cache: Cache | None = None
 
     def run(self, num_atoms: list[int] | None) -> list[list[int]]:
@@ -234,7 +238,7 @@ class _Draw:
 
     def _step(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
         """Scores after one more token of every sequence, `[num, vocabulary]`."""
-        column = np.zeros((CHUNK, 2), dtype=np.int64)
+        column = np.zeros((self.rows, 2), dtype=np.int64)
         column[: self.num, 0], column[: self.num, 1] = tokens, self.left
         both = torch.from_numpy(column).to(self.told.device)
         scores, self.cache = self.prior(self.told, both[:, :1], both[:, 1:], self.cache)

@@ -1,6 +1,7 @@
 """Frozen configurations that describe a network completely, with a JSON round trip.
 
-The defaults are our own release recipe; `published()` is the architecture of arXiv 2503.03965.
+`RECIPE` is what training begins with; `published()` is the architecture of arXiv 2503.03965. A
+field made by `option` is an option of `adit train`, too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adit_model.checked import Checked, problem
+from adit_model.checked import Checked, option, problem
 from adit_model.sampling import BEFORE_SAMPLING_WAS_RECORDED, KindSampling, kinds_sampling
 
 KINDS = ("crystal", "molecule")  # the class labels of the first condition, from 1; 0 is "none"
@@ -21,20 +22,23 @@ SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, d
 class AutoencoderConfig(Checked):
     """Sizes and options of the variational autoencoder."""
 
-    width: int = 512
-    num_heads: int = 8
-    encoder_depth: int = 8
-    decoder_depth: int = 8
-    mlp_width: int = 2048
-    latent_dim: int = 8
+    width: int = option(512, "of the stage's Transformer")
+    num_heads: int = option(8, "heads of its attention")
+    encoder_depth: int = option(8, "layers of the encoder; --depth if that is given")
+    decoder_depth: int = option(8, "layers of the decoder; --depth if that is given")
+    mlp_width: int = option(2048, "of the autoencoder's MLPs; four times --width if that is given")
+    latent_dim: int = option(8, "numbers an atom in the latent space")
     num_types: int = 100  # atomic numbers 0..99; 0 is never a real atom
     # The coordinates of one or two atoms cannot determine the cell, so it may enter as well.
-    lattice_input: bool = False
+    lattice_input: bool = option(False, "the encoder sees the cell, too")
     # "standard": molecules enter centred, crystals in the orientation of their cell parameters,
     # with fractional coordinates in [-0.02, 0.98) so that numerical zeros do not split in two.
-    input_frame: Literal["given", "standard"] = "given"
-    # "wrapped": the fractional loss counts the nearest periodic image.
-    frac_loss: Literal["plain", "wrapped"] = "plain"
+    input_frame: Literal["given", "standard"] = option(
+        "given", "what is encoded: as it is, or turned and shifted in one way"
+    )
+    frac_loss: Literal["plain", "wrapped"] = option(
+        "plain", "wrapped: the loss of fractional coordinates counts the nearest periodic image"
+    )
 
 
 MAX_ATOMIC_NUMBER = 99  # of `AutoencoderConfig.num_types`
@@ -91,25 +95,25 @@ def _default_conditions() -> tuple[Condition, ...]:
 class DenoiserConfig(Checked):
     """Sizes and options of the diffusion transformer."""
 
-    width: int = 384
-    depth: int = 12
-    num_heads: int = 6
-    mlp_ratio: int = 4
+    width: int = option(384, "of the stage's Transformer")
+    depth: int = option(12, "layers (autoencoder: encoder and decoder each)")
+    num_heads: int = option(6, "heads of its attention")
+    mlp_ratio: int = option(4, "width of the denoiser's MLPs in widths")
     latent_dim: int = 8
-    time_features: int = 256
-    # "shared": one modulation for all blocks plus a learned offset a block, which saves 30 % of
-    # the weights at size S.
-    modulation: Literal["block", "shared"] = "block"
-    self_conditioning: bool = True
+    time_features: int = option(256, "in which the denoiser sees the time")
+    modulation: Literal["block", "shared"] = option(
+        "block", "shared: one modulation for all blocks, 30 %% fewer weights at size S"
+    )
+    self_conditioning: bool = option(True, "the denoiser sees its previous prediction")
     # "gelu" is the exact form, which is faster on CPUs than the published tanh approximation.
-    activation: Literal["gelu_tanh", "gelu"] = "gelu_tanh"
+    activation: Literal["gelu_tanh", "gelu"] = option("gelu_tanh", "of the denoiser's MLPs")
     # The published network sees t in [0, 1] itself; a scale resolves late times better.
-    time_scale: float = 1.0
+    time_scale: float = option(1.0, "what the time is multiplied by before the denoiser sees it")
     # "x1": the output is the clean latent. "preconditioned": the output is added to a share of
     # the noisy latent (EDM, arXiv 2206.00364, eq. 7), which keeps fine detail at late times.
-    prediction: Literal["x1", "preconditioned"] = "x1"
+    prediction: Literal["x1", "preconditioned"] = option("x1", "what the denoiser's output is")
     # Attention also sees distances between atoms, read from their latents (`adit_model.pairs`).
-    pair_bias: bool = False
+    pair_bias: bool = option(False, "attention of the denoiser also sees distances between atoms")
     conditions: tuple[Condition, ...] = field(default_factory=_default_conditions)
 
     def __post_init__(self) -> None:
@@ -160,20 +164,28 @@ def _as_conditions(conditions: Any) -> tuple[Condition, ...]:
 class FlowConfig(Checked):
     """Options of the flow between noise and latents; recorded because samplers depend on them."""
 
-    # Latents are shifted and scaled to zero mean and unit variance a channel before the flow.
-    standardize_latents: bool = True
-    # The published flow subtracts the mean over a structure's atoms from its noise.
-    center_noise: bool = False
+    standardize_latents: bool = option(
+        True, "latents get zero mean and unit variance a channel before the flow"
+    )
+    # The published flow does.
+    center_noise: bool = option(False, "noise has no mean over a structure's atoms")
     # "logit_normal": more training where the structure forms; "uniform": the published choice.
-    time_sampling: Literal["uniform", "logit_normal"] = "logit_normal"
-    time_mean: float = 0.6  # of logit(t): above 0 favours late times, where geometry settles
-    time_std: float = 1.3
+    time_sampling: Literal["uniform", "logit_normal"] = option(
+        "logit_normal", "how training times are drawn"
+    )
+    # Above 0 favours late times, where geometry settles.
+    time_mean: float = option(0.6, "of logit(t), of training times")
+    time_std: float = option(1.3, "of logit(t), of training times")
     # "principal": molecules are turned to their principal axes before encoding, so that the
     # denoiser need not learn every orientation; "random": rotated at random.
-    molecule_frame: Literal["principal", "random"] = "principal"
+    molecule_frame: Literal["principal", "random"] = option(
+        "principal", "how molecules are turned before they are encoded"
+    )
     # "sample": the flow's targets are drawn from the encoder's distribution, as published; "mean":
     # its means, free of noise that no denoiser can predict and no decoder reads.
-    latents: Literal["sample", "mean"] = "sample"
+    latents: Literal["sample", "mean"] = option(
+        "sample", "the denoiser's targets: the encoder's means, or drawn by it"
+    )
 
 
 @dataclass(frozen=True)
@@ -277,6 +289,29 @@ def _build(cls: type, values: dict[str, Any]) -> Any:
     nested = {k: _build(_NESTED[k], v) for k, v in values.items() if k in _NESTED and v}
     values = values | nested
     return cls(**values)
+
+
+RECIPE = ADiTConfig(
+    autoencoder=AutoencoderConfig(
+        width=128,
+        num_heads=4,
+        encoder_depth=3,
+        decoder_depth=3,
+        mlp_width=512,
+        lattice_input=True,
+        input_frame="standard",
+    ),
+    denoiser=DenoiserConfig(
+        width=256,
+        depth=6,
+        num_heads=4,
+        activation="gelu",
+        time_scale=100.0,
+        prediction="preconditioned",
+        pair_bias=True,
+    ),
+    flow=FlowConfig(latents="mean"),
+)  # what `adit train` begins with, unless its options say otherwise
 
 
 def published(size: str = "B") -> ADiTConfig:

@@ -144,7 +144,7 @@ class SizeGroups:
                 data.coords[atoms].to(self.device),
                 lattice.to(self.device),
             )
-            self.rows[size] = rows
+            self.rows[size] = rows.to(self.device)
         self.told = {name: values.to(self.device) for name, values in data.labels.items()}
         if not self.groups:
             raise ValueError(f"{data.name}: no structure in split {split!r}")
@@ -191,8 +191,7 @@ class SizeGroups:
         found = {first.name: torch.full((len(chosen),), label, device=self.device)}
         if any(c.name == ELEMENTS and self.kind in c.kinds for c in others):
             found[ELEMENTS] = self.groups[size][0][chosen]
-        rows = self.rows[size].to(self.device)[chosen]
-        return found | labels_of(self.told, rows, self.kind, others)
+        return found | labels_of(self.told, self.rows[size][chosen], self.kind, others)
 
     def batch(self, size: int, rows: Tensor | slice) -> AtomBatch:
         """Chosen structures of one size, as stored."""

@@ -64,9 +64,12 @@ def flow_loss(
     x_t = torch.lerp(x0, x1, t[:, None, None])
     labels = drop_labels(denoiser.config.conditions, labels, generator)
     previous = None
-    if denoiser.config.self_conditioning and self_condition:
-        with torch.no_grad():
-            previous = denoiser(x_t, t, labels).detach()
+    if denoiser.config.self_conditioning:
+        # Zeros, as the network would put there itself: one compiled graph serves both.
+        previous = torch.zeros_like(x_t)
+        if self_condition:
+            with torch.no_grad():
+                previous = denoiser(x_t, t, labels, previous).detach()
     predicted = denoiser(x_t, t, labels, previous)
     error = predicted - x1
     if denoiser.config.prediction == "preconditioned":

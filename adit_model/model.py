@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ from adit_model.batch import AtomBatch
 from adit_model.checkpoints import folder as checkpoint
 from adit_model.checkpoints.pretrained import read
 from adit_model.compositions import Constraints, draw_elements
-from adit_model.config import ELEMENTS, KINDS, ADiTConfig
-from adit_model.data import frame_for_denoiser
-from adit_model.decoding import ChooseTypes, Drawn, to_atoms, unpadded_atoms
+from adit_model.config import KINDS, ADiTConfig
+from adit_model.decoding import ChooseTypes, Drawn, to_atoms
 from adit_model.denoiser import Denoiser
 from adit_model.prior import Prior
-from adit_model.samplers import Request, SamplingSettings, Steering, sample_latents
-from adit_model.samplers.guidance import Labels
+from adit_model.runs import Edit, begun_near, elements_of_samples, num_particles, run_request
+from adit_model.samplers import Request, SamplingSettings, Steering
 from adit_model.samplers.particles import Resampling, expanded
 from adit_model.samplers.request import (
     check_elements,
@@ -29,9 +27,6 @@ from adit_model.samplers.request import (
     checked_places,
     tells_elements,
 )
-
-# Rows of the request, their predicted structures and the time -> these as they shall be.
-Edit = Callable[[list[int], AtomBatch, float], AtomBatch]
 
 
 class ADiT(nn.Module):
@@ -235,20 +230,10 @@ class ADiT(nn.Module):
             )
         settings = settings or SamplingSettings()
         checked_places(num, kind, seed, indices)
-        particles = 1
-        if steering is not None:
-            particles = steering.particles
-            if settings.sampler != "ancestral" or edit is not None:
-                raise ValueError(
-                    "steering needs the sampler 'ancestral', whose fresh noise parts copies of a "
-                    f"particle, and no edit; got {settings.sampler!r}"
-                )
+        particles = num_particles(steering, settings, edit)
         every = elements
         if every is not None:
-            check_elements(self.config, every, num * particles, kind)
-            elements = every[::particles]
-            if any(len(z) != len(elements[i // particles]) for i, z in enumerate(every)):
-                raise ValueError("the particles of a sample must have as many elements")
+            elements = elements_of_samples(self.config, every, num, kind, particles)
         request = Request.checked(
             self.config,
             num,
@@ -262,10 +247,10 @@ class ADiT(nn.Module):
             elements=elements,
         )
         if steering is None:
-            return self._run(request, choose_types, progress, edit)
+            return run_request(self, request, choose_types, progress, edit)
         request = expanded(request, self.config, particles, every)
         resampling = Resampling(steering, request)
-        return self._run(request, choose_types, progress, resampling=resampling)
+        return run_request(self, request, choose_types, progress, resampling=resampling)
 
     @property
     def tells_elements(self) -> bool:
@@ -330,6 +315,7 @@ class ADiT(nn.Module):
         *,
         indices: Sequence[int] | None = None,
         sampler: str = "ancestral",
+        precision: str = "float32",
         conditions: Mapping[str, Any] | None = None,
         elements: Sequence[Sequence[int]] | None = None,
         choose_types: ChooseTypes | None = None,
@@ -347,6 +333,7 @@ class ADiT(nn.Module):
             seed: names the noise; row `i` takes that of (seed, indices[i]).
             indices: by default 0, 1, 2, ...
             sampler: as for `sample`.
+            precision: as for `sample`.
             conditions: as for `draw`.
             elements: as for `draw`: told, and what the variations consist of.
             choose_types: as for `draw`.
@@ -371,84 +358,12 @@ class ADiT(nn.Module):
             self.config,
             len(batch),
             kind,
-            SamplingSettings(num_steps, guidance_scale, sampler),
+            SamplingSettings(num_steps, guidance_scale, sampler, precision=precision),
             seed=seed,
             num_atoms=sizes,
             labels=checked_labels(self.config, kind, len(batch), conditions or {}),
             indices=indices,
             elements=elements,
         )
-        turning = torch.Generator(batch.device).manual_seed(seed)
-        batch = frame_for_denoiser(
-            batch, self.config.flow.molecule_frame, turning, kind == KINDS[0]
-        )
-        clean = (self.encode(batch)[0] - self.latent_mean) / self.latent_std
-        start = [
-            torch.lerp(noise, x1[: len(noise)], 1.0 - strength)
-            for noise, x1 in zip(request.noise, clean.cpu(), strict=True)
-        ]
-        request = dataclasses.replace(request, noise=start, start_time=1.0 - strength)
-        return self._run(request, choose_types, progress).batch
-
-    def _run(
-        self,
-        request: Request,
-        choose_types: ChooseTypes | None,
-        progress: Callable[[int, int], None] | None,
-        edit: Edit | None = None,
-        resampling: Resampling | None = None,
-    ) -> Drawn:
-        """Latents of a request, decoded, in its order."""
-        assert self.denoiser is not None
-        periodic = request.kind == KINDS[0]
-
-        def read(latent: Tensor, labels: Labels) -> tuple[AtomBatch, Tensor | None]:
-            """Structures, of the elements that were told, and how many the decoder took so."""
-            latent = latent * self.latent_std + self.latent_mean
-            batch = unpadded_atoms(self.autoencoder.decode(latent, None), periodic, choose_types)
-            told = labels.get(ELEMENTS)
-            if told is None:
-                return batch, None
-            agreement = (batch.atomic_numbers == told).float().mean(dim=1)
-            return dataclasses.replace(batch, atomic_numbers=told), agreement
-
-        def correct(rows: list[int], x1: Tensor, t: float, labels: Labels) -> tuple[Tensor, Labels]:
-            """The particles that go on; and the latent of what the structure shall be."""
-            if resampling is not None and resampling.due(rows, t):
-                kept = resampling.resample(rows, read(x1, labels)[0])
-                x1, labels = x1[kept], {name: values[kept] for name, values in labels.items()}
-            late = choose_types is not None and t >= request.sampling.request_from
-            if not (late or edit):
-                return x1, labels
-            # With the requested elements and atoms, so that the geometry follows.
-            atoms = read(x1, labels)[0]
-            atoms = edit(rows, atoms, t) if edit else atoms
-            latent = self.autoencoder.encode(atoms, padded=False)[0]
-            return (latent - self.latent_mean) / self.latent_std, labels
-
-        made: list[AtomBatch] = []
-        agreement: list[Tensor] = []
-        reports: list[dict[str, Any]] = []
-        order: list[int] = []
-        total = len(request.sizes) // request.particles
-        plain = choose_types is None and edit is None and resampling is None
-        hook = None if plain else correct
-        for rows, latent, labels in sample_latents(self.denoiser, request, self.device, hook):
-            batch, share = read(latent, labels)
-            batch = edit(rows, batch, 1.0) if edit else batch
-            if resampling is not None:
-                best, told = resampling.finish(rows, batch)
-                batch, share = batch[best], None if share is None else share[best]
-                reports += told
-            made.append(batch)
-            if share is not None:
-                agreement.append(share)
-            order += [row // request.particles for row in rows[:: request.particles]]
-            if progress is not None:
-                progress(len(order), total)
-        inverse = torch.argsort(torch.tensor(order, device=self.device))
-        return Drawn(
-            AtomBatch.concatenate(made)[inverse],
-            torch.cat(agreement)[inverse] if agreement else None,
-            [reports[place] for place in inverse.tolist()] if reports else None,
-        )
+        request = begun_near(self, request, batch, strength, seed)
+        return run_request(self, request, choose_types, progress).batch

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adit_plugins._version import __version__
-from adit_plugins.lazy import lazily
+from adit_plugins.lazy import lazily, moved
 
 if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
@@ -48,4 +48,12 @@ __getattr__, __dir__ = lazily(
         "structures.symmetry": "symmetrized",
         "structures.writers": "write_samples",
     },
+)
+
+# Documented under these names up to version 0.1, and in what `as_dict` has written.
+moved(
+    __name__,
+    filters="hosts.filters",
+    hull_energies="hull.energies",
+    transformations="hosts.transformations",
 )

@@ -1,10 +1,15 @@
 """Memory and time of a campaign as it grows: real driver and store, a potential that is free.
 
     python benchmarks/campaign_scale.py --num 100000 --json benchmarks/results/campaign_scale.json
+    python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
+
+The second writes the files of a campaign of so many rows, which are those of a small campaign over
+and over, beside what ASE takes to write one of these files from its own database.
 
 Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
 Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
-with a made-up energy. Everything runs in one process, so its memory is all there is.
+with a made-up energy. Structures are checked and relaxed in one process, so its memory is all there
+is; the files of more than 10,000 rows are rendered by several.
 """
 
 from __future__ import annotations
@@ -20,11 +25,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import ase.db
+import ase.io
 import numpy as np
 from ase import Atoms
 
-from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
+from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
 from adit_plugins.campaign.files import write_files
+from adit_plugins.campaign.store import Row
+from adit_plugins.processes import available_cores
 from adit_plugins.relax.results import RelaxResult, finished
 
 METALS = (3, 4, 11, 12, 13, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 37, 38, 39, 40)
@@ -119,17 +128,70 @@ def measure(num: int, folder: Path, every: int) -> dict[str, Any]:
     }
 
 
+def measure_files(num: int, folder: Path) -> dict[str, Any]:
+    """Write the files of a campaign with so many rows."""
+    source, means = StructuresSource(structures, 1000), Resources("serial", chunk_size=64)
+    with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
+        campaign.run()
+        store = campaign.store
+        fill(store, num)
+        begun, used = time.perf_counter(), cpu_seconds()
+        written = write_files(store)
+        seconds, used = time.perf_counter() - begun, cpu_seconds() - used
+        candidates = len(store.candidates())
+    return {
+        "rows": num,
+        "candidates": candidates,
+        "cores": available_cores(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "seconds": round(seconds, 1),
+        "ms_per_row": round(1000 * seconds / num, 3),
+        "cpu_ms_per_row_all_processes": round(1000 * used / num, 3),
+        "written_mb": round(sum(each.stat().st_size for each in written if each.is_file()) / 1e6),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
+        "ase_ms_per_row_relaxed_extxyz_alone": ase_writes(store.path, folder, 2000),
+    }
+
+
+def fill(store: Store, num: int) -> None:
+    """Add the rows of a store to it again until there are so many."""
+    first = [Row(row.toatoms(), dict(row.key_value_pairs), dict(row.data)) for row in store.rows()]
+    for row in first:
+        row.atoms.info = {}
+    while left := num - len(store):
+        store.add(first[:left])
+
+
+def ase_writes(database: Path, folder: Path, num: int) -> float:
+    """Milliseconds a row that ASE takes to read its database and write extended XYZ."""
+    begun = time.perf_counter()
+    rows = ase.db.connect(database).select("relaxed=1", limit=num)
+    ase.io.write(folder / "by_ase.extxyz", [row.toatoms() for row in rows])
+    return round(1000 * (time.perf_counter() - begun) / num, 3)
+
+
+def cpu_seconds() -> float:
+    """Of this process and those that it has ended."""
+    of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    used = [resource.getrusage(each) for each in of]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def main() -> int:
     """Print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=5_000)
+    parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).parent))
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(args.num, Path(folder), args.every)
+        if args.files:
+            result = measure_files(args.files, Path(folder))
+        else:
+            result = measure(args.num, Path(folder), args.every)
     text = json.dumps(result, indent=1)
     print(text)
     if args.json is not None:

@@ -33,7 +33,8 @@ from relaxed_rows import write_json
 
 from adit_integrations import chgnet
 from adit_integrations.mace_adit import relaxer as mace_adit
-from adit_integrations.mace_adit.labels import read_source, split_of
+from adit_integrations.mace_adit.label_set import split_of
+from adit_integrations.mace_adit.labels import read_source
 from adit_plugins.hull.energies import place
 from adit_plugins.hull.table import Hull
 from adit_plugins.relax.ase_relaxer import AseRelaxer

@@ -11,9 +11,10 @@ import numpy as np
 from ase.data import chemical_symbols
 from ase.units import GPa
 
+from adit_integrations.mace_adit import labelled
 from adit_integrations.mace_adit import relaxer as mace_adit
-from adit_integrations.mace_adit import training as mace_training
-from adit_integrations.mace_adit.labels import Labels, read_source
+from adit_integrations.mace_adit.label_set import Labels
+from adit_integrations.mace_adit.labels import read_source
 from adit_plugins.relax.results import outcomes
 from adit_plugins.relax.run import relax
 
@@ -21,21 +22,21 @@ from adit_plugins.relax.run import relax
 def label_errors(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, Any]:
     """Mean absolute errors on the test formulas' labels."""
     labels = Labels.load(folders)
-    data = mace_training.prepare(labels, model.config, labels.split("test"))
-    return mace_training.evaluate(model.network, data, model.device)
+    data = labelled.prepare(labels, model.config, labels.split("test"))
+    return labelled.evaluate(model.network, data, model.device)
 
 
 def where_it_fails(folders: list[Path], model: mace_adit.SmallMace) -> dict[str, Any]:
     """Energy errors (meV/atom) on all held-out labels by element, pressure and disagreement."""
     labels = Labels.load(folders)
     chosen = np.concatenate([labels.split("val"), labels.split("test")])
-    data = mace_training.prepare(labels, model.config, chosen)
+    data = labelled.prepare(labels, model.config, chosen)
     by_head: list[list[float]] = [[] for _ in range(model.config.num_heads)]
     for start in range(0, len(data.graphs), 32):
         rows = list(range(start, min(start + 32, len(data.graphs))))
         for head, found in enumerate(by_head):
             heads = [head] * len(rows)
-            errors = mace_training.errors(model.network, data, rows, model.device, heads)
+            errors = labelled.errors(model.network, data, rows, model.device, heads)
             found += errors["energy"].tolist()
     error, spread = np.abs(by_head[0]), np.ptp(by_head[-2:], axis=0)
     pressure = [-float(np.trace(each)) / 3 / GPa for each in data.stress.numpy()]

@@ -22,6 +22,7 @@ import numpy as np
 from adit_model.config import KINDS
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import ADiTGenerator, Sample, from_batch
+from adit_plugins.generation.recipe import used_precision
 from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
 from adit_plugins.metrics.molecules import MoleculeMetrics, evaluate_molecules
 from adit_plugins.outputs import without_nan
@@ -36,12 +37,16 @@ def make_samples(
     """Raw samples, and what a reader needs to make them again."""
     generator = ADiTGenerator(kind=kind, checkpoint=checkpoint, **settings)  # type: ignore[arg-type]
     model = generator.model  # loaded before the clock runs
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     samples = generator.samples(num)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     recipe = {k: v for k, v in generator.as_dict().items() if not k.startswith("@") and v != []}
+    recipe["precision"] = used_precision(generator.precision, model)
     made = {"checkpoint": model.name, "hash": model.hash, "settings": recipe}
-    return samples, made | {"seconds_to_sample": round(seconds, 1)}
+    return samples, made | {
+        "seconds_to_sample": round(seconds, 1),
+        "cpu_seconds_to_sample": round(cpu, 3),
+    }
 
 
 def score(

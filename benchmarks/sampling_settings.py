@@ -2,9 +2,13 @@
 
     python benchmarks/sampling_settings.py --num 200 --seed 77 --kind crystal \
         --settings 50:1 25:2.5 50:2.5 100:2.5 50:3 --json FILE
+    python benchmarks/sampling_settings.py --num 1000 --threads 1 \
+        --sampler ancestral euler heun --settings 10 15 20 30 50 --json FILE
 
-A setting is a number of steps, a guidance scale and changes of the checkpoint's own settings
-(`adit_model.sampling.KindSampling`) as JSON: `50:1:{"fresh_noise": [[1, 0.8]]}`. The release's
+A setting is a number of steps, a guidance scale (the checkpoint's own where it is left out) and
+changes of the checkpoint's own settings (`adit_model.sampling.KindSampling`) as JSON:
+`50:1:{"fresh_noise": [[1, 0.8]]}`. Each step rule (`--sampler`) runs at each of them. CPU time of
+one thread is what a sample costs whatever else the machine does. The release's
 defaults are chosen from the rows. Use a seed that no reported figure uses. The limit in the same
 run is the first row, without guidance. Several checkpoints (`--checkpoint`) have rows each, with
 their size and what they have seen.
@@ -15,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 from itertools import product
 from pathlib import Path
 from typing import Any, cast
@@ -57,10 +62,24 @@ def molecule_counts(samples: list[Sample]) -> dict[str, int]:
     }
 
 
-def setting(text: str) -> tuple[int, float, dict[str, Any]]:
-    """`STEPS:GUIDANCE[:JSON]`, such as `50:1.3` or `50:1:{"times": 1.5, "temperature": 0.9}`."""
-    steps, scale, *other = text.split(":", 2)
-    return int(steps), float(scale), json.loads(other[0]) if other else {}
+def setting(text: str) -> tuple[int, float | None, dict[str, Any]]:
+    """`STEPS[:GUIDANCE[:JSON]]`, such as `50`, `50:1.3` or `50:1:{"times": 1.5}`."""
+    steps, scale, other = (*text.split(":", 2), "", "")[:3]
+    return int(steps), float(scale) if scale else None, json.loads(other) if other else {}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows for a reader: what was set, what was counted, what it cost."""
+    hidden = ("hash", "parameters", "training", "sampling", "seconds")
+    lines: list[str] = []
+    head: list[str] = []
+    for row in rows:
+        shown = {name: value for name, value in row.items() if name not in hidden}
+        if head != list(shown):
+            head = list(shown)
+            lines.append("  ".join(head))
+        lines.append("  ".join(f"{value!s:>{len(name)}}" for name, value in shown.items()))
+    return "\n".join(lines)
 
 
 def tune(checkpoint: str | None, kind: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -93,9 +112,10 @@ def main() -> int:
         type=setting,
         nargs="+",
         default=[(50, 1.0, {})],
-        metavar="STEPS:GUIDANCE[:JSON]",
+        metavar="STEPS[:GUIDANCE[:JSON]]",
     )
-    parser.add_argument("--sampler", default=ADiTGenerator.sampler)
+    parser.add_argument("--sampler", nargs="+", default=[ADiTGenerator.sampler])
+    parser.add_argument("--precision", default=ADiTGenerator.precision)
     parser.add_argument("--kind", choices=KINDS, nargs="+", default=list(KINDS))
     parser.add_argument("--checkpoint", nargs="+", default=[None], metavar="NAME_OR_FOLDER")
     parser.add_argument("--threads", type=int)
@@ -104,16 +124,28 @@ def main() -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     rows: list[dict[str, Any]] = []
-    for checkpoint, kind, (steps, scale, changes) in product(
-        args.checkpoint, args.kind, args.settings
+    for checkpoint, kind, sampler, (steps, scale, changes) in product(
+        args.checkpoint, args.kind, args.sampler, args.settings
     ):
         sampling = tune(checkpoint, kind, changes)
-        settings = {"num_steps": steps, "guidance_scale": scale, "sampler": args.sampler}
-        samples, made = make_samples(kind, args.num, checkpoint, settings | {"seed": args.seed})
+        settings = {"num_steps": steps, "guidance_scale": scale, "sampler": sampler}
+        recipe = settings | {"seed": args.seed, "precision": args.precision}
+        samples, made = make_samples(kind, args.num, checkpoint, recipe)
         counts = crystal_counts(samples) if kind == "crystal" else molecule_counts(samples)
-        seconds = made["seconds_to_sample"]
-        row = described(checkpoint) | {"kind": kind, **settings, "sampling": sampling}
-        rows.append({**row, "samples": args.num, **counts, "seconds": seconds})
+        row = described(checkpoint) | {
+            "kind": kind,
+            **settings,
+            "guidance_scale": samples[0].provenance["guidance_scale"],
+            "precision": made["settings"]["precision"],
+            "sampling": sampling,
+            "samples": args.num,
+            **counts,
+            "seconds": made["seconds_to_sample"],
+            "cpu_ms_per_sample": round(1e3 * made["cpu_seconds_to_sample"] / args.num, 1),
+        }
+        rows.append(row)
+        print(table(rows[-1:]), file=sys.stderr, flush=True)
+    print(table(rows), file=sys.stderr)
     result = {"seed": args.seed, "threads": torch.get_num_threads(), "rows": rows}
     write_json(result, args.json)
     return 0

@@ -39,6 +39,14 @@ def fenced(path: Path, language: str) -> Iterator[str]:
             yield code
 
 
+def test_what_is_to_be_copied_is_there() -> None:
+    named = re.findall(r"`([\w./-]+\.py):(\w+)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 10
+    for file, name in named:
+        tree = ast.parse((ROOT / file).read_text())
+        assert name in {getattr(node, "name", "") for node in tree.body}, (file, name)
+
+
 class Smaller(ast.NodeTransformer):
     """Makes numbers of samples and steps small; nothing else changes."""
 

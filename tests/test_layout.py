@@ -158,6 +158,15 @@ def test_rooms_import_downwards_only() -> None:
     assert not climbs(files)
 
 
+def test_tests_lie_in_the_rooms_that_they_are_of() -> None:
+    """`model` is `adit_model`, whose name would hide the package from the tests."""
+    folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
+    assert folders <= {*ROOMS, "model", "integrations"}
+    every = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert len(every) == len(set(every))  # pytest imports them by these names
+    assert every.count("conftest.py") == 1
+
+
 def test_no_file_imports_itself_by_way_of_others() -> None:
     TopologicalSorter(imports_between(modules(ROOT), types_too=False)).prepare()
 

@@ -1,9 +1,11 @@
 """Plugins are found through installed metadata, and every failure says what to do next."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from monty.json import MontyDecoder
 
 from adit_plugins import registry
 
@@ -64,3 +66,33 @@ def test_plain_checkout_without_metadata_says_install(
     assert registry.names("adit.relaxers") == []
     with pytest.raises(registry.UnknownPluginError, match=r"pip install -e \."):
         registry.load("adit.relaxers", "chgnet")
+
+
+def test_modules_import_by_the_names_that_were_documented_before() -> None:
+    from adit_plugins.filters import SmactFilter
+    from adit_plugins.hull_energies import ConventionError, place
+    from adit_plugins.transformations import ADiTVariationTransformation
+
+    from adit_plugins.hosts import filters, transformations
+    from adit_plugins.hull import energies
+
+    assert SmactFilter is filters.SmactFilter
+    assert (place, ConventionError) == (energies.place, energies.ConventionError)
+    assert ADiTVariationTransformation is transformations.ADiTVariationTransformation
+    with pytest.raises(ImportError, match="NoFilter"):
+        from adit_plugins.filters import NoFilter  # type: ignore[attr-defined]  # noqa: F401
+    # What `as_dict` of a transmuter wrote then names the module of then.
+    written = transformations.ADiTVariationTransformation(0.2).as_dict()
+    written["@module"] = "adit_plugins.transformations"
+    made = MontyDecoder().process_decoded(written)
+    assert isinstance(made, transformations.ADiTVariationTransformation)
+
+
+def test_former_names_cost_nothing_until_they_are_used() -> None:
+    code = (
+        "import sys, adit_plugins.filters as f\n"
+        "assert 'pymatgen' not in sys.modules\n"
+        "from adit_plugins.filters import *\n"
+        "assert SmactFilter.__module__ == 'adit_plugins.hosts.filters'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

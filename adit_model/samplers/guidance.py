@@ -28,7 +28,6 @@ class Guided:
         scale: 1 is no guidance.
         settings: the checkpoint's.
         correct: replaces predicted clean latents and labels, given the time.
-        precision: `"bfloat16"` runs the network's matrices in it; latents stay in float32.
     """
 
     def __init__(
@@ -38,26 +37,25 @@ class Guided:
         scale: float,
         settings: KindSampling,
         correct: Correct | None = None,
-        precision: str = "float32",
     ) -> None:
         self.denoiser = denoiser
         self.labels = labels
         self.scale = scale
         self.settings = settings
         self.correct = correct
-        self.precision = precision
         self.previous: Tensor | None = None
 
     def __call__(self, x: Tensor, t: float) -> Tensor:
         """Predicted clean latent for `[batch, atoms, latent_dim]` at one time."""
         times = torch.full((len(x),), t, device=x.device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            x1 = self.denoiser(x, times, self.labels, self.previous)
-            weak = None if self.scale == 1.0 else self._weak(x, times, t)
+        x1 = self.denoiser(x, times, self.labels, self.previous)
+        weak = None if self.scale == 1.0 else self._weak(x, times, t)
         if weak is not None:
             x1 = weak + self.scale * (x1 - weak)
         if self.correct is not None:
-            x1, self.labels = self.correct(x1, t, self.labels)
+            # The caller may run the denoiser in bf16; structures are read in float32.
+            with torch.autocast(x.device.type, enabled=False):
+                x1, self.labels = self.correct(x1, t, self.labels)
         self.previous = x1
         return x1
 

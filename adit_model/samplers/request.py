@@ -26,7 +26,8 @@ class SamplingSettings:
         num_steps: steps from noise to structure.
         guidance_scale: away from a weaker network (`Guided`); 1 is none, None the checkpoint's.
         sampler: of `SAMPLERS`.
-        batch_size: most structures run at once; by default as many as 4096 atoms hold.
+        batch_size: most structures run at once; by default as many as the caches of a CPU or a
+            share of a GPU's free memory hold (`run.structures_at_once`).
         precision: of the denoiser's matrices, `"float32"` or `"bfloat16"`.
 
     Raises:

@@ -16,7 +16,9 @@ from typing import Any, NoReturn
 
 import torch
 
+from adit_model.checked import HELP
 from adit_model.config import (
+    RECIPE,
     SIZES,
     ADiTConfig,
     AutoencoderConfig,
@@ -26,7 +28,7 @@ from adit_model.config import (
 )
 from adit_model.model import ADiT
 from adit_model.outputs import replacing
-from adit_model.training.options import add_options, values_of
+from adit_model.training.options import add_options, changes_of, values_of
 from adit_model.training.stages import continued_model, initial_model, run
 from adit_model.training.trainer import STAGES, Trainer, TrainingConfig, TrainingError
 
@@ -55,22 +57,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--resume", action="store_true", help="continue the run in --out with its network"
     )
-    p.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
-    p.add_argument("--width", type=int, help="of the stage's Transformer")
-    p.add_argument("--depth", type=int, help="layers (autoencoder: encoder and decoder each)")
-    p.add_argument("--encoder-depth", type=int, help="layers of the encoder, if fewer")
-    p.add_argument("--num-heads", type=int)
-    p.add_argument("--modulation", choices=("block", "shared"), help="default: block")
-    p.add_argument(
-        "--pair-bias",
-        action=argparse.BooleanOptionalAction,
-        help="attention of the denoiser also sees distances between atoms; default: on",
-    )
-    p.add_argument(
-        "--latents",
-        choices=("sample", "mean"),
-        help="the denoiser's targets: the encoder's means (default) or drawn by it",
-    )
     p.add_argument(
         "--condition",
         nargs="+",
@@ -80,44 +66,96 @@ def parser() -> argparse.ArgumentParser:
     )
     add_options(p, TrainingConfig)
     p.add_argument("--device", help="cpu, cuda, ...; by default CUDA if there is one")
+    _add_architecture(p)
     return p
 
 
+SHARED = ("width", "num_heads")  # of the stage that is trained
+# What else a stage's options describe.
+PARTS: dict[str, tuple[type, ...]] = {
+    "autoencoder": (AutoencoderConfig,),
+    "denoiser": (DenoiserConfig, FlowConfig),
+    "prior": (),
+}
+# What may be changed of a network that is there already; the rest is in the shapes of its weights,
+# or in what these have learned.
+CHANGEABLE = ("pair_bias", "latents", "time_sampling", "time_mean", "time_std", "frac_loss")
+
+
+def _add_architecture(p: argparse.ArgumentParser) -> None:
+    """Options of the network; what is not given is None, and then as in `RECIPE`."""
+    first, second = RECIPE.autoencoder, RECIPE.denoiser
+    assert second is not None
+    sizes = p.add_argument_group("sizes of the network")
+    sizes.add_argument("--size", choices=sorted(SIZES), help="named denoiser size")
+    for name in SHARED:
+        (field,) = (each for each in dataclasses.fields(first) if each.name == name)
+        told = f"(default: {getattr(first, name)} in the autoencoder, {getattr(second, name)} else)"
+        sizes.add_argument(_option(name), type=int, help=f"{field.metadata[HELP]} {told}")
+    add_options(p.add_argument_group("the autoencoder"), AutoencoderConfig, first, SHARED)
+    add_options(p.add_argument_group("the denoiser"), DenoiserConfig, second, SHARED)
+    add_options(p.add_argument_group("the flow"), FlowConfig, RECIPE.flow)
+
+
 def architecture(args: argparse.Namespace) -> ADiTConfig:
-    """The configuration that the options describe."""
-    width, depth, heads = sized(args.size) if args.size else (256, 6, 4)
-    if args.stage == "autoencoder":
-        if args.size:
-            raise TrainingError(
-                f"--size {args.size} names a denoiser; size an autoencoder by --width and --depth"
-            )
-        width, depth, heads = (128, 3, 4)
-    width, depth = args.width or width, args.depth or depth
-    heads = args.num_heads or heads
-    autoencoder = AutoencoderConfig(
-        width=width,
-        num_heads=heads,
-        encoder_depth=args.encoder_depth or depth,
-        decoder_depth=depth,
-        mlp_width=4 * width,
-        lattice_input=True,
-        input_frame="standard",
-        frac_loss="plain",
+    """The configuration that the options describe.
+
+    Raises:
+        TrainingError: an option is for another stage.
+    """
+    _check_stage(args)
+    recipe = RECIPE
+    assert recipe.denoiser is not None
+    first = changes_of(AutoencoderConfig, args)
+    second = changes_of(DenoiserConfig, args)
+    if args.depth:
+        first = {"encoder_depth": args.depth, "decoder_depth": args.depth} | first
+    if args.width:
+        first = {"mlp_width": 4 * args.width} | first
+    if args.latent_dim:
+        second["latent_dim"] = args.latent_dim
+    if args.size:
+        second = dict(zip(("width", "depth", "num_heads"), sized(args.size), strict=True)) | second
+    return dataclasses.replace(
+        recipe,
+        name=args.name or recipe.name,
+        autoencoder=dataclasses.replace(recipe.autoencoder, **first),
+        denoiser=dataclasses.replace(recipe.denoiser, **second),
+        flow=dataclasses.replace(recipe.flow, **changes_of(FlowConfig, args)),
     )
-    denoiser = DenoiserConfig(
-        width=width,
-        depth=depth,
-        num_heads=heads,
-        modulation=args.modulation or "block",
-        activation="gelu",
-        time_scale=100.0,
-        prediction="preconditioned",
-        pair_bias=args.pair_bias is not False,
-    )
-    flow = FlowConfig(latents=args.latents or "mean")
-    return ADiTConfig(
-        name=args.name or "adit", autoencoder=autoencoder, denoiser=denoiser, flow=flow
-    )
+
+
+def _check_stage(args: argparse.Namespace) -> None:
+    """Refuse what would change nothing.
+
+    Raises:
+        TrainingError: an option of the architecture is not of this stage.
+    """
+    known = {name for part in PARTS[args.stage] for name in _names(part)}
+    known |= {"autoencoder": {"depth"}, "denoiser": {"size"}}.get(args.stage, set())
+    if args.size and args.stage == "autoencoder":
+        raise TrainingError(
+            f"--size {args.size} names a denoiser; size an autoencoder by --width and --depth"
+        )
+    if wrong := [_option(name) for name in _given(args) if name not in known]:
+        raise TrainingError(
+            f"{', '.join(wrong)}: not of the {args.stage}; see adit train {args.stage} --help"
+        )
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """The options of the architecture that were given."""
+    every = {name for parts in PARTS.values() for part in parts for name in _names(part)}
+    return [name for name in sorted(every | {"size"}) if getattr(args, name) is not None]
+
+
+def _names(record: type) -> set[str]:
+    """The fields of a record that are options."""
+    return {field.name for field in dataclasses.fields(record) if HELP in field.metadata}
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -170,14 +208,25 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
         return ADiT.from_pretrained(kept, device="cpu")
     if args.init is None:
         return initial_model(config, architecture(args), args.autoencoder, args.condition)
-    sizes = ("size", "width", "depth", "encoder_depth", "num_heads", "modulation")
-    given = [f"--{name.replace('_', '-')}" for name in sizes if getattr(args, name) is not None]
-    if given:
+    _check_stage(args)
+    fixed = [_option(name) for name in _given(args) if name not in CHANGEABLE]
+    if fixed:
         raise TrainingError(
-            f"{', '.join(given)}: the sizes are those of --init {args.init}; leave them out"
+            f"{', '.join(fixed)}: the network is that of --init {args.init}; leave them out. "
+            f"Known beside --init: {', '.join(map(_option, CHANGEABLE))}."
         )
     name = args.name or ADiTConfig.name
-    return continued_model(config, args.init, name, args.pair_bias, args.latents, args.condition)
+    model = continued_model(config, args.init, name, args.pair_bias, args.latents, args.condition)
+    return _changed(model, args)
+
+
+def _changed(model: ADiT, args: argparse.Namespace) -> ADiT:
+    """Give a model the options that change nothing but how it is trained."""
+    first = dataclasses.replace(model.config.autoencoder, **changes_of(AutoencoderConfig, args))
+    flow = dataclasses.replace(model.config.flow, **changes_of(FlowConfig, args))
+    model.config = dataclasses.replace(model.config, autoencoder=first, flow=flow)
+    model.autoencoder.config = first
+    return model
 
 
 def _tell_changes(config: TrainingConfig, out: Path) -> None:

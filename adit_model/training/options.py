@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Collection
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-_HELP = "help"  # fields without it are no options
+from adit_model.checked import HELP, option
+
+__all__ = ["add_options", "changes_of", "option", "values_of"]
 
 
-def option(default: Any, help: str, **more: Any) -> Any:  # noqa: A002
-    """Return a dataclass field that is an option too.
-
-    Args:
-        default: the field's; `dataclasses.MISSING` makes the option required.
-        help: what `--help` says of it; the default is added.
-        more: further arguments of `ArgumentParser.add_argument`, such as `choices`.
-    """
-    return dataclasses.field(default=default, metadata={_HELP: help, **more})
-
-
-def add_options(parser: argparse.ArgumentParser, record: type) -> None:
+def add_options(
+    parser: argparse._ActionsContainer,
+    record: type,
+    defaults: Any = None,
+    skip: Collection[str] = (),
+) -> None:
     """Add an option for each field of a dataclass that was declared with `option`.
 
     `bool` becomes a switch, `tuple[X, ...]` takes several, `Literal` offers its values.
+
+    Args:
+        parser: or a group of one.
+        record: the dataclass.
+        defaults: an instance, of which `--help` tells the values; what is not given is then None,
+            and a `bool` can be switched off, too. None for the fields' own defaults.
+        skip: fields that are no options here.
     """
     hints = get_type_hints(record)
     for field in dataclasses.fields(record):
-        if _HELP not in field.metadata:
+        if HELP not in field.metadata or field.name in skip:
             continue
+        told = field.default if defaults is None else getattr(defaults, field.name)
         keywords = _keywords(hints[field.name], field.default) | dict(field.metadata)
-        if keywords.get("default") is not None and field.default != ():
-            keywords[_HELP] += f" (default: {field.default})"
+        if defaults is not None:
+            keywords |= {"default": None}
+            if hints[field.name] is bool:
+                keywords |= {"action": argparse.BooleanOptionalAction}
+        if told is not None and told != () and (defaults is not None or "default" in keywords):
+            keywords[HELP] += f" (default: {_words(told)})"
         parser.add_argument("--" + field.name.replace("_", "-"), **keywords)
+
+
+def _words(value: Any) -> Any:
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+def changes_of(record: type, args: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of a dataclass that were given, of a parser made with `defaults`."""
+    return {name: value for name, value in values_of(record, args).items() if value is not None}
 
 
 def values_of(record: type, args: argparse.Namespace) -> dict[str, Any]:

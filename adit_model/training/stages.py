@@ -153,6 +153,8 @@ def initial_model(
         )
     first, tensors, _ = read(autoencoder)
     denoiser = architecture.denoiser
+    if denoiser is not None:
+        denoiser = dataclasses.replace(denoiser, latent_dim=first.autoencoder.latent_dim)
     model = ADiT(
         dataclasses.replace(
             architecture,

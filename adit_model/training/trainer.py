@@ -33,6 +33,7 @@ from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
 from adit_model.outputs import replacing
+from adit_model.training.compiled import compile_parts, complete_labels, eager_if_single
 from adit_model.training.optimizers import make_optimizers
 from adit_model.training.options import option
 
@@ -56,6 +57,9 @@ class TrainingConfig:
         (), "share of each step's atoms by data set; equal by default", metavar="SHARE"
     )
     tokens: int = option(2048, "atoms a step")
+    draws: int = option(
+        1, "batches a step and data set, each of one size; on a GPU several mix the sizes"
+    )
     optimizer: Literal["adamw", "muon"] = option("adamw", "muon needs torch 2.9")
     learning_rate: float = option(1e-3, "at its highest")
     weight_decay: float = option(0.01, "of AdamW, and of Muon")
@@ -85,7 +89,7 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
         if self.steps is None and self.minutes is None:
             raise TrainingError("A run needs a budget: pass --steps or --minutes.")
-        for name in ("tokens", "learning_rate", "steps", "minutes", "log_steps"):
+        for name in ("tokens", "draws", "learning_rate", "steps", "minutes", "log_steps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} must be positive; got {value}")
@@ -148,9 +152,7 @@ class Trainer:
         }
         self.loss = losses[config.stage]
         if config.compile:
-            stage_one = (model.autoencoder.encoder, model.autoencoder.decoder)
-            for part in stage_one if config.stage == "autoencoder" else (self.module,):
-                part.compile(dynamic=True)
+            compile_parts(model, config.stage)
 
     def progress(self) -> float:
         """Share of the budget that is spent, 0 to 1."""
@@ -179,9 +181,11 @@ class Trainer:
         autocast = torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         )
-        for groups, tokens in zip(self.groups, self.tokens, strict=True):
-            loss, parts = self.loss(groups, tokens, mixed, autocast)
-            (loss * tokens / sum(self.tokens)).backward()
+        draws = list(zip(self.groups, self.tokens, strict=True)) * self.config.draws
+        for groups, tokens in draws:
+            each = max(1, tokens // self.config.draws)
+            loss, parts = self.loss(groups, each, mixed, autocast)
+            (loss * (tokens / sum(self.tokens) / self.config.draws)).backward()
             values |= {f"{groups.kind}_{k}": v.detach() for k, v in parts.items()}
             values[f"{groups.kind}_loss"] = loss.detach()
         values["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
@@ -200,7 +204,7 @@ class Trainer:
         batch = groups.draw(tokens, self.generator, mixed.random())
         # Outside of autocast: bf16 would round cells and positions by hundredths of an angstrom.
         batch = augment_for_autoencoder(batch, self.generator)
-        with autocast:
+        with autocast, eager_if_single(batch.mask.shape[1]):
             return self.model.autoencoder.loss(
                 batch, self.config.loss_weights, self.generator, padded=False
             )
@@ -220,12 +224,14 @@ class Trainer:
                     model, groups.batch(size, rows), self.generator, groups.kind == KINDS[0]
                 )
         labels = groups.labels(size, rows, model.denoiser.config.conditions)
+        if self.config.compile:
+            labels = complete_labels(labels, model.denoiser.config.conditions, latent)
         further = None
         if self.config.distance_loss:
             further = partial(
                 self._distance_loss, groups.batch(size, rows), groups.kind == KINDS[0]
             )
-        with autocast:
+        with autocast, eager_if_single(size):
             return flow_loss(model.denoiser, latent, labels, flow, self.generator, coin, further)
 
     def _prior_loss(
@@ -244,10 +250,10 @@ class Trainer:
     ) -> Tensor:
         """Distances in the decoded prediction, once it shows a structure; see `distances`."""
         model = self.model
-        decoded = model.autoencoder.decode(
-            predicted * model.latent_std + model.latent_mean, mask=None
-        )
+        # bf16 would blur the decoded positions by as much as the errors that are sought.
         with torch.autocast(predicted.device.type, enabled=False):
+            latent = predicted * model.latent_std + model.latent_mean
+            decoded = model.autoencoder.decode(latent, mask=None)
             errors = distance_errors(decoded, batch, periodic)
         return self.config.distance_loss * (errors * (t > DISTANCES_FROM)).mean()
 

@@ -1,6 +1,8 @@
 """Duplicates in a set that grows in the store: the first of its kind is unique, the rest are not.
 
-Only structures of one reduced composition are compared. Those that are met again and again stay in
+Only structures of one reduced composition are compared, and a crystal with no more than
+`MAX_COMPARED` of them: those whose invariants are nearest. So a campaign of one formula takes time
+that grows with its length, not with its square. Compositions that are met again and again stay in
 memory, up to a limit; the others are read from the store.
 """
 
@@ -8,17 +10,59 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from adit_plugins.campaign.store import Store
-from adit_plugins.campaign.work import unpack
-from adit_plugins.matching.matcher import first_match, group, reduce_cell
+from adit_plugins.campaign.work import pack, unpack
+from adit_plugins.matching.fingerprints import invariants_of_primitive, num_invariants
+from adit_plugins.matching.matcher import ERRORS, first_match, group, reduce_cell
 from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-MAX_KEPT = 2000  # crystals in memory
+MAX_KEPT = 5000  # crystals in memory
+MAX_COMPARED = 100  # earlier crystals of a composition, by StructureMatcher
+
+
+@dataclass
+class _Uniques:
+    """The unique crystals of a composition whose primitive cells have one number of sites.
+
+    Attributes:
+        names: their ids.
+        cells: as `work.pack` gives them.
+        invariants: `[crystals, invariants]`, of the first of them; filled when there are many.
+    """
+
+    names: list[str] = field(default_factory=list)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+    invariants: list[NDArray[np.int8]] = field(default_factory=list)
+
+    def add(self, name: str, cell: dict[str, Any]) -> None:
+        """Take one more."""
+        self.names.append(name)
+        self.cells.append(cell)
+
+    def match(self, cell: dict[str, Any]) -> str | None:
+        """Return the id of the first of them that a cell matches, of those that are compared."""
+        places = self._nearest(cell) if len(self.cells) > MAX_COMPARED else range(len(self.cells))
+        if not places:
+            return None
+        found = first_match(unpack(cell), (unpack(self.cells[place]) for place in places))
+        return None if found is None else self.names[places[found]]
+
+    def _nearest(self, cell: dict[str, Any]) -> list[int]:
+        """Return the places of those with the nearest invariants, in their order."""
+        for each in self.cells[len(self.invariants) :]:
+            self.invariants.append(_invariants(each))
+        differences = np.array(self.invariants).astype(float) - _invariants(cell)
+        order = np.argsort((differences**2).sum(axis=1), kind="stable")
+        return sorted(order[:MAX_COMPARED].tolist())
 
 
 class Duplicates:
@@ -30,21 +74,27 @@ class Duplicates:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._crystals: OrderedDict[str, list[tuple[str, Structure | None]]] = OrderedDict()
+        self._crystals: OrderedDict[str, dict[int, _Uniques]] = OrderedDict()
         self._molecules: dict[str, str] = {}  # not in the store yet
 
     def crystal(self, name: str, composition: str, reduced: dict[str, Any] | None) -> str | None:
-        """Return the id of the first unique crystal that this one matches; else it is unique."""
+        """Return the id of the first unique crystal that this one matches; else it is unique.
+
+        Args:
+            name: its id.
+            composition: reduced.
+            reduced: its cell, as `work.pack` gives it; one without a cell matches nothing.
+        """
+        if reduced is None:
+            return None
         if composition not in self._crystals:
             self._crystals[composition] = self._load(composition)
         self._crystals.move_to_end(composition)
-        earlier = self._crystals[composition]
-        mine = unpack(reduced)
-        place = first_match(mine, (each for _, each in earlier)) if earlier else None
-        if place is not None:
-            return earlier[place][0]
-        earlier.append((name, mine))
-        return None
+        earlier = self._crystals[composition].setdefault(len(reduced["numbers"]), _Uniques())
+        first = earlier.match(reduced)
+        if first is None:
+            earlier.add(name, reduced)
+        return first
 
     def molecule(self, name: str, smiles: str) -> str | None:
         """Return the id of the first molecule with this SMILES; else it is unique."""
@@ -57,21 +107,33 @@ class Duplicates:
         return first
 
     def committed(self) -> None:
-        """Forget what the store knows, once it is too much."""
+        """Forget what the store knows, once it is too much; not the composition met last."""
         self._molecules.clear()
-        kept = sum(map(len, self._crystals.values()))
-        while kept > MAX_KEPT:
-            kept -= len(self._crystals.popitem(last=False)[1])
-        while len(self._crystals) > MAX_KEPT:
-            self._crystals.popitem(last=False)
+        kept = sum(map(_num_kept, self._crystals.values()))
+        while kept > MAX_KEPT and len(self._crystals) > 1:
+            kept -= _num_kept(self._crystals.popitem(last=False)[1])
 
-    def _load(self, composition: str) -> list[tuple[str, Structure | None]]:
-        rows = map(self._store.row, self._store.find("composition", composition))
-        return [
-            (str(row.data["adit"]["id"]), unpack(row.data["reduced"]))
-            for row in rows
-            if row.get("unique")
-        ]
+    def _load(self, composition: str) -> dict[int, _Uniques]:
+        found: dict[int, _Uniques] = {}
+        for row in self._store.rows(ids=self._store.find("composition", composition)):
+            reduced = row.data.get("reduced")
+            if row.get("unique") and reduced is not None:
+                size = len(reduced["numbers"])
+                found.setdefault(size, _Uniques()).add(str(row.data["adit"]["id"]), reduced)
+        return found
+
+
+def _num_kept(composition: dict[int, _Uniques]) -> int:
+    return 1 + sum(len(each.cells) for each in composition.values())
+
+
+def _invariants(cell: dict[str, Any]) -> NDArray[np.int8]:
+    structure = unpack(cell)
+    assert structure is not None
+    try:
+        return invariants_of_primitive(structure)
+    except ERRORS:  # nothing is near such a cell
+        return np.full(num_invariants(len(set(cell["numbers"]))), 127, dtype=np.int8)
 
 
 def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
@@ -89,13 +151,15 @@ def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
     ids = [i for i in store.ranked("energy_above_hull", "relaxed", below) if i in compositions]
     found: dict[int, str | None] = {}
     for places in group(compositions[row_id] for row_id in ids).values():
-        unique: list[tuple[str, Structure | None]] = []
+        unique: dict[int, _Uniques] = {}
         for row in store.rows(ids=[ids[place] for place in places]) if len(places) > 1 else ():
             mine = reduce_cell(cast("Structure", Sample.from_ase(row.toatoms()).to_pymatgen()))
-            first = first_match(mine, (each for _, each in unique))
-            found[row.id] = None if first is None else unique[first][0]
-            if first is None:
-                unique.append((str(row.data["adit"]["id"]), mine))
+            if mine is None:
+                continue
+            cell, earlier = pack(mine), unique.setdefault(len(mine), _Uniques())
+            found[row.id] = earlier.match(cell)
+            if found[row.id] is None:
+                earlier.add(str(row.data["adit"]["id"]), cell)
     judged = set(ids)
     known = {i: each for i, each in store.texts("relaxed_duplicate_of").items() if i in judged}
     changes = {row_id: found.get(row_id) for row_id in known.keys() | found.keys()}

@@ -22,7 +22,8 @@ def check_folder(folder: Path, out: Path, overwrite: bool) -> None:
         ValueError: see above; the message says what to do.
     """
     from adit_plugins.campaign.files import is_results
-    from adit_plugins.campaign.store import LOCK, has_store
+    from adit_plugins.campaign.ownership import LOCK
+    from adit_plugins.campaign.store import has_store
     from adit_plugins.structures.writers import check_output
 
     if folder.is_dir() and any(path.name != LOCK for path in folder.iterdir()):

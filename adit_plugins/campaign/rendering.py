@@ -7,49 +7,111 @@ minutes. Whatever these do not know goes through ASE's.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from typing import Any
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io.extxyz import key_val_dict_to_str, write_extxyz
+from ase.io.extxyz import escape, key_val_dict_to_str, write_extxyz
 from ase.stress import voigt_6_to_full_3x3_stress
+from numpy.typing import NDArray
 
 from adit_plugins.structures.facts import reduced_formula
+from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
 
+if TYPE_CHECKING:
+    from ase.db.row import AtomsRow
+
 _ARRAYS = {"numbers", "positions"}
-_RESULTS = {"energy", "free_energy", "forces", "stress"}
+_RESULTS = ("energy", "free_energy", "forces", "stress")
+# Of a row, what makes its structure one that ASE has to write.
+_UNUSUAL = ("initial_magmoms", "initial_charges", "magmoms", "magmom")
 
 
 def frame(atoms: Atoms) -> str:
     """Return a frame of extended XYZ, to the letter what ASE writes."""
     results: Mapping[str, Any] = {} if atoms.calc is None else atoms.calc.results
-    known = set(atoms.arrays) == _ARRAYS and set(results) <= _RESULTS and not atoms.constraints
+    known = set(atoms.arrays) == _ARRAYS and set(results) <= set(_RESULTS) and not atoms.constraints
     if not (known and len(atoms)):
         buffer = io.StringIO()
         write_extxyz(buffer, [atoms])
         return buffer.getvalue()
-    info = dict(atoms.info)
-    columns, properties = atoms.positions, "species:S:1:pos:R:3"
+    return _frame(
+        atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc, dict(atoms.info), results
+    )
+
+
+def sample_frame(sample: Sample) -> str:
+    """Return the frame of a sample with its provenance."""
+    periodic = np.full(3, sample.lattice is not None)
+    info = {KEY: sample.provenance}
+    return _frame(sample.atomic_numbers, sample.positions, sample.lattice, periodic, info, {})
+
+
+def row_frame(row: AtomsRow, info: dict[str, Any]) -> str:
+    """Return the frame of a row of the store, with its energy, forces and stress.
+
+    Args:
+        row: of `Store.rows`.
+        info: in the place of the columns that ASE would put there.
+    """
+    if row.constraints or not len(row["numbers"]) or any(name in row for name in _UNUSUAL):
+        atoms: Atoms = row.toatoms()
+        atoms.info = info
+        return frame(atoms)
+    results = {name: row[name] for name in _RESULTS if name in row}
+    return _frame(row["numbers"], row.positions, row.cell, row.pbc, info, results)
+
+
+def _frame(
+    numbers: NDArray[Any],
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64] | None,
+    pbc: NDArray[np.bool_],
+    info: dict[str, Any],
+    results: Mapping[str, Any],
+) -> str:
+    columns, properties = positions, "species:S:1:pos:R:3"
     for name, value in results.items():
         if name == "forces":
             columns = np.hstack([columns, value])
             properties += ":forces:R:3"
         else:
             info[name] = voigt_6_to_full_3x3_stress(value) if name == "stress" else value
-    info["pbc"] = atoms.pbc
+    info["pbc"] = pbc
     lattice = ""
-    if atoms.cell.any():
-        lattice = f'Lattice="{" ".join(map(str, atoms.cell.array.ravel().tolist()))}" '
+    if cell is not None and cell.any():
+        lattice = f'Lattice="{" ".join(map(str, cell.ravel().tolist()))}" '
     form = "%-2s" + " %16.8f" * columns.shape[1] + "\n"
     lines = [
         form % (chemical_symbols[number], *values)
-        for number, values in zip(atoms.numbers.tolist(), columns.tolist(), strict=True)
+        for number, values in zip(numbers.tolist(), columns.tolist(), strict=True)
     ]
-    text = key_val_dict_to_str(info)
-    return f"{len(atoms)}\n{lattice}Properties={properties} {text}\n{''.join(lines)}"
+    text = " ".join(_info_text(key, value) for key, value in info.items())
+    return f"{len(numbers)}\n{lattice}Properties={properties} {text}\n{''.join(lines)}"
+
+
+def _info_text(key: str, value: Any) -> str:
+    """Return a pair as ASE does, which looks at each for every type that there is."""
+    kind = type(value)
+    if kind is bool:
+        return f"{escape(key)}={'T' if value else 'F'}"
+    if kind is float or kind is int:
+        return f"{escape(key)}={value}"
+    if kind is str:
+        return f"{escape(key)}={escape(value)}"
+    if kind is dict:
+        return f"{escape(key)}={escape('_JSON ' + json.dumps(value))}"
+    if kind is np.ndarray and value.shape == (3,) and value.dtype == bool:
+        return f'{escape(key)}="{" ".join("T" if each else "F" for each in value.tolist())}"'
+    if kind is np.ndarray and value.shape == (3, 3) and value.dtype == float:
+        return f'{escape(key)}="{" ".join(map(str, value.ravel(order="F").tolist()))}"'
+    text: str = key_val_dict_to_str({key: value})
+    return text
 
 
 def structure(sample: Sample) -> dict[str, Any]:
@@ -59,10 +121,8 @@ def structure(sample: Sample) -> dict[str, Any]:
         content = sample.to_pymatgen().as_dict()
         del content["properties"]
         return content
-    assert sample.lattice is not None
-    from pymatgen.core import Lattice
-
     frac_coords = sample.frac_coords
+    assert sample.lattice is not None
     assert frac_coords is not None
     sites = [
         {
@@ -79,15 +139,40 @@ def structure(sample: Sample) -> dict[str, Any]:
             strict=True,
         )
     ]
-    lattice = Lattice(sample.lattice).as_dict(verbosity=1)
-    del lattice["@module"], lattice["@class"]
     return {
         "@module": "pymatgen.core.structure",
         "@class": "Structure",
         "charge": 0.0,
-        "lattice": lattice,
+        "lattice": _lattice(sample.lattice.tolist()),
         "sites": sites,
     }
+
+
+def _lattice(matrix: list[list[float]]) -> dict[str, Any]:
+    """Return pymatgen's dictionary of a lattice, row vectors in angstrom."""
+    a, b, c = matrix
+    lengths = [math.sqrt(_dot(each, each)) for each in matrix]
+    pairs = ((1, 2), (0, 2), (0, 1))
+    angles = [_angle(_dot(matrix[i], matrix[j]), lengths[i] * lengths[j]) for i, j in pairs]
+    across = (
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    )
+    names = ("a", "b", "c", "alpha", "beta", "gamma", "volume")
+    values = (*lengths, *angles, abs(_dot(across, c)))
+    return {"matrix": matrix, "pbc": (True, True, True), **dict(zip(names, values, strict=True))}
+
+
+def _dot(first: Iterable[float], second: Iterable[float]) -> float:
+    return sum(x * y for x, y in zip(first, second, strict=True))
+
+
+def _angle(product: float, lengths: float) -> float:
+    """Degrees; NaN where a vector has no length."""
+    if not lengths:
+        return math.nan
+    return math.degrees(math.acos(max(-1.0, min(1.0, product / lengths))))
 
 
 def formula(sample: Sample) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.campaign.files import ranking
 from adit_plugins.campaign.funnel import Tally
+from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
 from adit_plugins.metrics.report import print_rates
 from adit_plugins.outputs import common_prefix, terminal_table

@@ -13,77 +13,35 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ase.db
-import numpy as np
 from ase import Atoms
-from ase.db.core import str_represents
 from ase.db.row import AtomsRow
-from filelock import FileLock, Timeout
 
 from adit_model.outputs import replacing
+from adit_plugins.campaign.ownership import (
+    OWNER,
+    StoreError,
+    acquire,
+    explained,
+    not_begun,
+    owner_text,
+)
 from adit_plugins.campaign.settings import KNOWN_STRUCTURE, WAITING, Settings
+from adit_plugins.campaign.stored_rows import ROW, SETUP, Row, kept_columns, stored_row
 from adit_plugins.outputs import without_nan
 from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 STORE = "results.db"
-LOCK, OWNER = ".driver.lock", ".driver.json"
 FORMAT, VERSION = "adit campaign", 1
 PAGE = 500  # rows in memory while all are read
 LOCKED_SECONDS = 20.0  # to wait for another program that writes, such as `ase db`
-
-# ASE's columns that a campaign uses, and how arrays among them are kept.
-_ROW_NAMES = (
-    "id", "unique_id", "ctime", "mtime", "username", "numbers", "positions", "cell", "pbc",
-    "initial_magmoms", "initial_charges", "constraints", "calculator", "calculator_parameters",
-    "energy", "free_energy", "forces", "stress", "magmoms", "magmom", "key_value_pairs", "data",
-)  # fmt: skip
-_ROW = ", ".join(_ROW_NAMES)
-_ARRAYS: dict[str, tuple[type, tuple[int, ...] | None]] = {
-    "numbers": (np.int32, None), "positions": (float, (-1, 3)), "cell": (float, (3, 3)),
-    "initial_magmoms": (float, None), "initial_charges": (float, None),
-    "forces": (float, (-1, 3)), "stress": (float, None), "magmoms": (float, None),
-}  # fmt: skip
-
-# ASE indexes keys but neither values nor rows: a look-up or an update would take time
-# proportional to the number of rows.
-_SETUP = (
-    "CREATE TABLE adit_claims (id INTEGER PRIMARY KEY, owner TEXT, time REAL)",
-    "CREATE INDEX adit_text ON text_key_values(key, value)",
-    "CREATE INDEX adit_number ON number_key_values(key, value)",
-    *(
-        f"CREATE INDEX adit_{table} ON {table}(id)"
-        for table in ("keys", "text_key_values", "number_key_values", "species")
-    ),
-)
-
-
-class StoreError(ValueError):
-    """The store cannot be opened or written; what it holds is whole."""
-
-
-@dataclass
-class Row:
-    """What is written about a structure.
-
-    Attributes:
-        atoms: generated, or relaxed with energy, forces and stress.
-        columns: verdicts that `ase db` can select by; None is left out.
-        data: everything else.
-    """
-
-    atoms: Atoms
-    columns: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
 
 
 class Store:
@@ -101,10 +59,10 @@ class Store:
         self.folder, self.path = folder, folder / STORE
         if not self.path.is_file():
             raise StoreError(f"{folder} holds no campaign (there is no {STORE}).")
-        self._lock = None if read_only else _acquire(folder)
+        self._lock = None if read_only else acquire(folder)
         self._connection: sqlite3.Connection | None = None
         try:
-            with _explained(folder):
+            with explained(folder):
                 self._connection = sqlite3.connect(self.path, timeout=LOCKED_SECONDS)
             self._db = ase.db.connect(str(self.path), type="db", use_lock_file=False)
             # ASE would make a connection for each of its methods; it counts changes of a given one.
@@ -128,17 +86,17 @@ class Store:
         path = folder / STORE
         if path.exists():
             raise StoreError(f"{path} exists. Continue it with --resume {folder}.")
-        with _not_begun(folder), replacing(path) as temporary:
+        with not_begun(folder), replacing(path) as temporary:
             database = ase.db.connect(str(temporary), type="db", use_lock_file=False)
             header = {"format": FORMAT, "version": VERSION}
             database.metadata = without_nan({**metadata, **header})
             with database:
-                for statement in _SETUP:
+                for statement in SETUP:
                     database.connection.execute(statement)
         return cls(folder)
 
     def _checked_metadata(self) -> dict[str, Any]:
-        with _explained(self.folder):
+        with explained(self.folder):
             metadata = dict(self._db.metadata)
         if metadata.get("format") != FORMAT:
             raise StoreError(f"{self.path} is an ASE database, but not of a campaign.")
@@ -200,7 +158,7 @@ class Store:
         """
         if self._connection is None:
             raise StoreError(f"The store in {self.folder} is closed.")
-        with _explained(self.folder):
+        with explained(self.folder):
             yield self._connection
 
     def _query(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -214,7 +172,7 @@ class Store:
         rows = list(rows)  # first: whoever makes them may ask the store
         with self._transaction():
             return [
-                self._db.write(row.atoms, key_value_pairs=_columns(row.columns), data=row.data)
+                self._db.write(row.atoms, key_value_pairs=kept_columns(row.columns), data=row.data)
                 for row in rows
             ]
 
@@ -222,7 +180,7 @@ class Store:
         """Exchange the atoms of rows, add to their columns and data, and end their claims."""
         with self._transaction() as connection:
             for row_id, row in changes.items():
-                self._db.update(row_id, row.atoms, data=row.data, **_columns(row.columns))
+                self._db.update(row_id, row.atoms, data=row.data, **kept_columns(row.columns))
             connection.executemany(
                 "DELETE FROM adit_claims WHERE id=?", [(row_id,) for row_id in changes]
             )
@@ -232,14 +190,14 @@ class Store:
         with self._transaction():
             gone = [key for key, value in columns.items() if value is None]
             plain = without_nan(dict(data))
-            self._db.update(row_id, data=plain, delete_keys=gone, **_columns(columns))
+            self._db.update(row_id, data=plain, delete_keys=gone, **kept_columns(columns))
 
     def annotate_all(self, changes: Mapping[int, Mapping[str, Any]]) -> None:
         """Set columns of many rows at once; None takes one away."""
         with self._transaction():
             for row_id, columns in changes.items():
                 gone = [key for key, value in columns.items() if value is None]
-                self._db.update(row_id, delete_keys=gone, **_columns(columns))
+                self._db.update(row_id, delete_keys=gone, **kept_columns(columns))
 
     def claim(
         self, stage: str, limit: int, max_atoms: int | None = None, full: bool = False
@@ -269,7 +227,7 @@ class Store:
         else:
             if full or not ids:
                 return []
-        claims = [(row_id, _owner_text(), time.time()) for row_id in ids]
+        claims = [(row_id, owner_text(), time.time()) for row_id in ids]
         with self._transaction() as connection:
             connection.executemany("INSERT INTO adit_claims VALUES (?, ?, ?)", claims)
         structures = [(row.id, row.toatoms()) for row in self.rows(ids=ids)]
@@ -338,6 +296,10 @@ class Store:
             raise KeyError(f"The store in {self.folder} has no row {row_id}.")
         return found[0]
 
+    def ids(self) -> list[int]:
+        """Return the ids of all rows, in order."""
+        return [row[0] for row in self._query("SELECT id FROM systems ORDER BY id")]
+
     def rows(self, kind: str | None = None, ids: Sequence[int] | None = None) -> Iterator[AtomsRow]:
         """Yield rows, a page in memory at a time; rows may be written meanwhile.
 
@@ -348,11 +310,11 @@ class Store:
         pages = self._pages() if ids is None else self._chosen(ids)
         for page in pages:
             for values in page:
-                row = self._row(values)
+                row = stored_row(values)
                 if kind is None or row["kind"] == kind:
                     yield row
 
-    def _pages(self, columns: str = _ROW) -> Iterator[list[tuple[Any, ...]]]:
+    def _pages(self, columns: str = ROW) -> Iterator[list[tuple[Any, ...]]]:
         query = f"SELECT {columns} FROM systems WHERE id>? ORDER BY id LIMIT {PAGE}"  # noqa: S608
         last = 0
         while page := self._query(query, (last,)):
@@ -363,26 +325,9 @@ class Store:
         for start in range(0, len(ids), PAGE):
             part = ids[start : start + PAGE]
             marks = ",".join("?" * len(part))
-            query = f"SELECT {_ROW} FROM systems WHERE id IN ({marks})"  # noqa: S608 (marks)
+            query = f"SELECT {ROW} FROM systems WHERE id IN ({marks})"  # noqa: S608 (marks)
             found = {values[0]: values for values in self._query(query, part)}
             yield [found[row_id] for row_id in part if row_id in found]
-
-    def _row(self, values: Sequence[Any]) -> AtomsRow:
-        """Return what ASE makes of these columns; it would ask the database again for each row."""
-        content = dict(zip(_ROW_NAMES, values, strict=True))
-        for name, (dtype, shape) in _ARRAYS.items():
-            if content[name] is None:
-                del content[name]
-            else:
-                content[name] = self._db.deblob(content[name], dtype, shape)
-        content["user"] = content.pop("username")
-        content["pbc"] = (content["pbc"] & np.array([1, 2, 4])).astype(bool)
-        content["key_value_pairs"] = json.loads(content["key_value_pairs"])
-        content["data"] = self._db.decode(content["data"], lazy=True)
-        if content["calculator"] is not None:
-            content["calculator_parameters"] = self._db.decode(content["calculator_parameters"])
-        kept = {key: value for key, value in content.items() if value is not None}
-        return AtomsRow(kept)
 
     def verdicts(self) -> Iterator[dict[str, Any]]:
         """Yield the columns of every row in order: all that counting needs."""
@@ -428,87 +373,9 @@ def remove_store(folder: Path) -> None:
     Raises:
         StoreError: a driver is at work there.
     """
-    lock = _acquire(folder)
+    lock = acquire(folder)
     try:
         for name in (STORE, f"{STORE}-journal", OWNER):
             (folder / name).unlink(missing_ok=True)
     finally:
         lock.release()
-
-
-def _columns(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop what has no value; ASE refuses texts that look like numbers, so they get a prefix."""
-    kept = {key: value for key, value in without_nan(columns).items() if value is not None}
-    for key, value in kept.items():
-        if isinstance(value, str) and any(str_represents(value, t) for t in (bool, int, float)):
-            kept[key] = f"text:{value}"
-    return kept
-
-
-def _owner_text() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _acquire(folder: Path) -> FileLock:
-    """Take the lock, which the system frees when this process ends however it may end.
-
-    Raises:
-        StoreError: another driver has it, or the folder cannot be written.
-    """
-    lock = FileLock(folder / LOCK)
-    with _explained(folder):
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise StoreError(_taken(folder)) from None
-        owner = {"owner": _owner_text(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        (folder / OWNER).write_text(json.dumps(owner), encoding="utf-8")
-    return lock
-
-
-def _taken(folder: Path) -> str:
-    who = ""
-    with suppress(OSError, ValueError, KeyError):
-        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
-        who = f" ({owner['owner']}, since {owner['since']})"
-    return (
-        f"Another driver is at work in {folder}{who}. Wait for it or end it; several machines "
-        "share a campaign by --shard."
-    )
-
-
-@contextmanager
-def _not_begun(folder: Path) -> Iterator[None]:
-    """Say that nothing was begun, and leave nothing of it.
-
-    Raises:
-        StoreError: in the place of whatever SQLite and the file system raise.
-    """
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        (folder / LOCK).unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: it was there before
-            folder.rmdir()
-        raise StoreError(
-            f"No campaign was begun in {folder}: {error}. See to the disk's space and permissions, "
-            "or choose another --out."
-        ) from error
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    """Say in one line why a store cannot be used.
-
-    Raises:
-        StoreError: in the place of whatever SQLite and the file system raise.
-    """
-    try:
-        yield
-    except StoreError:
-        raise
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(
-            f"The store in {folder} cannot be used: {error}. What it holds is whole; see to the "
-            f"disk's space and permissions, then continue with --resume {folder}."
-        ) from error

@@ -62,6 +62,11 @@ KEPT = 10_000  # samples in memory while none has fitted into the file
     help="Make these samples again (checkpoint/seed/index, or a file with one a line); repeatable. "
     "The other settings must be those of the first time.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes of one thread each; 0: none. [default: one a core for 256 samples or more]",
+)
 @sampling_options
 @click.pass_context
 def generate(
@@ -152,8 +157,9 @@ def _fresh(generator: ADiTGenerator, num: int, report: Report, kind: str) -> Ite
 
 
 def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator[Sample]:
-    for start in range(0, len(ids), generator.batch_size):
-        chunk = ids[start : start + generator.batch_size]
+    at_once = generator.at_once(len(ids))
+    for start in range(0, len(ids), at_once):
+        chunk = ids[start : start + at_once]
         yield from generator.sample_ids(chunk)
         report("samples", start + len(chunk), len(ids))
 

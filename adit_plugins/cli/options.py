@@ -123,16 +123,16 @@ _NETWORK = (
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
-        default=64,
-        show_default=True,
-        help="Samples made at once; bounds the memory, not the result.",
+        help="Samples made at once; bounds the memory, not the result. [default: 512; on a GPU "
+        "8192]",
     ),
     click.option(
         "--precision",
-        type=click.Choice(("float32", "bfloat16")),
-        default="float32",
+        type=click.Choice(("auto", "float32", "bfloat16")),
+        default="auto",
         show_default=True,
-        help="Of the network's matrices; bfloat16 is faster where the processor has it.",
+        help="Of the network's matrices; auto: bfloat16 where it is faster. Samples differ "
+        "between the two.",
     ),
     click.option("--device", help="cpu, cuda, cuda:1, ... [default: CUDA if there is one]"),
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.generation import steering
 from adit_plugins.generation.composition import atomic_numbers
+from adit_plugins.generation.recipe import used_precision
 
 if TYPE_CHECKING:
     from adit_model.compositions import Constraints
@@ -42,8 +43,9 @@ def described(generator: ADiTGenerator) -> dict[str, Any]:
         asked["elements_first"] = True
     if generator.charge_balanced:
         asked["charge_balanced"] = True
-    if generator.precision != "float32":
-        asked["precision"] = generator.precision
+    precision = used_precision(generator.precision, generator.model)
+    if precision != "float32":
+        asked["precision"] = precision
     return asked | steering.described(generator)
 
 
@@ -64,7 +66,7 @@ def draw_samples(
         generator.num_steps,
         generator.guidance_scale,
         generator.sampler,
-        precision=generator.precision,
+        precision=used_precision(generator.precision, generator.model),
     )
     common: dict[str, Any] = {
         "seed": seed,

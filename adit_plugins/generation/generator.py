@@ -17,6 +17,9 @@ from adit_plugins._version import __version__
 from adit_plugins.generation.composition import CompositionRequest
 from adit_plugins.generation.drawing import described, draw_samples
 from adit_plugins.generation.recipe import (
+    AT_ONCE,
+    ENDLESS,
+    PRECISIONS,
     check_sampler,
     checked_conditions,
     checked_integer,
@@ -64,7 +67,8 @@ class ADiTGenerator(MSONable):
             the checkpoint's own.
         seed: of the noise and of the sizes.
         num_atoms: atoms in every sample; None draws sizes from the training histogram.
-        batch_size: samples made at once; it bounds the memory, not the result.
+        batch_size: samples made at once, which changes how long it takes, not the result; None
+            for as many as fill the device with samples of equal size (`recipe.AT_ONCE`).
         device: such as `"cpu"` or `"cuda"`; None lets the model choose.
         sampler: `"ancestral"` (fresh noise at each step), `"euler"`, `"heun"`, or `"published"` for
             the sampler of arXiv 2503.03965.
@@ -80,7 +84,9 @@ class ADiTGenerator(MSONable):
             False has it make elements and geometry at once, None draws where the checkpoint can.
         charge_balanced: draw compositions of crystals until SMACT's rule holds.
         precision: of the network's matrices: `"float32"`, or `"bfloat16"`, which is up to twice as
-            fast on CPUs and GPUs that have it and as good; samples differ in the last digits.
+            fast on CPUs and GPUs that have it and as good; `"auto"` takes it where a short timing
+            finds it faster. The same seed gives other samples in the other precision, which is why
+            provenance names the one that was used.
         steer: what samples are led to be low in: a function of `ase.Atoms` that returns a number,
             or a name (`adit_plugins.generation.steering`), such as `"energy_above_hull"`,
             `"-density"` or `"density=4.5"`. Particles compete for each sample (Feynman-Kac
@@ -88,6 +94,9 @@ class ADiTGenerator(MSONable):
         steer_weight: of a unit of the score in the exponent of a particle's weight; None takes 2
             over the standard deviation of a sample's particles at their first comparison.
         particles: that compete for each sample, each at the cost of a sample.
+        workers: processes that make samples, of one thread each; 0 for none, this process makes
+            them; None for one a core of a CPU, where there are so many samples that it pays. A
+            script that uses processes needs its work under `if __name__ == "__main__":`.
 
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
@@ -106,7 +115,7 @@ class ADiTGenerator(MSONable):
     guidance_scale: float | None = None
     seed: int = 0
     num_atoms: int | None = None
-    batch_size: int = 256  # drawn together, then grouped by size: fewer groups are slower
+    batch_size: int | None = None
     device: str | None = None
     sampler: str = "ancestral"
     elements: list[str] | None = None
@@ -117,10 +126,11 @@ class ADiTGenerator(MSONable):
     conditions: dict[str, float | int | None] | None = None
     elements_first: bool | None = None
     charge_balanced: bool = False
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
     steer: Callable[[Atoms], float] | str | None = None
     steer_weight: float | None = None
     particles: int = 4
+    workers: int | None = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -128,7 +138,12 @@ class ADiTGenerator(MSONable):
         # Plain integers, as those of numpy would not survive JSON.
         self.num_steps = checked_integer("num_steps", self.num_steps, 1)
         self.seed = checked_integer("seed", self.seed, 0)
-        self.batch_size = checked_integer("batch_size", self.batch_size, 1)
+        if self.batch_size is not None:
+            self.batch_size = checked_integer("batch_size", self.batch_size, 1)
+        if self.workers is not None:
+            self.workers = checked_integer("workers", self.workers, 0)
+            if self.workers and callable(self.steer):
+                raise ValueError("workers take a score by its name: steer='module:function'")
         if self.num_atoms is not None:
             self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
         scale = self.guidance_scale
@@ -160,8 +175,10 @@ class ADiTGenerator(MSONable):
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
-        if self.precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision must be float32 or bfloat16; got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            )
         if self.charge_balanced and (self.kind != "crystal" or self.elements_first is False):
             raise ValueError(
                 "charge_balanced draws compositions of crystals: it needs kind='crystal' and the "
@@ -194,7 +211,7 @@ class ADiTGenerator(MSONable):
             find_score(self.steer, self.kind)
         few = min(self.num_steps, 2)
         dataclasses.replace(  # without steering: noise scores nothing
-            self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None
+            self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None, workers=0
         ).samples(1)
 
     def save(self, path: str | PathLike[str]) -> Path:  # type: ignore[override]
@@ -268,7 +285,7 @@ class ADiTGenerator(MSONable):
         start: int = 0,
         progress: Progress | None = None,
     ) -> Iterator[Any]:
-        """Generate lazily, `batch_size` samples at a time; endless if `num` is None.
+        """Generate lazily, many samples at a time (`batch_size`); endless if `num` is None.
 
         Args:
             num: how many; None never ends.
@@ -291,13 +308,12 @@ class ADiTGenerator(MSONable):
         if num is not None:
             num = checked_integer("num", num, 1)
         start = checked_integer("start", start, 0)
-        indices = count(start) if num is None else iter(range(start, start + num))
 
         def report(done: int) -> None:
             if progress is not None:
                 progress(done, num)
 
-        return map(_CONVERTERS[as_], self._sample_indices(self.seed, indices, report))
+        return map(_CONVERTERS[as_], self._samples(num, start, report))
 
     def sample_ids(self, ids: Sequence[str]) -> list[Sample]:
         """Make samples again from their ids `"checkpoint/seed/index"`, in the given order.
@@ -331,7 +347,9 @@ class ADiTGenerator(MSONable):
             (seed, index): sample
             for seed, indices in by_seed.items()
             for index, sample in zip(
-                indices, self._sample_indices(seed, iter(indices)), strict=True
+                indices,
+                self._sample_indices(seed, iter(indices), None, self.at_once(len(indices))),
+                strict=True,
             )
         }
         return [made[seed, index] for _, seed, index in parsed]
@@ -400,15 +418,43 @@ class ADiTGenerator(MSONable):
             >>> made[0].atomic_numbers.tolist()
             [17, 19]
         """
-        from adit_plugins.generation.completion import complete, make_task
+        from adit_plugins.generation.completion import complete
+        from adit_plugins.generation.completion_task import make_task
 
         return complete(self, make_task(structure, num_atoms, fixed, elements, replace), num)
 
+    def _samples(
+        self, num: int | None, start: int, report: Callable[[int], None]
+    ) -> Iterator[Sample]:
+        from adit_plugins.generation.parallel import num_processes, samples_of
+
+        if num is not None and (workers := num_processes(self, num)):
+            yield from samples_of(self, num, start, workers, report)
+            return
+        indices = count(start) if num is None else iter(range(start, start + num))
+        yield from self._sample_indices(self.seed, indices, report, self.at_once(num))
+
+    def at_once(self, num: int | None = None) -> int:
+        """How many samples are drawn together; `num`, if known, is divided into equal parts.
+
+        They are then grouped by size, and small groups are slow (`benchmarks/sampling_speed.py`).
+        """
+        if self.batch_size is not None:
+            return min(self.batch_size, sys.maxsize)
+        most = AT_ONCE.get(self.model.device.type, AT_ONCE["cpu"])
+        if self.steer is not None:
+            most = max(1, most // self.particles)
+        return min(most, ENDLESS) if num is None else math.ceil(num / math.ceil(num / most))
+
     def _sample_indices(
-        self, seed: int, indices: Iterator[int], report: Callable[[int], None] | None = None
+        self,
+        seed: int,
+        indices: Iterator[int],
+        report: Callable[[int], None] | None,
+        at_once: int,
     ) -> Iterator[Sample]:
         made = 0
-        while chunk := list(islice(indices, min(self.batch_size, sys.maxsize))):
+        while chunk := list(islice(indices, at_once)):
 
             def progress(done: int, _total: int, before: int = made) -> None:
                 if report is not None:

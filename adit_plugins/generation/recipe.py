@@ -12,6 +12,14 @@ if TYPE_CHECKING:
     from adit_model import ADiT
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+# Samples drawn together, by device, before they are grouped by size. With fewer the groups are so
+# small that a core waits for memory, or a GPU for its kernels to be launched.
+AT_ONCE = {"cpu": 512, "cuda": 8192}
+ENDLESS = 256  # of a stream without end, whose reader may want only the first
+
+
 @lru_cache(maxsize=2)
 def load_model(checkpoint: str | None, device: str | None, last_change: int) -> ADiT:
     from adit_model import ADiT
@@ -27,6 +35,13 @@ def last_change(checkpoint: str | None) -> int:
     path = Path(checkpoint)
     files = path.iterdir() if path.is_dir() else [path]
     return max((p.stat().st_mtime_ns for p in files), default=0)
+
+
+def used_precision(precision: str, model: ADiT) -> str:
+    """Which precision `"auto"` stands for on the model's device."""
+    from adit_model.precision import faster_precision
+
+    return faster_precision(model.device) if precision == "auto" else precision
 
 
 def parse_id(text: str) -> tuple[str, int, int]:

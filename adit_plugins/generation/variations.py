@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adit_plugins.generation.recipe import checked_integer
+from adit_plugins.generation.recipe import checked_integer, used_precision
 from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_sample
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def make_variations(
         generator.guidance_scale,
         generator.seed,
         sampler=generator.sampler,
+        precision=used_precision(generator.precision, model),
         conditions=generator.conditions,
         elements=[sample.atomic_numbers.tolist()] * num if keep else None,
         choose_types=request.choose if request else None,

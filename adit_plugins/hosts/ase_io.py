@@ -80,11 +80,11 @@ def read_adit(filename: str, index: slice | str, num: int = NUM, **recipe: Any) 
     wanted = iter(sample_numbers(index, checked_integer("num", num, 1)))
     generator = ADiTGenerator.load(filename, **recipe)
     # `read(file, 20)` reaches us as "20:", of which only the first is taken.
-    size = 1 if index.stop is None else generator.batch_size
+    size = 1 if index.stop is None else generator.at_once()
     while numbers := list(islice(wanted, size)):
         ids = [f"{generator.model.name}/{generator.seed}/{i}" for i in numbers]
         yield from (sample.to_ase() for sample in generator.sample_ids(ids))
-        size = generator.batch_size
+        size = generator.at_once()
 
 
 def sample_numbers(index: slice, num: int) -> range:

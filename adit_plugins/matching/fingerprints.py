@@ -213,6 +213,15 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     if is_too_empty(structure):
         raise ValueError("a cell with next to no atoms has no invariants")
     primitive = niggli_reduced(structure).get_primitive_structure()
+    return len(primitive), invariants_of_primitive(primitive)
+
+
+def invariants_of_primitive(primitive: Structure) -> NDArray[np.int8]:
+    """Return the invariants of a primitive cell; crystals of one formula have equally many.
+
+    Raises:
+        ValueError: if the cell has no volume.
+    """
     unit = (primitive.volume / len(primitive)) ** (1 / 3)
     if not unit > 0:
         raise ValueError("a cell without volume has no invariants")
@@ -230,8 +239,13 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
         for a, b in pairs
     ]
     logarithms = np.log([*norms, *(np.array(coordination) + COORDINATION_FLOOR)])
-    scaled = np.clip(np.round(logarithms / STEP), -127, 127).astype(np.int8)
-    return len(primitive), scaled
+    scaled: NDArray[np.int8] = np.clip(np.round(logarithms / STEP), -127, 127).astype(np.int8)
+    return scaled
+
+
+def num_invariants(num_elements: int) -> int:
+    """Return how many invariants a crystal of so many elements has."""
+    return NUM_LATTICE_VECTORS + num_elements * (num_elements + 1) // 2
 
 
 def is_too_empty(structure: Structure) -> bool:

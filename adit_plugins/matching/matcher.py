@@ -137,7 +137,7 @@ def rms_distance(
         return None
     try:
         result = (matcher or structure_matcher()).get_rms_dist(unskewed(first), unskewed(second))
-    except _ERRORS:
+    except ERRORS:
         return None
     return None if result is None else float(result[0])
 
@@ -148,11 +148,12 @@ def reduce_cell(structure: Structure) -> Structure | None:
         return None
     try:
         return niggli_reduced(structure).get_primitive_structure()
-    except _ERRORS:
+    except ERRORS:
         return None
 
 
-_ERRORS = (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError)
+# What pymatgen raises of cells too distorted to be worked on.
+ERRORS = (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError)
 
 
 def _fit(matcher: StructureMatcher, first: Structure | None, second: Structure | None) -> bool:
@@ -160,7 +161,7 @@ def _fit(matcher: StructureMatcher, first: Structure | None, second: Structure |
         return False
     try:
         return bool(matcher.fit(first, second, skip_structure_reduction=True))
-    except _ERRORS:
+    except ERRORS:
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -218,8 +219,13 @@ class _Flow:
         future = self.executor.start(
             _say, arguments, lambda message: self.events.put((task, message))
         )
-        future.add_done_callback(lambda future: self.events.put((task, future.exception())))
         self.running += 1
+
+        def ended(future: Future[Any]) -> None:
+            if not future.cancelled():  # after Ctrl-C, when nobody listens any more
+                self.events.put((task, future.exception()))
+
+        future.add_done_callback(ended)
 
     def _end(self, task: _Task, error: BaseException | None) -> Iterator[tuple[int, Any]]:
         """Say what became of the items that have no end yet.

@@ -101,8 +101,8 @@ def _progress_notes(store: Store) -> list[str]:
 def _store_rows(store: Store, kind: str) -> Iterator[Row]:
     crystals = kind == "crystal"
     ranked = store.candidates() if crystals else []
-    for rank, row_id in enumerate(ranked, start=1):
-        yield store_row(store.row(row_id), rank)
+    for rank, row in enumerate(store.rows(ids=ranked), start=1):
+        yield store_row(row, rank)
     known = set(ranked)
     for row in store.rows(kind):
         if row.id not in known:

@@ -60,13 +60,15 @@ def formula_of(atoms: Atoms) -> str:
 
 def reduced_formula(atomic_numbers: NDArray[np.int64]) -> str:
     """Return pymatgen's reduced formula, the one notation of tables, files and messages."""
-    numbers, counts = np.unique(atomic_numbers, return_counts=True)
-    return _reduced(tuple(numbers.tolist()), tuple(counts.tolist()))
+    return _reduced(tuple(sorted(atomic_numbers.tolist())))
 
 
 @lru_cache(maxsize=100_000)
-def _reduced(numbers: tuple[int, ...], counts: tuple[int, ...]) -> str:
+def _reduced(numbers: tuple[int, ...]) -> str:
     from pymatgen.core import Composition
 
-    symbols = (chemical_symbols[number] for number in numbers)
-    return str(Composition(dict(zip(symbols, counts, strict=True))).reduced_formula)
+    counts: dict[str, int] = {}
+    for number in numbers:
+        symbol = chemical_symbols[number]
+        counts[symbol] = counts.get(symbol, 0) + 1
+    return str(Composition(counts).reduced_formula)

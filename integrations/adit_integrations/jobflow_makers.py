@@ -14,9 +14,10 @@ from jobflow import Flow, Maker, Response, job
 from pymatgen.core import Structure
 
 from adit_plugins.campaign import Campaign, Resources, Settings, StructuresSource
-from adit_plugins.campaign.files import ranking, write_files
+from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import current_atoms
+from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import has_store
 from adit_plugins.generation.generator import ADiTGenerator
 

@@ -9,24 +9,25 @@ interrupted run goes on where it was.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
-from numpy.typing import NDArray
 
+from adit_integrations.mace_adit.label_set import LabelError
+from adit_model.checked import option
 from adit_model.outputs import replacing
-from adit_model.training.cli import Parser
+from adit_model.training.cli import INTERRUPTED, Parser
+from adit_model.training.options import add_options, values_of
 from adit_plugins.relax.results import bare_structure, broken_energy, broken_geometry
 
 if TYPE_CHECKING:
@@ -34,22 +35,9 @@ if TYPE_CHECKING:
 
     from adit_integrations.mace_adit.relaxer import SmallMace
 
-INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 SHARD = 256  # structures
 BATCH = 8  # labelled in one forward pass; on CPUs larger ones are no faster
 MANIFEST = "labels.json"
-ARRAYS = (
-    "num_atoms",
-    "numbers",
-    "positions",
-    "cells",
-    "energy",
-    "forces",
-    "stress",
-    "group",
-    "way",
-)
-
 # How a copy differs from its source, and how often.
 WAYS = {"as given": 0.3, "strained": 0.2, "rattled": 0.25, "compressed": 0.25}
 # Steps that a student takes before a structure is labelled, one of these: it learns where it goes.
@@ -57,68 +45,6 @@ STUDENT_STEPS = (0, 0, 2, 5, 12, 30)
 STUDENT_BATCH = 16
 MAX_FORCE = 60.0  # eV/angstrom; beyond, CHGNet itself only extrapolates
 MIN_DISTANCE = 0.6  # angstrom, likewise
-VALIDATION, TEST = range(5), range(5, 10)  # per cent of the formulas
-
-
-class LabelError(ValueError):
-    """Labels cannot be made or read."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labelled structures of a shard or of many; see `ARRAYS`.
-
-    `num_atoms` [structures], `numbers` [atoms], `positions` [atoms, 3] angstrom, `cells`
-    [structures, 3, 3] angstrom in rows, `energy` [structures] eV, `forces` [atoms, 3]
-    eV/angstrom, `stress` [structures, 3, 3] eV/cubic angstrom, `group` (reduced formula) and
-    `way` (source and disturbance) [structures].
-    """
-
-    num_atoms: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    positions: NDArray[np.float64]
-    cells: NDArray[np.float64]
-    energy: NDArray[np.float64]
-    forces: NDArray[np.float64]
-    stress: NDArray[np.float64]
-    group: NDArray[np.str_]
-    way: NDArray[np.str_]
-
-    @classmethod
-    def load(cls, folders: Sequence[Path]) -> Labels:
-        """Read all shards of folders.
-
-        Raises:
-            LabelError: a folder holds none, or a shard is damaged.
-        """
-        parts: list[dict[str, Any]] = []
-        for folder in folders:
-            shards = sorted(folder.glob("shard-*.npz"))
-            if not shards:
-                raise LabelError(f"No labels in {folder}. Make them with `adit train labels`.")
-            for shard in shards:
-                try:
-                    with np.load(shard, allow_pickle=False) as arrays:
-                        parts.append({name: arrays[name] for name in ARRAYS})
-                except (OSError, ValueError, KeyError) as error:
-                    raise LabelError(
-                        f"{shard} is damaged: {error}. Delete it and label again."
-                    ) from error
-        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS})
-
-    def split(self, name: str) -> NDArray[np.int64]:
-        """Return the places of a split's structures: `train`, `val` or `test`."""
-        splits = {group: split_of(group) for group in set(self.group.tolist())}
-        return np.flatnonzero([splits[group] == name for group in self.group.tolist()])
-
-    def __len__(self) -> int:
-        return len(self.num_atoms)
-
-
-def split_of(formula: str) -> str:
-    """Return the split of a reduced formula: whole formulas are held out, never copies."""
-    percent = int(hashlib.sha256(formula.encode()).hexdigest(), 16) % 100
-    return "val" if percent in VALIDATION else "test" if percent in TEST else "train"
 
 
 def read_source(path: Path, max_atoms: int) -> list[Atoms]:
@@ -284,24 +210,35 @@ def write_shard(
     return len(kept)
 
 
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is labelled, and how."""
+
+    out: Path = option(MISSING, "folder of the shards", metavar="DIR")
+    copies: int = option(2, "of each structure")
+    student: str | None = option(
+        None, "a small MACE (or mace-adit) that goes some steps down first", metavar="DIR"
+    )
+    max_atoms: int = option(20, "larger cells are left out")
+    limit: int | None = option(None, f"structures to label, in shards of {SHARD}; all by default")
+    minutes: float | None = option(None, "stop after this time; a later run goes on")
+    seed: int = option(0, "of the disturbances")
+    device: str = option("cpu", "cpu, cuda, ...")
+
+    def __post_init__(self) -> None:
+        for name in ("copies", "max_atoms", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+
+
 def parser() -> argparse.ArgumentParser:
     """All options of the command."""
     p = Parser(prog="adit train labels", description=__doc__.splitlines()[0])
     p.add_argument(
         "sources", nargs="+", type=Path, metavar="FILE", help="tables (.parquet) and structures"
     )
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
-    p.add_argument("--copies", type=int, default=2, help="of each structure; default: 2")
-    p.add_argument(
-        "--student",
-        metavar="DIR",
-        help="a small MACE (or mace-adit) that goes some steps down first",
-    )
-    p.add_argument("--max-atoms", type=int, default=20, help="larger cells are left out")
-    p.add_argument("--limit", type=int, help="structures to label, in shards of 256; default: all")
-    p.add_argument("--minutes", type=float, help="stop after this time; a later run goes on")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", default="cpu", help="cpu, cuda, ...; default: cpu")
+    add_options(p, LabelOptions)
     return p
 
 
@@ -310,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return _run(args)
+        return _run(args.sources, LabelOptions(**values_of(LabelOptions, args)))
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on.", file=sys.stderr)
         return INTERRUPTED
@@ -319,39 +256,35 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(paths: Sequence[Path], options: LabelOptions) -> int:
     from adit_integrations.chgnet import load_calculator
 
     start = time.monotonic()
     warnings.filterwarnings("ignore")  # of formats and radii: what is unusable has no label
-    sources = {path.stem: read_source(path, args.max_atoms) for path in args.sources}
-    for name in ("copies", "max_atoms", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+    sources = {path.stem: read_source(path, options.max_atoms) for path in paths}
     if not any(sources.values()):
-        raise LabelError(f"No crystal of at most {args.max_atoms} atoms in the sources.")
-    student = _student(args.student, args.device)
-    args.out.mkdir(parents=True, exist_ok=True)
-    _check_manifest(args, {name: len(found) for name, found in sources.items()})
-    calculator = load_calculator(args.device)
+        raise LabelError(f"No crystal of at most {options.max_atoms} atoms in the sources.")
+    student = _student(options.student, options.device)
+    options.out.mkdir(parents=True, exist_ok=True)
+    _check_manifest(options, {name: len(found) for name, found in sources.items()})
+    calculator = load_calculator(options.device)
     total = 0
-    for i, structures in enumerate(copies(sources, args.copies, args.seed)):
-        path = args.out / f"shard-{i:05d}.npz"
-        if args.limit is not None and i * SHARD >= args.limit:
+    for i, structures in enumerate(copies(sources, options.copies, options.seed)):
+        path = options.out / f"shard-{i:05d}.npz"
+        if options.limit is not None and i * SHARD >= options.limit:
             break
         if path.is_file():
             continue
-        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+        if options.minutes is not None and time.monotonic() - start > 60 * options.minutes:
             break
         if student is not None:
-            structures = descended(structures, student, [args.seed, i])
-        num = write_shard(path, structures, calculator.model, args.device)
+            structures = descended(structures, student, [options.seed, i])
+        num = write_shard(path, structures, calculator.model, options.device)
         total += num
         seconds = time.monotonic() - start
         print(f"{path.name}: {num} of {len(structures)} labelled; {total} in {seconds:.0f} s")
         sys.stdout.flush()
-    print(f"{total} structures labelled into {args.out}")
+    print(f"{total} structures labelled into {options.out}")
     return 0
 
 
@@ -374,21 +307,21 @@ def _weights(name: str) -> Path:
     return mace_adit.WEIGHTS if name == mace_adit.NAME else Path(name)
 
 
-def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
+def _check_manifest(options: LabelOptions, counts: dict[str, int]) -> None:
     """Refuse to mix the shards of two different runs in a folder.
 
     Raises:
         LabelError: the folder's shards come from other sources or options.
     """
-    path = args.out / MANIFEST
+    path = options.out / MANIFEST
     ours = {
         "teacher": "CHGNet 0.3.0",
         "energies": "with the Materials Project's 2020 corrections",
         "sources": counts,
-        "copies": args.copies,
-        "student": _checksum(args.student),
-        "max_atoms": args.max_atoms,
-        "seed": args.seed,
+        "copies": options.copies,
+        "student": _checksum(options.student),
+        "max_atoms": options.max_atoms,
+        "seed": options.seed,
     }
     if path.is_file():
         try:
@@ -398,7 +331,7 @@ def _check_manifest(args: argparse.Namespace, counts: dict[str, int]) -> None:
         different = [name for name in ours if theirs.get(name) != ours[name]]
         if different:
             raise LabelError(
-                f"{args.out} holds labels of another run ({', '.join(different)} differ). "
+                f"{options.out} holds labels of another run ({', '.join(different)} differ). "
                 "Choose another --out."
             )
         return

@@ -25,6 +25,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from adit_integrations.mace import contained
+from adit_model.checked import option
 from adit_model.outputs import replacing
 
 # What the Materials Project has: hydrogen to bismuth and actinium to plutonium.
@@ -45,11 +46,7 @@ class NetworkConfig:
     Attributes:
         elements: atomic numbers, ascending.
         known: those that the labels taught; of the others (noble gases) nothing it says counts.
-        channels: scalar features of an atom.
-        max_ell: highest degree of the spherical harmonics of a bond.
-        cutoff: angstrom.
-        radial_width: of the two hidden layers that weigh bonds by their length.
-        correlation: factors in a product of an atom's features.
+        channels, max_ell, cutoff, radial_width, correlation: see `adit train prefilter --help`.
         num_heads: readouts of the same features. The first answers; the last two are taught by
             different halves of the formulas, and where they disagree the network does not know.
         avg_num_neighbors: what messages are divided by.
@@ -58,11 +55,11 @@ class NetworkConfig:
 
     elements: tuple[int, ...] = ELEMENTS
     known: tuple[int, ...] = ()
-    channels: int = 32
-    max_ell: int = 2
-    cutoff: float = 5.0
-    radial_width: int = 64
-    correlation: int = 2
+    channels: int = option(32, "scalar features of an atom")
+    max_ell: int = option(2, "highest degree of the spherical harmonics of a bond")
+    cutoff: float = option(5.0, "of a bond, angstrom")
+    radial_width: int = option(64, "of the two hidden layers that weigh bonds by their length")
+    correlation: int = option(2, "factors in a product of an atom's features")
     num_heads: int = 3
     avg_num_neighbors: float = 40.0
     provenance: dict[str, Any] = field(default_factory=dict)

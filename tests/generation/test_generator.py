@@ -19,9 +19,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pymatgen.core import Molecule, Structure
 
 import adit_plugins
-from adit_model import ADiT
+from adit_model import ADiT, precision
 from adit_model.checkpoints.folder import CheckpointError
-from adit_plugins import ADiTGenerator, Sample
+from adit_model.precision import faster_precision
+from adit_plugins import ADiTGenerator, Sample, processes
+from adit_plugins.generation.parallel import FEWEST, _Chunk, _failure, _make, num_processes
+from adit_plugins.generation.recipe import AT_ONCE
 
 
 @pytest.fixture
@@ -64,6 +67,74 @@ def test_samples_do_not_depend_on_batch_size_or_start(recipe: dict[str, Any], ki
     whole = ADiTGenerator(kind=kind, batch_size=64, **recipe).samples(12)
     assert_equal(ADiTGenerator(kind=kind, batch_size=5, **recipe).samples(12), whole)
     assert_equal(ADiTGenerator(kind=kind, batch_size=1, **recipe).samples(4, start=6), whole[6:10])
+
+
+def test_samples_are_divided_into_equal_parts(recipe: dict[str, Any]) -> None:
+    generator = ADiTGenerator(**recipe)
+    most = AT_ONCE["cpu"]
+    assert generator.at_once() < most  # endless: the first ones come soon
+    assert generator.at_once(most) == most
+    assert generator.at_once(most + 1) == most // 2 + 1  # not all of them and a batch of one
+    assert ADiTGenerator(batch_size=7, **recipe).at_once(most) == 7
+    steered = ADiTGenerator(steer="density", particles=4, **recipe)
+    assert steered.at_once(most) == most // 4
+
+
+def test_processes_make_the_same_samples(recipe: dict[str, Any]) -> None:
+    seen: list[tuple[int, int | None]] = []
+    made = ADiTGenerator(workers=2, seed=4, **recipe).samples(
+        5, start=3, progress=lambda done, of: seen.append((done, of))
+    )
+    assert_equal(made, ADiTGenerator(seed=4, **recipe).samples(5, start=3))
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert seen[-1] == (5, 5)
+
+
+def test_what_is_wrong_in_a_process_is_said_here(recipe: dict[str, Any]) -> None:
+    broken = _Chunk(ADiTGenerator(guidance_scale=1e30, **recipe), range(4, 6))
+    end = list(_make([broken]))[-1].value
+    assert isinstance(_failure(broken, end.problem), ValueError)
+    assert "not finite" in str(_failure(broken, end.problem))
+    assert "at samples 4..5; take fewer workers" in str(_failure(broken, processes.DIED))
+
+
+def test_processes_are_used_where_they_pay(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "available_cores", lambda: 4)
+    automatic = ADiTGenerator(workers=None, **recipe)
+    assert [num_processes(automatic, n) for n in (None, 1, FEWEST, 3 * FEWEST, 10**5)] == [
+        0, 0, 0, 3, 4
+    ]  # fmt: skip
+    assert num_processes(ADiTGenerator(**recipe), 10**5) == 0  # a script may have no main guard
+    with pytest.raises(ValueError, match="steer='module:function'"):
+        ADiTGenerator(workers=2, steer=len, **recipe)
+
+
+def test_automatic_precision_is_recorded_as_what_it_was(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    salt = Atoms("NaCl", [[0, 0, 0], [2.8, 2.8, 2.8]], cell=[5.6] * 3, pbc=True)
+    generator = ADiTGenerator(**recipe)
+    fixed = {name: ADiTGenerator(precision=name, **recipe) for name in ("float32", "bfloat16")}
+    assert faster_precision(torch.device("cpu")) in fixed
+    for name, other in fixed.items():
+        monkeypatch.setattr(precision, "faster_precision", lambda _, name=name: name)
+        for mine, wanted in (
+            (generator.samples(2), other.samples(2)),
+            (generator.variations(salt, 2), other.variations(salt, 2)),
+            (generator.complete(salt, 2, fixed=[0]), other.complete(salt, 2, fixed=[0])),
+        ):
+            assert_equal(mine, wanted)
+            assert mine[0].provenance.get("precision", "float32") == name
+    for make in (
+        lambda each: each.samples(2),
+        lambda each: each.variations(salt, 2),
+        lambda each: each.complete(salt, 2, fixed=[0]),
+    ):
+        exact, rounded = (make(each)[0].positions for each in fixed.values())
+        assert abs(exact - rounded).max() > 0  # what is recorded is what was done
 
 
 def test_the_random_state_of_torch_has_no_influence(recipe: dict[str, Any]) -> None:

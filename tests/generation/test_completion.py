@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from adit_plugins import ADiTGenerator, read_structures
 from adit_plugins.cli import main
-from adit_plugins.generation.completion import Filling
+from adit_plugins.generation.filling import Filling
 from adit_plugins.generation.placing import CrystalPlacer, MoleculePlacer, assigned
 from adit_plugins.structures.samples import Sample, to_batch, to_sample
 

@@ -387,9 +387,10 @@ def test_training_goes_on_from_a_checkpoint(
     folder, data = stages
     init = str(folder / "two" / "model")
     options = ["--data", *data, "--init", init, "--steps", "1", "--learning-rate", "1e-9"]
-    quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32"]
+    quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32", "--time-mean", "0.2"]
     assert main(["denoiser", "--out", str(tmp_path / "run"), *options, *quiet]) == 0
     old, new = ADiT.from_pretrained(init), ADiT.from_pretrained(tmp_path / "run" / "model")
+    assert new.config.flow == dataclasses.replace(old.config.flow, time_mean=0.2)
     assert new.name == "adit"  # ids of new weights must not look like those of a release
     assert new.config.provenance["continued_from"] == f"{old.name} {old.hash}"
     for name, tensor in old.state_dict().items():

@@ -22,7 +22,7 @@ from adit_plugins.campaign import Store
 KILLS, SEED = 20, 1
 STRUCTURES = 48
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(Path(__file__).parent),
+    "PYTHONPATH": str(Path(__file__).parents[1]),
     cheap_potential.PAUSE: "0.2",
     "OMP_NUM_THREADS": "1",
 }

@@ -119,7 +119,7 @@ def test_a_page_asks_nobody(folder: Path) -> None:
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None and policy[1].startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe-eval" not in policy[1] and "http" not in policy[1]
-    assets = Path(__file__).parents[1] / "adit_plugins" / "report" / "assets"
+    assets = Path(__file__).parents[2] / "adit_plugins" / "report" / "assets"
     for path in assets.iterdir():
         if path.name != "3Dmol-min.js":
             addresses = re.findall(r"(?:https?:)?//\w[\w.]+\.\w+", path.read_text())
@@ -140,7 +140,7 @@ def test_hostile_texts_stay_texts(folder: Path, tmp_path: Path) -> None:
 
 
 def test_scripts_never_make_markup_of_texts() -> None:
-    assets = Path(__file__).parents[1] / "adit_plugins" / "report" / "assets"
+    assets = Path(__file__).parents[2] / "adit_plugins" / "report" / "assets"
     for path in assets.glob("*.js"):
         if path.name != "3Dmol-min.js":
             ours = path.read_text()
@@ -369,7 +369,7 @@ def test_the_shipped_library_is_the_published_file() -> None:
     """3Dmol.js 2.5.5 of the npm registry, unchanged; its licence is in the notices."""
     import hashlib
 
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     data = (root / "adit_plugins" / "report" / "assets" / "3Dmol-min.js").read_bytes()
     notices = (root / "THIRD_PARTY_NOTICES.md").read_text()
     assert hashlib.sha256(data).hexdigest() in notices and "University of Pittsburgh" in notices

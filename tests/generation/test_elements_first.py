@@ -157,7 +157,7 @@ def test_bfloat16_gives_nearly_the_same_samples(told_checkpoint: str) -> None:
         difference = abs(one.positions - other.positions).max()
         assert 0 < difference < 0.5
     assert fast[0].provenance["precision"] == "bfloat16"
-    with pytest.raises(ValueError, match="float32 or bfloat16"):
+    with pytest.raises(ValueError, match="one of auto, float32, bfloat16"):
         ADiTGenerator(precision="float16")  # type: ignore[arg-type]
 
 

@@ -54,7 +54,7 @@ def test_equals_pymatgens_phase_diagram_on_random_quaternaries() -> None:
 
 
 def shipped_rows() -> dict[str, float]:
-    packed = Path(__file__).parent.parent / "adit_plugins/data/hull.csv.gz"
+    packed = Path(__file__).parents[2] / "adit_plugins/data/hull.csv.gz"
     rows = (line.split(",") for line in gzip.decompress(packed.read_bytes()).decode().split()[1:])
     return {formula: float(energy) for formula, energy in rows}
 

@@ -1,12 +1,10 @@
-"""The campaign: verdicts, denominators, ranking, files, interruptions and going on."""
+"""The campaign: verdicts, denominators, ranking and files."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +18,18 @@ from click.testing import CliRunner
 from pymatgen.core import Molecule, Structure
 from rich.console import Console
 
-from adit_plugins import ADiTGenerator, read_structures
+from adit_plugins import read_structures
 from adit_plugins.campaign import (
     Campaign,
-    FileSource,
-    GeneratorSource,
     Resources,
     Settings,
-    Store,
     StructuresSource,
 )
-from adit_plugins.campaign.files import is_results, write_files
-from adit_plugins.campaign.files import ranking as ranking_of
+from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.records import relaxed_row
 from adit_plugins.campaign.report import print_tables
 from adit_plugins.campaign.settings import DONE, PREFILTER, RELAX
-from adit_plugins.campaign.store import Row as StoreRow
 from adit_plugins.campaign.work import (
     Placed,
     Prefiltered,
@@ -45,7 +38,6 @@ from adit_plugins.campaign.work import (
     relax_and_place,
 )
 from adit_plugins.cli import main
-from adit_plugins.cli.progress import Pace, _plain_lines
 from adit_plugins.relax.results import RelaxResult
 
 SALT = bulk("NaCl", "rocksalt", a=5.69)
@@ -329,270 +321,3 @@ def test_a_late_failure_keeps_the_records(tmp_path: Path, monkeypatch: pytest.Mo
 def test_limits_are_checked_before_anything_is_made(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings(**settings)
-
-
-def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -> None:
-    structures = cheap_potential.crystals(12)
-    settings = {"relaxer": "cheap_potential:make", "max_steps": 4}
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    with begin(tmp_path / "whole", structures, **settings) as campaign:
-        campaign.run()
-        whole = verdicts(campaign)
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "crystals relaxed" and done:
-            raise KeyboardInterrupt
-
-    with begin(tmp_path / "cut", structures, **settings) as campaign:
-        campaign.run(stop)
-        assert campaign.interrupted
-        assert campaign.store.claims() == []
-        write_files(campaign.store, campaign.interrupted)
-        counts = crystal_counts(campaign)
-        finished = sum("outcome" in row for row in whole)
-        assert 0 < counts["relaxed with cheap"][1] < finished
-        settled = sum(row["stage"] == "done" for row in campaign.store.verdicts())
-        assert counts["E hull < 0.1, unique, novel"][1] == settled
-        source = campaign.source
-    assert json.loads((tmp_path / "cut" / "summary.json").read_text())["interrupted"]
-    serial, potentials = Resources(executor="serial"), [settings["relaxer"]]
-    with pytest.raises(ValueError, match="name it once more: --relaxer cheap_potential:"):
-        Campaign.open(tmp_path / "cut", source, serial)
-    with pytest.raises(ValueError, match=r"was begun with .*, not with chgnet"):
-        Campaign.open(tmp_path / "cut", source, serial, [*potentials, "chgnet"])
-    with Campaign.open(tmp_path / "cut", source, serial, potentials) as campaign:
-        campaign.run()
-        assert verdicts(campaign) == whole
-
-
-def test_another_source_does_not_go_on(tmp_path: Path) -> None:
-    ase.io.write(tmp_path / "salt.extxyz", SALT)
-    (tmp_path / "out").mkdir()
-    with Campaign.create(tmp_path / "out", FileSource(tmp_path / "salt.extxyz"), Settings(None)):
-        pass
-    ase.io.write(tmp_path / "salt.extxyz", SALT * 2)
-    with pytest.raises(ValueError, match="not the file that this campaign began with"):
-        Campaign.open(tmp_path / "out")
-    (tmp_path / "python").mkdir()
-    with begin(tmp_path / "python", [SALT]):
-        pass
-    with pytest.raises(ValueError, match="made in Python"):
-        Campaign.open(tmp_path / "python")
-    with Store(tmp_path / "out") as store:  # and both have let go of their stores
-        assert len(store) == 0
-
-
-@pytest.mark.parametrize("content", [None, "not json", "[]", '{"format": "other"}'])
-def test_a_foreign_folder_is_no_results(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "summary.json").write_text(content)
-    assert not is_results(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [("crystal",), pytest.param(("crystal", "molecule"), marks=pytest.mark.slow)],  # PoseBusters
-)
-def test_fresh_samples_fill_a_campaign_wherever_it_was_cut(
-    tmp_path: Path, tiny_checkpoint: str, kinds: tuple[str, ...]
-) -> None:
-    generators = [
-        ADiTGenerator(kind=kind, checkpoint=tiny_checkpoint, num_steps=2, device="cpu")  # type: ignore[arg-type]
-        for kind in kinds
-    ]
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    source = GeneratorSource(generators, 5)
-    with Campaign.create(tmp_path / "whole", source, Settings(relaxer=None), SERIAL) as campaign:
-        campaign.run()
-        whole = verdicts(campaign)
-    assert [row["sample_id"] for row in whole] == [f"tiny/0/{i}" for _ in kinds for i in range(5)]
-    assert [row["kind"] for row in whole] == [kind for kind in kinds for _ in range(5)]
-    assert whole[3]["checkpoint_hash"].startswith("hash:")
-    assert (whole[-3]["seed"], whole[-3]["sample_index"]) == (0, 2)
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if done == 4:
-            raise KeyboardInterrupt
-
-    with Campaign.create(tmp_path / "cut", source, Settings(relaxer=None), SERIAL) as campaign:
-        campaign.run(stop)
-        assert len(campaign.store) == 4
-    with Campaign.open(tmp_path / "cut") as campaign:  # the source comes from the store
-        campaign.run()
-        assert verdicts(campaign) == whole
-
-
-def test_discover_from_a_file_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    ase.io.write("mixed.extxyz", [SALT, molecule("CH4"), collided()])
-    text = Path("mixed.extxyz").read_text()
-    Path("mixed.extxyz").write_text(text + text.replace("5.69", "nan").split("5\n", 1)[0])
-    command = ["discover", "mixed.extxyz", "--no-relax", "--out", "found"]
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 0, result.output
-    assert "structurally valid" in result.stdout
-    records = json.loads(Path("found/candidates.json").read_text())
-    ids = [record["id"] for record in records["crystals"]]
-    assert ids[:2] == ["mixed.extxyz/0", "mixed.extxyz/2"]
-    assert f"{len(ids) + 1} structures in found/" in result.stdout
-
-    result = CliRunner().invoke(main, command)
-    assert result.exit_code == 2
-    assert "--overwrite" in result.stderr
-    assert "--resume found" in result.stderr
-    (tmp_path / "found" / "notes.txt").write_text("mine")
-    assert CliRunner().invoke(main, [*command, "--overwrite", "--num", "1"]).exit_code == 0
-    assert not Path("found/molecules.sdf").exists()
-    assert Path("found/notes.txt").read_text() == "mine"
-
-
-def test_resume_goes_on_from_the_command_line_with_its_own_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    ase.io.write("crystals.extxyz", cheap_potential.crystals(9))
-    first = ["discover", "crystals.extxyz", "--out", "found", "--workers", "0", "--max-steps", "3"]
-    ran = CliRunner().invoke(main, [*first, "--relaxer", "cheap_potential:make_broken"])
-    assert ran.exit_code == 2
-    # As if the relaxer had been repaired.
-    with Store(Path("found")) as store, store._transaction():
-        store._db.metadata = store.metadata | {
-            "settings": store.metadata["settings"] | {"relaxer": "cheap_potential:make"}
-        }
-    result = CliRunner().invoke(main, ["discover", "--resume", "found", "--fmax", "1"])
-    assert (result.exit_code, "not --fmax" in result.stderr) == (2, True)
-    command = ["discover", "--resume", "found", "--executor", "serial"]
-    result = CliRunner().invoke(main, command)
-    assert (result.exit_code, "--relaxer cheap_potential:make" in result.stderr) == (2, True)
-    result = CliRunner().invoke(main, [*command, "--relaxer", "cheap_potential:make"])
-    assert result.exit_code == 0, result.output
-    assert "relaxed with cheap" in result.stdout
-    result = CliRunner().invoke(main, ["discover", "--resume", "nowhere"])
-    assert "nowhere holds no campaign" in result.stderr
-
-
-def test_the_pace_counts_from_where_a_run_took_up(capsys: pytest.CaptureFixture[str]) -> None:
-    now = [0.0]
-    pace = Pace(lambda: now[0])
-    assert pace.of("x", 50, 100) == (None, None)
-    now[0] = 10.0
-    assert pace.of("x", 70, 100) == (2.0, 15.0)
-    report = _plain_lines(lambda: now[0])
-    for done in range(101):
-        now[0] = 10.0 + done
-        report("x", done, 100)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "x: 0/100"
-    assert lines[1] == "x: 10/100 (1/s, 2 min left)"
-    assert lines[-1] == "x: 100/100"
-    assert len(lines) == 11
-    for done in range(100, 400):  # a stage whose total grows, and which moves slowly
-        now[0] += 1
-        report("x", done, 2 * done)
-    assert len(capsys.readouterr().err.splitlines()) == 10
-    for done in range(101):  # all in a moment
-        report("y", done, 100)
-    assert capsys.readouterr().err.splitlines() == ["y: 0/100", "y: 100/100"]
-
-
-def named(folder: Path, structures: dict[str, Atoms], **settings: Any) -> list[dict[str, Any]]:
-    """The rows of a campaign over one CIF each."""
-    files = folder / "mine"
-    files.mkdir()
-    for name, atoms in structures.items():
-        ase.io.write(files / name, atoms)
-    chosen = Settings(**{"relaxer": "cheap_potential:make", "max_steps": 80} | settings)
-    with Campaign.create(folder, FileSource(files), chosen, SERIAL) as campaign:
-        campaign.run()
-        write_files(campaign.store)
-        return list(campaign.store.verdicts())
-
-
-def strained(ratio: float, shear: float) -> Atoms:
-    """TiAl far from its structure, layers of either: with another c/a and a tilt."""
-    cell = [[2.8, 0, 0], [0, 2.8, 0], [shear, 0, 2.8 * ratio]]
-    return Atoms("TiAl", cell=cell, pbc=True, scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]])
-
-
-def test_mixed_valence_is_ranked_and_what_relaxation_makes_known_is_said(tmp_path: Path) -> None:
-    spinel = bulk("FeO", "rocksalt", a=4.3) * (2, 2, 1)
-    del spinel[[0]]  # Fe3O4: no single state of iron balances it
-    structures = {"z.cif": strained(2.2, 0.0), "b.cif": strained(0.75, 0.3), "odd.cif": spinel}
-    rows = {row["sample_id"]: row for row in named(tmp_path, structures)}
-    assert all(row["novel"] and row["unique"] for row in rows.values())  # as they came
-    assert {name: row["novelty"] for name, row in rows.items()} == {
-        "z": "known structure", "b": "known structure", "odd": "known formula",
-    }  # fmt: skip
-    worse, better = sorted("zb", key=lambda name: -rows[name]["energy_above_hull"])
-    duplicates = {name: row.get("relaxed_duplicate_of") for name, row in rows.items()}
-    assert duplicates == {worse: better, better: None, "odd": None}
-    assert not rows["odd"]["composition_valid"] and rows["odd"]["neutral_by"] == "mixed"
-    ranking = json.loads((tmp_path / "ranking.json").read_text())
-    assert [row["id"] for row in ranking] == [better, "odd"]
-    assert ranking[1]["origin"].startswith("odd.cif")
-    assert numbers(Tally(rows.values()).crystal_funnel())["unique, novel as relaxed"] == (1, 3)
-    with Store(tmp_path) as store:
-        store.metadata["settings"]["neutral_by"] = "smact"
-        assert [row["id"] for row in ranking_of(store)] == [better]
-        store.metadata["settings"] |= {"neutral_by": "mixed", "max_hull": 4.0}
-        assert [row["id"] for row in ranking_of(store)] == [better]
-        store.metadata["settings"]["max_hull"] = -1.0
-        console = Console(width=80, record=True, force_terminal=False)
-        print_tables(store, console)
-        assert "none within max_hull -1.0" in console.export_text()
-
-
-def test_a_table_of_80_columns_breaks_no_formula_and_no_number(tmp_path: Path) -> None:
-    with Store.create(tmp_path, {"total": 1, "settings": asdict(Settings())}) as store:
-        names = ("num_reference_phases", "num_subsystems_covered", "num_subsystems")
-        hull = dict.fromkeys(names, 12)
-        row = StoreRow(
-            bulk("Cu") * (6, 1, 1),
-            {"kind": "crystal", "number": 0, "stage": "done", "relaxed": True, "converged": False,
-             "energy_above_hull": -0.1234, "metastable_probability": 0.9,
-             "novelty": "known formula", "neutral_by": "smact", "composition": "Cu1",
-             "outcome": "step limit", "potential": "p"},
-            {"adit": {"id": "my-checkpoint/0/0"}, "hull": hull,
-             "relaxation": {"space_group_after": 1}},
-        )  # fmt: skip
-        rows = []
-        for i, formula in enumerate(("Ca3Cu2Re2O12", "Pm4Nd2Tm2Al4Si6", "Ba2YWO6")):
-            rows.append(dataclasses.replace(row, atoms=Atoms(formula, cell=[9] * 3, pbc=True)))
-            rows[-1].columns = row.columns | {"number": i, "composition": formula}
-            rows[-1].data = row.data | {"adit": {"id": f"my-checkpoint/0/{i}"}}
-        store.add(rows)
-        console = Console(width=80, record=True, force_terminal=False)
-        print_tables(store, console)
-        text = console.export_text()
-    table = text[text.index("ids begin with my-checkpoint/0/") : text.index("E hull: eV")]
-    lines = [line.split() for line in table.splitlines()[4:] if line.strip()]
-    assert [(line[1], line[2], line[-1]) for line in lines] == [
-        ("Ca3Cu2(ReO6)2", "-0.123*", "0"), ("Pm2NdTmAl2Si3", "-0.123*", "1"),
-        ("Ba2YWO6", "-0.123*", "2"),
-    ]  # fmt: skip
-
-
-def test_a_campaign_ends_with_enough_candidates_and_goes_on_no_further(tmp_path: Path) -> None:
-    structures = cheap_potential.crystals(40)
-    settings = {"relaxer": "cheap_potential:make", "max_steps": 4}
-    (tmp_path / "all").mkdir()
-    (tmp_path / "some").mkdir()
-    with begin(tmp_path / "all", structures, **settings) as campaign:
-        campaign.run()
-        energies = [row["energy_above_hull"] for row in ranking_of(campaign.store)]
-    limit = energies[len(energies) // 2]
-    with begin(tmp_path / "some", structures, **settings, until=2, max_hull=limit) as campaign:
-        seen: dict[str, tuple[int, int]] = {}
-        campaign.run(lambda stage, done, total: seen.update({stage: (done, total)}))
-        made, found = len(campaign.store), campaign.store.num_found()
-        assert found >= 2 and made < len(structures)
-        assert seen["candidates found"] == (2, 2)
-        assert all(row["energy_above_hull"] < limit for row in ranking_of(campaign.store))
-    with Campaign.open(
-        tmp_path / "some", StructuresSource(lambda start: structures[start:], 40), SERIAL,
-        potentials=["cheap_potential:make"],
-    ) as campaign:  # fmt: skip
-        campaign.run()
-        assert (len(campaign.store), campaign.store.num_found()) == (made, found)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from adit_model.config import DenoiserConfig
 from adit_model.denoiser import Denoiser
 from adit_model.layers import Attention
 from adit_model.samplers import Request, SamplingSettings
-from adit_model.samplers.run import noise_source
+from adit_model.samplers.run import CPU_BYTES, bytes_of, noise_source, structures_at_once
 from adit_model.training.cli import main
 from adit_model.training.stages import continued_model, initial_model
 from adit_model.training.trainer import Trainer, TrainingConfig
@@ -40,6 +43,21 @@ class Waits(TorchDispatchMode):
         if name in WAITING:
             self.found[name] += 1
         return func(*args, **(kwargs or {}))
+
+
+class Casts(TorchDispatchMode):
+    """Counts casts of a model's weights to bf16."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.weights = {p.data_ptr() for p in model.parameters()}
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") is torch.bfloat16 and args[0].data_ptr() in self.weights:
+            self.number += 1
+        return func(*args, **kwargs)
 
 
 def test_the_counter_sees_a_number_that_is_read() -> None:
@@ -97,6 +115,29 @@ def test_the_sampling_loop_waits_for_nothing(told_checkpoint: str) -> None:
     with Waits() as waits:
         model.draw(3, "crystal", SamplingSettings(num_steps=30), elements=[[3, 8, 9]] * 3)
     assert sum(waits.found.values()) == few  # none of them a step
+
+
+def test_a_budget_of_memory_bounds_a_batch() -> None:
+    config = DenoiserConfig(width=256, depth=6, num_heads=4, pair_bias=True)
+    cpu = torch.device("cpu")
+    rows = [structures_at_once(size, config, cpu) for size in (1, 5, 20, 60, 10_000)]
+    assert rows == sorted(rows, reverse=True)
+    assert rows[-1] == 1
+    for size, most in zip((1, 5, 20), rows, strict=False):
+        assert most * bytes_of(size, config) <= CPU_BYTES < (most + 1) * bytes_of(size, config)
+
+
+def test_bf16_takes_the_weights_once_for_all_steps(told_checkpoint: str) -> None:
+    model = ADiT.from_pretrained(told_checkpoint, device="cpu")
+    weights = sum(p.dim() > 1 for p in model.parameters())
+
+    def casts(num_steps: int) -> int:
+        settings = SamplingSettings(num_steps, precision="bfloat16")
+        with Casts(model) as found:
+            model.draw(3, "crystal", settings, elements=[[3, 8, 9]] * 3)
+        return found.number
+
+    assert 0 < casts(2) == casts(9) <= weights
 
 
 def test_masks_of_fused_attention_are_contiguous() -> None:
@@ -231,3 +272,25 @@ def test_a_condition_is_added_without_changing_anything(
     assert old.denoiser is not None and new.denoiser is not None
     plain = old.denoiser(x, t, labels)
     torch.testing.assert_close(new.denoiser(x, t, told), plain)
+
+
+def test_the_speed_of_sampling_is_measured_with_torch_alone(
+    told_checkpoint: str, tmp_path: Path
+) -> None:
+    """So that it runs on a bare machine with a GPU."""
+    script = Path(__file__).parents[1] / "benchmarks" / "sampling_speed.py"
+    out = tmp_path / "speed.json"
+    options = ["--num", "3", "--num-steps", "2", "--json", str(out), "--device", "cpu"]
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[str(script), '--checkpoint', told_checkpoint, *options]!r}\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: print('modules:', *{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split("modules:")[1].split())
+    assert "adit_model" in modules
+    assert not modules & {"adit_plugins", "ase", "click", "monty", "pymatgen", "rdkit", "scipy"}
+    rows = json.loads(out.read_text())["rows"]
+    assert len(rows) == 4
+    assert all(row["structures"] == 3 and row["structures_per_second"] > 0 for row in rows)

@@ -30,7 +30,7 @@ def table(folder: Path, relaxer: str, executor: str) -> list[dict[str, object]]:
 def test_parsl_ends_in_the_table_of_one_process_even_if_a_worker_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     monkeypatch.setenv(cheap_potential.FLAG, str(tmp_path / "flag"))
     expected = table(tmp_path / "serial", "cheap_potential:make", "serial")
     assert table(tmp_path / "parsl", "cheap_potential:make_deadly_once", "parsl") == expected

@@ -1,0 +1,86 @@
+"""Labelled structures on disk, whole formulas of which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+ARRAYS = (
+    "num_atoms",
+    "numbers",
+    "positions",
+    "cells",
+    "energy",
+    "forces",
+    "stress",
+    "group",
+    "way",
+)
+VALIDATION, TEST = range(5), range(5, 10)  # per cent of the formulas
+
+
+class LabelError(ValueError):
+    """Labels cannot be made or read."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled structures of a shard or of many; see `ARRAYS`.
+
+    `num_atoms` [structures], `numbers` [atoms], `positions` [atoms, 3] angstrom, `cells`
+    [structures, 3, 3] angstrom in rows, `energy` [structures] eV, `forces` [atoms, 3]
+    eV/angstrom, `stress` [structures, 3, 3] eV/cubic angstrom, `group` (reduced formula) and
+    `way` (source and disturbance) [structures].
+    """
+
+    num_atoms: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    cells: NDArray[np.float64]
+    energy: NDArray[np.float64]
+    forces: NDArray[np.float64]
+    stress: NDArray[np.float64]
+    group: NDArray[np.str_]
+    way: NDArray[np.str_]
+
+    @classmethod
+    def load(cls, folders: Sequence[Path]) -> Labels:
+        """Read all shards of folders.
+
+        Raises:
+            LabelError: a folder holds none, or a shard is damaged.
+        """
+        parts: list[dict[str, Any]] = []
+        for folder in folders:
+            shards = sorted(folder.glob("shard-*.npz"))
+            if not shards:
+                raise LabelError(f"No labels in {folder}. Make them with `adit train labels`.")
+            for shard in shards:
+                try:
+                    with np.load(shard, allow_pickle=False) as arrays:
+                        parts.append({name: arrays[name] for name in ARRAYS})
+                except (OSError, ValueError, KeyError) as error:
+                    raise LabelError(
+                        f"{shard} is damaged: {error}. Delete it and label again."
+                    ) from error
+        return cls(**{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS})
+
+    def split(self, name: str) -> NDArray[np.int64]:
+        """Return the places of a split's structures: `train`, `val` or `test`."""
+        splits = {group: split_of(group) for group in set(self.group.tolist())}
+        return np.flatnonzero([splits[group] == name for group in self.group.tolist()])
+
+    def __len__(self) -> int:
+        return len(self.num_atoms)
+
+
+def split_of(formula: str) -> str:
+    """Return the split of a reduced formula: whole formulas are held out, never copies."""
+    percent = int(hashlib.sha256(formula.encode()).hexdigest(), 16) % 100
+    return "val" if percent in VALIDATION else "test" if percent in TEST else "train"

@@ -1,0 +1,180 @@
+"""Labelled structures as graphs, and how far a network is from what the teacher says of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.units import GPa
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adit_integrations.mace_adit import network as nets
+from adit_integrations.mace_adit.label_set import Labels
+
+# Errors are counted in these units: eV/atom, eV/angstrom, eV/cubic angstrom. Up to three of them
+# they count squared (with absolute errors alone nothing is learned for the first thousand steps).
+UNITS = {"energy": 0.1, "forces": 0.3, "stress": 2.0 * GPa}
+WEIGHTS = {"energy": 3.0, "forces": 1.0, "stress": 1.0}
+HUBER_DELTA = 3.0
+# Far from equilibrium errors grow with the forces; there they weigh less. eV/angstrom, and GPa.
+SOFT_FORCE, SOFT_STRESS = 2.0, 20.0
+EQUILIBRIUM_FORCE = 3.0  # eV/angstrom; labels up to here decide the atomic energies
+MIN_STRUCTURES = 20  # with an element, to know it
+
+
+@dataclass
+class Labelled:
+    """Graphs with what the teacher says of them; units as in `Labels`."""
+
+    graphs: list[nets.Graph]
+    energy: Tensor  # [structures]
+    forces: list[NDArray[np.float64]]
+    stress: Tensor  # [structures, 3, 3]
+    way: list[str]
+    heads: list[int]  # of the committee's, the readout that learns from each
+
+
+def head_of(formula: str, num_heads: int) -> int:
+    """Return the readout of the committee, the last two, that learns from a formula."""
+    half = hashlib.sha256(formula.encode()).digest()[0] % 2
+    return num_heads - 2 + half if num_heads > 1 else 0
+
+
+def prepare(labels: Labels, config: nets.NetworkConfig, chosen: NDArray[np.int64]) -> Labelled:
+    """Find the bonds of the chosen structures; those of unknown elements are left out."""
+    ends = np.cumsum(labels.num_atoms)
+    graphs, forces, rows = [], [], []
+    for i in chosen.tolist():
+        part = slice(int(ends[i] - labels.num_atoms[i]), int(ends[i]))
+        if not set(labels.numbers[part].tolist()) <= {*config.elements}:
+            continue
+        atoms = Atoms(labels.numbers[part], labels.positions[part], cell=labels.cells[i], pbc=True)
+        graphs.append(nets.graph_of(atoms, config))
+        forces.append(labels.forces[part])
+        rows.append(i)
+    return Labelled(
+        graphs,
+        torch.tensor(labels.energy[rows], dtype=torch.float32),
+        forces,
+        torch.tensor(labels.stress[rows], dtype=torch.float32),
+        labels.way[rows].tolist(),
+        [head_of(formula, config.num_heads) for formula in labels.group[rows].tolist()],
+    )
+
+
+def atomic_energies(data: Labelled, num_elements: int) -> NDArray[np.float64]:
+    """Energies an atom that explain most of the structures' (least squares, ridge to the mean).
+
+    They only shift the network's output: what it says is on the scale of the labels.
+    """
+    calm = [i for i, f in enumerate(data.forces) if np.abs(f).max() < EQUILIBRIUM_FORCE]
+    counts = np.stack([np.bincount(data.graphs[i].elements, minlength=num_elements) for i in calm])
+    energies = data.energy.numpy()[calm].astype(float)
+    sizes = counts.sum(axis=1)
+    fractions, mean = counts / sizes[:, None], float((energies / sizes).mean())
+    matrix = fractions.T @ fractions + 0.01 * np.eye(num_elements)
+    found: NDArray[np.float64] = np.linalg.solve(matrix, fractions.T @ (energies / sizes - mean))
+    return found + mean
+
+
+def known_elements(data: Labelled, elements: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the elements that at least `MIN_STRUCTURES` structures hold."""
+    counts = np.zeros(len(elements), int)
+    for graph in data.graphs:
+        counts[np.unique(graph.elements)] += 1
+    return tuple(z for z, count in zip(elements, counts, strict=True) if count >= MIN_STRUCTURES)
+
+
+def errors(
+    network: torch.nn.Module,
+    data: Labelled,
+    rows: list[int],
+    device: torch.device,
+    heads: list[int],
+    training: bool = False,
+) -> dict[str, Tensor]:
+    """Errors of a batch in the labels' units, and what the teacher says.
+
+    Args:
+        network: the student.
+        data: labelled structures.
+        rows: places of the batch in `data`.
+        device: of the network.
+        heads: the readout asked of each.
+        training: whether gradients are kept.
+
+    Returns:
+        `energy` [structures] an atom, `forces` [atoms], `stress` [structures] (the largest
+        component), `forces_size` and `stress_size` of the labels, and `owner` [atoms].
+    """
+    graphs = [data.graphs[i] for i in rows]
+    num_elements = len(network.atomic_numbers)  # type: ignore[arg-type]
+    batch = nets.collate(graphs, num_elements, heads, device)
+    owner = batch["batch"]
+    output = network(batch, training=training, compute_stress=True)
+    sizes = torch.bincount(owner)
+    forces = torch.tensor(np.concatenate([data.forces[i] for i in rows])).float().to(device)
+    stress = data.stress[rows].to(device)
+    return {
+        "energy": (output["energy"] - data.energy[rows].to(device)) / sizes,
+        "forces": torch.linalg.vector_norm(output["forces"] - forces + 1e-9, dim=1),
+        "force_components": (output["forces"] - forces).detach().abs().mean(dim=1),
+        "stress": (output["stress"] - stress).abs().mean(dim=(1, 2)),
+        "forces_size": torch.linalg.vector_norm(forces, dim=1),
+        "stress_size": stress.abs().amax(dim=(1, 2)),
+        "owner": owner,
+    }
+
+
+def loss_of(found: dict[str, Tensor]) -> Tensor:
+    """Huber losses in `UNITS`; far from equilibrium they weigh less."""
+    calm = 1 / (1 + found["stress_size"] / (SOFT_STRESS * GPa))
+    calm_atoms = 1 / (1 + found["forces_size"] / SOFT_FORCE)
+    shares = {"energy": calm, "forces": calm_atoms, "stress": calm}
+    total = torch.zeros((), device=calm.device)
+    for name, share in shares.items():
+        error = found[name] / UNITS[name]
+        huber = torch.nn.functional.huber_loss(
+            error, torch.zeros_like(error), reduction="none", delta=HUBER_DELTA
+        )
+        total = total + WEIGHTS[name] * (huber * share).mean()
+    return total
+
+
+def evaluate(
+    network: torch.nn.Module, data: Labelled, device: torch.device, batch_size: int = 32
+) -> dict[str, dict[str, float]]:
+    """Mean absolute errors by the way in which structures were made, and of `all`.
+
+    Returns:
+        For each way: `structures`, `energy` meV/atom, `forces` meV/angstrom a component,
+        `stress` GPa a component.
+    """
+    rows: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+    for start in range(0, len(data.graphs), batch_size):
+        chosen = list(range(start, min(start + batch_size, len(data.graphs))))
+        asked = errors(network, data, chosen, device, [0] * len(chosen))
+        found = {name: tensor.detach() for name, tensor in asked.items()}
+        for place, i in enumerate(chosen):
+            mine = found["owner"] == place
+            row = (
+                float(found["energy"][place].abs()),
+                float(found["force_components"][mine].mean()),
+                float(found["stress"][place]),
+            )
+            rows[data.way[i]].append(row)
+            rows["all"].append(row)
+    return {
+        way: {
+            "structures": len(each),
+            "energy": round(1000 * float(np.mean([e for e, _, _ in each])), 1),
+            "forces": round(1000 * float(np.mean([f for _, f, _ in each])), 1),
+            "stress": round(float(np.mean([s for _, _, s in each])) / GPa, 2),
+        }
+        for way, each in sorted(rows.items())
+    }
