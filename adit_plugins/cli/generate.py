@@ -110,8 +110,10 @@ def generate(
         ctx.exit(130)
 
 
-def _budget(ctx: click.Context, num: int, batch_size: int) -> tuple[int, int]:
+def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, int | None]:
     """Return how many samples to make at most, and how many at once.
+
+    Large batches are faster, and would go far beyond the few that --until may need.
 
     Raises:
         UsageError: nothing that --until could count.
@@ -128,9 +130,11 @@ def _budget(ctx: click.Context, num: int, batch_size: int) -> tuple[int, int]:
             "--until counts what --valid-only or --unique keep of fresh samples; for N samples of "
             "any kind say --num N."
         )
+    from adit_plugins.generation.recipe import ENDLESS
+
     return (
         num if given("num") else TRIES * until,
-        batch_size if given("batch_size") else min(batch_size, max(8, 2 * until)),
+        batch_size or min(ENDLESS, max(8, 2 * until)),
     )
 
 
