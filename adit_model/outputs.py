@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -49,21 +50,57 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         yield path  # a pipe, or a device such as /dev/null: nothing there can be lost
         return
-    path = path.resolve()  # a link stays a link
-    _remove_leftovers(path.parent)
-    temporary = beside(path)
-    temporary.touch()  # refuses early, and shows the permissions that this user's files have
-    mode = temporary.stat().st_mode
-    temporary.unlink()
+    name, path = path, path.resolve()  # a link stays a link
+    with _named(name):
+        _remove_leftovers(path.parent)
+        temporary = beside(path)
+        temporary.touch()  # refuses early, and shows the permissions that this user's files have
+        mode = temporary.stat().st_mode
+        temporary.unlink()
     try:
-        yield temporary
-        if temporary.is_file():
-            temporary.chmod(mode)  # some libraries make files that nobody else can read
-        _synchronise(temporary)
-        _put(temporary, path)
-        _synchronise_folder(path.parent)
+        with _named(name):
+            yield temporary
+            if temporary.is_file():
+                temporary.chmod(mode)  # some libraries make files that nobody else can read
+            _synchronise(temporary)
+            _put(temporary, path)
+            _synchronise_folder(path.parent)
     finally:
         _remove(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work whether a file or folder can be made at a path.
+
+    Raises:
+        OSError: its folder is missing, read-only, or on a full disk; the message names both.
+    """
+    place = path.absolute().parent
+    while not place.exists():  # a writer may make folders, too
+        place = place.parent
+    probe = beside(place / path.name)
+    with _named(path):
+        probe.touch()
+        probe.unlink()
+
+
+_OF_THE_DISK = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+)  # fmt: skip
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file where the system only says that there is no space, or no permission."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        reason = os.strerror(error.errno)
+        again = type(error)(f"Cannot write {path}: {reason}. Choose another place, or make room.")
+        again.errno = error.errno
+        raise again from error
 
 
 def beside(path: Path, role: str = "part") -> Path:

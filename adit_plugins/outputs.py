@@ -1,16 +1,49 @@
-"""Values that JSON can hold."""
+"""Values that JSON can hold, and tables that a terminal can."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _AS_THEY_ARE = {str, bool, int, type(None)}
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+def terminal_table(title: str, headings: Mapping[str, str]) -> Table:
+    """Return a table for 80 columns, to be filled and printed.
+
+    Args:
+        title: above it.
+        headings: each with `"left"` or `"right"`, where cells stay on one line since a formula or a
+            number that is cut or broken says nothing; or `"text"`, which may go over several.
+    """
+    from rich import box
+    from rich.table import Table as RichTable
+
+    table = RichTable(
+        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    for heading, form in headings.items():
+        if form == "text":
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, no_wrap=True, justify="left" if form == "left" else "right")
+    return table
+
+
+def common_prefix(ids: Sequence[str]) -> str:
+    """Return what all ids begin with, up to a slash; empty for one id or none."""
+    parents = {"/".join(each.split("/")[:-1]) for each in ids}
+    shared = os.path.commonpath(list(parents)) if all(parents) and len(ids) > 1 else ""
+    return f"{shared}/" if shared else ""
 
 
 def without_nan(value: Any) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shlex
 import shutil
 import stat
 import subprocess
@@ -13,9 +15,11 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import ase.io
 import pytest
 import torch
 from ase.build import bulk
+from click.testing import CliRunner
 from kills import killed_at_each_step
 from safetensors.torch import load_file
 
@@ -25,6 +29,7 @@ from adit_model.config import AutoencoderConfig
 from adit_model.outputs import beside, replacing
 from adit_plugins import Sample, read_structures, write_samples
 from adit_plugins.campaign.store import Store
+from adit_plugins.cli import main
 
 OLD, NEW = bulk("Cu"), bulk("NaCl", "rocksalt", a=5.64)
 
@@ -247,3 +252,85 @@ def test_links_stay_links_and_devices_stay_devices(tmp_path: Path) -> None:
     reader.join()
     assert read == ["text"]
     assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    ase.io.write("cu.extxyz", [bulk("Cu"), bulk("Ag")])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "cu.extxyz", "--json", "/sys/x.json"],
+        ["evaluate", "cu.extxyz", "--markdown", "/sys/x.md"],
+        ["report", "cu.extxyz", "--out", "/sys/x.html"],
+        ["convert", "adit-joint", "/sys/x"],
+        ["dft", "cu.extxyz", "--inputs", "vasp", "--out", "/sys/x"],
+        ["submit", "lemat-genbench", "cu.extxyz", "--num", "2", "--out", "/sys/x"],
+        ["data", "prepare", "crystals", "--source", "cu.extxyz", "--out", "/sys/x"],
+        ["discover", "cu.extxyz", "--out", "/sys/x"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(
+    sources: Path, command: list[str]
+) -> None:
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert re.fullmatch(r"Error: Cannot write (in )?/sys\S*: .+\n", result.stderr), result.output
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["relax", "gone.extxyz"], ["dft", "gone"], ["evaluate", "gone.cif"], ["hull", "gone.cif"],
+        ["discover", "gone.cif", "--relaxer", "nosuch"],
+        ["submit", "lemat-genbench", "gone.cif", "--out", "x"],
+    ],
+)  # fmt: skip
+def test_a_missing_input_is_what_is_said(sources: Path, command: list[str]) -> None:
+    Path("relaxed.extxyz").touch()  # the output of relax is there, which matters less
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: Cannot read gone") and "no such file" in result.stderr
+
+
+def test_an_unknown_executor_leaves_nothing(sources: Path) -> None:
+    result = CliRunner().invoke(main, ["discover", "cu.extxyz", "--executor", "nosuch"])
+    assert result.exit_code == 2 and "nosuch" in result.stderr
+    assert [path.name for path in sources.iterdir()] == ["cu.extxyz"]
+
+
+@pytest.mark.parametrize(
+    ("out", "command"),
+    [
+        ("a.db", ["generate", "--num", "120", "--num-steps", "1", "--out", "a.db"]),
+        ("d", ["discover", "cu.extxyz", "--no-relax", "--workers", "0", "--out", "d"]),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    sources: Path, out: str, command: list[str]
+) -> None:
+    """A limit on the size of files stands for it: the system refuses to write more."""
+    words = [sys.executable, "-m", "adit_plugins.cli", *command]
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"ulimit -f 40; exec {shlex.join(words)}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert out in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert not (sources / out).exists()
+    assert not [path for path in sources.rglob(".*") if path.suffix == f".{out}"]
+
+
+def test_nothing_that_could_be_used_is_a_failure_for_scripts(sources: Path) -> None:
+    """EMT knows neither; discover and relax end with 1, not 0."""
+    ase.io.write("li.extxyz", [bulk("Li"), bulk("Na")])
+    emt = ["--relaxer", "ase.calculators.emt:EMT", "--workers", "0"]
+    assert CliRunner().invoke(main, ["relax", "li.extxyz", *emt]).exit_code == 1
+    computed = CliRunner().invoke(main, ["dft", "li.extxyz", "--engine", "ase:emt"])
+    assert computed.exit_code == 1 and "No EMT-potential" in computed.stdout
+    fine = CliRunner().invoke(main, ["relax", "cu.extxyz", *emt, "--overwrite"])
+    assert fine.exit_code == 0, fine.output

@@ -13,6 +13,7 @@ from pathlib import Path
 from adit_plugins import registry
 from adit_plugins._version import __version__
 from adit_plugins.campaign.driver import Driver, Report, no_report
+from adit_plugins.campaign.duplicates import mark_relaxed_duplicates
 from adit_plugins.campaign.executors import make_executor
 from adit_plugins.campaign.jobs import Jobs
 from adit_plugins.campaign.settings import Resources, Settings
@@ -166,9 +167,10 @@ class Campaign:
         except KeyboardInterrupt:
             log.info("interrupted with %d of %d structures checked", len(self.store), self.total)
             self.interrupted = True
-            self.store.release_claims()
         finally:
             self.seconds += time.monotonic() - start
+        self.store.release_claims()
+        mark_relaxed_duplicates(self.store)
 
     @contextmanager
     def _jobs(self) -> Iterator[Jobs]:

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign import records, work
-from adit_plugins.campaign.duplicates import Duplicates
+from adit_plugins.campaign.duplicates import Duplicates, mark_relaxed_duplicates
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.campaign.settings import CHUNK_SIZE, PREFILTER, RELAX, Resources, Settings
 from adit_plugins.campaign.sources import Arrival, Source, blocks_after, entries_after
@@ -31,6 +31,7 @@ Report = Callable[[str, int, int], None]  # stage, done, total
 
 GENERATE, SCREEN, CHECK = "generate", "screen", "check"
 SCREENED, PREFILTERED, RELAXED = "structures checked", "crystals pre-filtered", "crystals relaxed"
+FOUND = "candidates found"
 
 log = logging.getLogger(__name__)
 
@@ -95,12 +96,14 @@ class Driver:
         judged = store.count("prefiltered", 1.0) + store.count("prefiltered", 0.0)
         self.prefiltered = [judged, judged + waiting[PREFILTER]]
         self.num_workers = resources.workers or _num_workers(jobs)
+        self.found = self._count_found()
         self.window = 2 * self.num_workers  # enough for every worker to find its next chunk ready
 
     def work(self) -> None:
         """Fill the executor, take what is finished, until there is nothing left."""
         self.report(SCREENED, self.checked, self.total)
-        while self._fill() or len(self.jobs):
+        # What is at work once enough is found is left: it may take minutes.
+        while not self._found_enough() and (self._fill() or len(self.jobs)):
             for job, results in self.jobs.finished():
                 if job.name == GENERATE:
                     self._keep_generated(job, results)
@@ -258,13 +261,29 @@ class Driver:
             self.relaxed[1] -= left
         else:
             self.relaxed[0] += len(changes)
+            energies = [row.columns.get("energy_above_hull") for row in changes.values()]
+            limit = self.settings.max_hull
+            if limit is not None and any(each is not None and each < limit for each in energies):
+                self.found = self._count_found()
         self._report_relaxed()
+
+    def _count_found(self) -> int:
+        """Candidates so far, where their number ends the campaign."""
+        if self.settings.until is None or self.settings.max_hull is None:
+            return 0
+        mark_relaxed_duplicates(self.store, self.settings.max_hull)
+        return self.store.num_found()
+
+    def _found_enough(self) -> bool:
+        return self.settings.until is not None and self.found >= self.settings.until
 
     def _report_relaxed(self) -> None:
         if self.prefiltered[1]:
             self.report(PREFILTERED, *self.prefiltered)
         if self.relaxed[1]:
             self.report(RELAXED, *self.relaxed)
+        if self.settings.until is not None:
+            self.report(FOUND, min(self.found, self.settings.until), self.settings.until)
 
 
 class _KnownMolecules:

@@ -8,17 +8,22 @@ memory, up to a limit; the others are read from the store.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adit_plugins.campaign.store import Store
-from adit_plugins.campaign.work import unpack
+from adit_plugins.campaign.work import pack, unpack
 from adit_plugins.matching.fingerprints import invariants_of_primitive, num_invariants
-from adit_plugins.matching.matcher import ERRORS, first_match
+from adit_plugins.matching.matcher import ERRORS, first_match, group, reduce_cell
+from adit_plugins.structures.samples import Sample
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 MAX_KEPT = 5000  # crystals in memory
 MAX_COMPARED = 100  # earlier crystals of a composition, by StructureMatcher
@@ -129,6 +134,38 @@ def _invariants(cell: dict[str, Any]) -> NDArray[np.int8]:
         return invariants_of_primitive(structure)
     except ERRORS:  # nothing is near such a cell
         return np.full(num_invariants(len(set(cell["numbers"]))), 127, dtype=np.int8)
+
+
+def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
+    """Find crystals that became equal as they were relaxed; the lowest of each kind counts.
+
+    The others get its id in the column `relaxed_duplicate_of`. The verdict depends on the set of
+    results alone, not on their order, and is made anew each time.
+
+    Args:
+        store: of a campaign.
+        below: judge only what lies below this distance from the hull, eV/atom; what lies higher has
+            no say in it.
+    """
+    compositions = store.texts("composition")
+    ids = [i for i in store.ranked("energy_above_hull", "relaxed", below) if i in compositions]
+    found: dict[int, str | None] = {}
+    for places in group(compositions[row_id] for row_id in ids).values():
+        unique: dict[int, _Uniques] = {}
+        for row in store.rows(ids=[ids[place] for place in places]) if len(places) > 1 else ():
+            mine = reduce_cell(cast("Structure", Sample.from_ase(row.toatoms()).to_pymatgen()))
+            if mine is None:
+                continue
+            cell, earlier = pack(mine), unique.setdefault(len(mine), _Uniques())
+            found[row.id] = earlier.match(cell)
+            if found[row.id] is None:
+                earlier.add(str(row.data["adit"]["id"]), cell)
+    judged = set(ids)
+    known = {i: each for i, each in store.texts("relaxed_duplicate_of").items() if i in judged}
+    changes = {row_id: found.get(row_id) for row_id in known.keys() | found.keys()}
+    store.annotate_all(
+        {i: {"relaxed_duplicate_of": name} for i, name in changes.items() if known.get(i) != name}
+    )
 
 
 def smiles_column(smiles: str) -> str:

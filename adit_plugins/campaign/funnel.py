@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from adit_plugins.campaign.settings import DONE
+from adit_plugins.campaign.settings import DONE, KNOWN_STRUCTURE
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within, limit_text
 
@@ -80,8 +80,9 @@ class Tally:
             # Without a reference for an element there is no place on the hull: relaxed, not stable.
             Rate(f"{metastable} {by}", n["metastable"], n["relaxed"], "relaxed"),
             Rate(f"E hull {limit_text(STABLE)} {by}", n["stable"], n["relaxed"], "relaxed"),
-            # What is relaxed is unique and novel.
-            Rate(f"{metastable}, unique, novel", n["metastable"], n["settled"], "generated"),
+            # What is relaxed was unique and novel; relaxation may take it to something known.
+            Rate("unique, novel as relaxed", n["still_novel"], n["relaxed"], "relaxed"),
+            Rate(f"{metastable}, unique, novel", n["found"], n["settled"], "generated"),
         ]
 
     def molecule_funnel(self) -> list[Rate]:
@@ -102,6 +103,11 @@ class Tally:
 def _crystal(row: Verdicts) -> list[str]:
     energy = row.get("energy_above_hull")
     dft_energy = row.get("dft_energy_above_hull")
+    still_novel = bool(
+        row.get("relaxed")
+        and "relaxed_duplicate_of" not in row
+        and row.get("novelty") != KNOWN_STRUCTURE
+    )
     flags = {
         "generated": True,
         "valid": row.get("structure_valid"),
@@ -114,6 +120,8 @@ def _crystal(row: Verdicts) -> list[str]:
         "relaxed": row.get("relaxed"),
         "converged": row.get("converged"),
         "metastable": is_within(energy, METASTABLE),
+        "still_novel": still_novel,
+        "found": still_novel and is_within(energy, METASTABLE),
         "stable": is_within(energy, STABLE),
         "settled": row["stage"] == DONE,
         "unplaced": "hull_problem" in row,

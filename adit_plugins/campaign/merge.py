@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign import records
-from adit_plugins.campaign.duplicates import Duplicates
+from adit_plugins.campaign.duplicates import Duplicates, mark_relaxed_duplicates
 from adit_plugins.campaign.settings import DONE, Settings
 from adit_plugins.campaign.store import STORE, Row, Store, StoreError
 
@@ -58,6 +58,7 @@ def merge(shards: Sequence[Path], out: Path) -> Store:
             while chunk := list(islice(rows, CHUNK)):
                 merged.add(chunk)
                 duplicates.committed()
+            mark_relaxed_duplicates(merged)
         except BaseException:
             merged.close()
             (out / STORE).unlink()

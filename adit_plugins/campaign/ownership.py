@@ -54,6 +54,25 @@ def _taken(folder: Path) -> str:
 
 
 @contextmanager
+def not_begun(folder: Path) -> Iterator[None]:
+    """Say that nothing was begun, and leave nothing of it.
+
+    Raises:
+        StoreError: in the place of whatever SQLite and the file system raise.
+    """
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        (folder / LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: it was there before
+            folder.rmdir()
+        raise StoreError(
+            f"No campaign was begun in {folder}: {error}. See to the disk's space and permissions, "
+            "or choose another --out."
+        ) from error
+
+
+@contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Say in one line why a store cannot be used.
 

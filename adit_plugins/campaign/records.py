@@ -39,6 +39,7 @@ def _new(entry: Arrival) -> Row:
         "number": entry.number,
         "sample_id": str(provenance["id"]),
         "kind": entry.kind,
+        "origin": entry.origin or None,
         "stage": DONE,
     }
     atoms = Atoms() if entry.sample is None else entry.sample.to_ase()
@@ -78,6 +79,7 @@ def crystal_row(
     row.columns |= {
         "structure_valid": screened.structure_valid,
         "composition_valid": screened.composition_valid,
+        "neutral_by": screened.neutral_by,
         "min_distance": screened.min_distance,
         "composition": screened.composition,
     }
@@ -116,7 +118,8 @@ def molecule_row(
 
 _SCREENED = (
     *_COLUMNS, "checkpoint_hash", "number", "sample_id", "kind", "stage", "structure_valid",
-    "composition_valid", "min_distance", "composition", "unique", "rdkit_valid", "connected",
+    "composition_valid", "neutral_by", "min_distance", "composition", "unique", "rdkit_valid",
+    "connected", "origin",
     "strict_valid", "posebusters", "smiles", "problem",
 )  # fmt: skip
 
@@ -210,6 +213,7 @@ def _relaxed(answer: Placed) -> Row:
         "relax_seconds": result.seconds,
         "formation_energy_per_atom": answer.formation_energy_per_atom,
         "hull_problem": answer.hull_problem or None,
+        "novelty": answer.novelty or None,
     }
     if hull is not None:
         columns |= {

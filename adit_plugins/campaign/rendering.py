@@ -10,7 +10,6 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ase.io.extxyz import escape, key_val_dict_to_str, write_extxyz
 from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
+from adit_plugins.structures.facts import reduced_formula
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
 
@@ -180,19 +180,3 @@ def formula(sample: Sample) -> str:
     if sample.kind == "molecule":
         return str(sample.to_ase().get_chemical_formula())
     return reduced_formula(sample.atomic_numbers)
-
-
-def reduced_formula(atomic_numbers: NDArray[np.int64]) -> str:
-    """Return pymatgen's reduced formula."""
-    return _reduced(tuple(sorted(atomic_numbers.tolist())))
-
-
-@lru_cache(maxsize=100_000)
-def _reduced(numbers: tuple[int, ...]) -> str:
-    from pymatgen.core import Composition
-
-    counts: dict[str, int] = {}
-    for number in numbers:
-        symbol = chemical_symbols[number]
-        counts[symbol] = counts.get(symbol, 0) + 1
-    return str(Composition(counts).reduced_formula)

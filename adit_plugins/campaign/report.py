@@ -8,6 +8,7 @@ from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
 from adit_plugins.metrics.report import print_rates
+from adit_plugins.outputs import common_prefix, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,49 +34,66 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
     console.print(f"Relaxations ended by: {text}{missing}.", markup=False, highlight=False)
 
 
-def _print_candidates(console: Console, store: Store, num: int) -> None:
-    from rich.table import Table
+CAPTION = (
+    "E hull: eV/atom by the potential; * not converged: an upper bound. P: probability that DFT "
+    "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases. Charges: "
+    "balanced by SMACT's rule, its mixed-valence rule, pymatgen's guess, or none. Novelty: the "
+    "relaxed structure is in the training set, its formula is there or in the hull's table, or "
+    "neither; that nobody knows it is not said."
+)
 
+
+def _print_candidates(console: Console, store: Store, num: int) -> None:
     total = len(store.candidates())
     if not total:
-        console.print("No candidate: none is valid, unique, novel and placed on the hull.")
+        console.print(_no_candidate(store), markup=False, highlight=False)
         return
     rows = list(ranking(store, num))
     with_dft = any(row["dft_engine"] for row in rows)
-    table = Table(
-        title=f"Candidates (valid, unique, novel): {len(rows)} best of {total}",
-        title_justify="left",
-        title_style="bold",
-        caption="eV/atom by the potential. P: probability that DFT puts it below 0.1, where "
-        "calibrated. Coverage: sub-systems with reference phases. * not converged: an upper bound.",
-        caption_justify="left",
+    prefix = common_prefix([str(row["id"]) for row in rows])
+    beginning = f"; ids begin with {prefix}" if prefix else ""
+    number = ["DFT hull"] if with_dft else ["P", "coverage"]
+    table = terminal_table(
+        f"Candidates: {len(rows)} best of {total}{beginning}",
+        {"#": "right", "formula": "left", "E hull": "right"}
+        | dict.fromkeys(number, "right")
+        | dict.fromkeys(("charges", "novelty", "id"), "text"),
     )
-    headings = ["rank", "formula", "E form", "E hull", "P", "phases", "coverage"]
-    for heading in headings + (["DFT form", "DFT hull"] if with_dft else []):
-        table.add_column(
-            heading,
-            justify="left" if heading == "formula" else "right",
-            overflow="fold",  # a formula that is cut says nothing
-        )
-    table.add_column("id", overflow="fold")
     for row in rows:
-        table.add_row(*_cells(row, with_dft))
+        table.add_row(*_cells(row, with_dft, prefix))
     console.print(table)
+    console.print(CAPTION, markup=False, highlight=False)
 
 
-def _cells(row: dict[str, Any], with_dft: bool) -> list[str]:
+def _no_candidate(store: Store) -> str:
+    """Why nothing is ranked, in numbers."""
+    placed = len(store.ranked("energy_above_hull", "relaxed"))
+    settings = store.metadata["settings"]
+    asked = {name: settings.get(name) for name in ("max_hull", "neutral_by")}
+    limits = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+    if placed and limits:
+        return f"No candidate: {placed} relaxed and placed on the hull, none within {limits}."
+    return (
+        "No candidate: nothing was valid, unique, novel, relaxed and placed on the hull. The rows "
+        "above say where the structures went."
+    )
+
+
+def _cells(row: dict[str, Any], with_dft: bool, prefix: str) -> list[str]:
     def text(name: str, form: str = ".3f") -> str:
         return "-" if row[name] is None else format(row[name], form)
 
-    dft = [text("dft_formation_energy_per_atom"), text("dft_energy_above_hull")]
+    coverage = f"{row['num_subsystems_covered']}/{row['num_subsystems']}"
     return [
         str(row["rank"]),
         row["formula"],
-        text("formation_energy_per_atom"),
         f"{text('energy_above_hull')}{'' if row['converged'] else '*'}",
-        text("metastable_probability", ".2f"),
-        str(row["num_reference_phases"]),
-        f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
-        *(dft if with_dft else []),
-        str(row["id"]),
+        *(
+            [text("dft_energy_above_hull")]
+            if with_dft
+            else [text("metastable_probability", ".2f"), coverage]
+        ),
+        row["neutral_by"] or "-",
+        row["novelty"] or "-",
+        str(row["id"]).removeprefix(prefix),
     ]

@@ -17,6 +17,7 @@ from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import PAGE, Store
 from adit_plugins.outputs import json_text, without_nan
 from adit_plugins.relax.files import RELAX
+from adit_plugins.structures.facts import reduced_formula
 from adit_plugins.structures.formats import cif_text
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
@@ -31,7 +32,8 @@ IN_PROCESSES = 10_000  # rows; what fewer take is over before a process has its 
 MAX_PROCESSES = 8
 PAGE_SECONDS = 300.0  # that a page may take; it takes 0.2
 RANKING = (
-    "rank", "formula", "id", "formation_energy_per_atom", "energy_above_hull",
+    "rank", "formula", "id", "origin", "novelty", "neutral_by", "formation_energy_per_atom",
+    "energy_above_hull",
     "metastable_probability", "converged", "num_reference_phases", "num_subsystems_covered",
     "num_subsystems", "potential", "space_group", "dft_formation_energy_per_atom",
     "dft_energy_above_hull", "dft_engine", "file",
@@ -202,7 +204,7 @@ def _ranked(
     values |= {name: data["hull"][name] for name in RANKING if name in data["hull"]}
     values |= {
         "rank": rank,
-        "formula": rendering.reduced_formula(row["numbers"]),
+        "formula": reduced_formula(row["numbers"]),
         "id": data[KEY]["id"],
         "converged": bool(columns["converged"]),
         "space_group": data["relaxation"]["space_group_after"],

@@ -12,6 +12,7 @@ from adit_plugins.relax.limits import (
     TIME_LIMIT_SECONDS,
     check_limits,
 )
+from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Settings:
         prefilter_steps: its optimiser steps.
         prefilter_limit: eV/atom above the hull; what lies higher after the pre-filter, by its own
             energy and by the relaxer's of the same geometry, is left there.
+        neutral_by: rank only what this rule, or one before it in
+            `adit_plugins.validity.NEUTRALITY_RULES`, finds charge neutral; None ranks all.
+        max_hull: rank only what lies below this distance from the hull, eV/atom; None ranks all.
+        until: stop once so many candidates are found that are no known structure; None for all
+            structures of the source. Needs a `max_hull`.
 
     Raises:
         ValueError: a limit is out of range.
@@ -37,6 +43,9 @@ class Settings:
     prefilter: str | None = None
     prefilter_steps: int = PREFILTER_STEPS
     prefilter_limit: float = 0.5
+    neutral_by: str | None = None
+    max_hull: float | None = None
+    until: int | None = None
 
     def __post_init__(self) -> None:
         check_limits(self.fmax, self.max_steps, None)
@@ -44,6 +53,16 @@ class Settings:
         if not (math.isfinite(self.prefilter_limit) and self.prefilter_limit >= 0):
             raise ValueError(
                 f"prefilter_limit={self.prefilter_limit} must be a finite number of at least 0"
+            )
+        if self.neutral_by not in (None, *NEUTRALITY_RULES):
+            known = ", ".join(NEUTRALITY_RULES)
+            raise ValueError(f"neutral_by={self.neutral_by!r} must be one of {known}, or None")
+        if self.max_hull is not None and not math.isfinite(self.max_hull):
+            raise ValueError(f"max_hull={self.max_hull} must be a finite number of eV/atom")
+        if self.until is not None and (self.until < 1 or self.max_hull is None or not self.relaxer):
+            raise ValueError(
+                f"until={self.until} candidates need a number of at least 1, a relaxer and a "
+                "max_hull to count them by"
             )
         if self.prefilter is not None and self.relaxer is None:
             raise ValueError("a pre-filter needs a relaxer to filter for; drop --no-relax")
@@ -60,6 +79,10 @@ class Settings:
 PREFILTER, RELAX, DONE = "prefilter", "relax", "done"
 WAITING = (PREFILTER, RELAX)
 CHUNK_SIZE = 8  # structures
+
+# What is known of a relaxed crystal: its structure is in the training set; its formula is there, or
+# in the table of the hull; neither.
+KNOWN_STRUCTURE, KNOWN_FORMULA, NEW = NOVELTY = ("known structure", "known formula", "new")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
 
 
+NAMED = 20  # entries without a structure
+
+
 @dataclass(frozen=True)
 class Arrival:
     """A structure with its number, or the reason why there is none.
@@ -27,6 +30,7 @@ class Arrival:
         sample: None if it cannot be read.
         problem: why not.
         expected: the kind that it counts as where it cannot be read.
+        origin: where it stands in the file or folder it comes from.
     """
 
     number: int
@@ -34,6 +38,7 @@ class Arrival:
     sample: Sample | None
     problem: str = ""
     expected: str = "crystal"
+    origin: str = ""
 
     @property
     def kind(self) -> str:
@@ -92,11 +97,16 @@ class FileSource:
         entries = islice(iter_entries(path), num)
         kinds: Counter[str] = Counter()
         total, problem = 0, "it holds no structures"
+        self.num_unreadable, self.unreadable = 0, list[str]()  # the first of them, with reasons
         self.num_constrained = 0  # structures whose constraints have no say here
         for entry in entries:  # once through, so that progress and shards know the end
             total += 1
             self.num_constrained += entry.atoms is not None and bool(entry.atoms.constraints)
             problem = entry.reason or problem
+            if entry.atoms is None:
+                self.num_unreadable += 1
+                if len(self.unreadable) < NAMED:
+                    self.unreadable.append(f"{entry.name}: {entry.reason}")
             if entry.atoms is not None:
                 kinds["crystal" if entry.atoms.pbc.any() else "molecule"] += 1
         if not kinds:
@@ -120,10 +130,11 @@ class FileSource:
         for number, entry in enumerate(islice(entries, start, stop), start):
             name = entry.id or f"{self.path.name}/{number}"
             if entry.atoms is None:
-                yield Arrival(number, name, None, entry.reason, entry.kind or self._usual)
+                kind = entry.kind or self._usual
+                yield Arrival(number, name, None, entry.reason, kind, entry.name)
             else:
                 kind = "crystal" if entry.atoms.pbc.any() else "molecule"
-                yield _entry(number, name, entry.atoms, kind)
+                yield _entry(number, name, entry.atoms, kind, entry.name)
 
 
 class StructuresSource:
@@ -143,11 +154,17 @@ class StructuresSource:
             yield _entry(number, f"structure/{number}", structure)
 
 
-def _entry(number: int, name: str, structure: Convertible, expected: str = "crystal") -> Arrival:
+def _entry(
+    number: int,
+    name: str,
+    structure: Convertible,
+    expected: str = "crystal",
+    origin: str = "",
+) -> Arrival:
     try:
-        return Arrival(number, name, to_sample(structure))
+        return Arrival(number, name, to_sample(structure), origin=origin)
     except (TypeError, ValueError) as error:
-        return Arrival(number, name, None, str(error), expected)
+        return Arrival(number, name, None, str(error), expected, origin)
 
 
 def source_of(recipe: dict[str, Any]) -> Source:

@@ -12,6 +12,7 @@ in vain: "database is locked".
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,10 +25,18 @@ from ase import Atoms
 from ase.db.row import AtomsRow
 
 from adit_model.outputs import replacing
-from adit_plugins.campaign.ownership import OWNER, StoreError, acquire, explained, owner_text
-from adit_plugins.campaign.settings import WAITING
+from adit_plugins.campaign.ownership import (
+    OWNER,
+    StoreError,
+    acquire,
+    explained,
+    not_begun,
+    owner_text,
+)
+from adit_plugins.campaign.settings import KNOWN_STRUCTURE, WAITING, Settings
 from adit_plugins.campaign.stored_rows import ROW, SETUP, Row, kept_columns, stored_row
 from adit_plugins.outputs import without_nan
+from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 STORE = "results.db"
 FORMAT, VERSION = "adit campaign", 1
@@ -77,7 +86,7 @@ class Store:
         path = folder / STORE
         if path.exists():
             raise StoreError(f"{path} exists. Continue it with --resume {folder}.")
-        with explained(folder), replacing(path) as temporary:
+        with not_begun(folder), replacing(path) as temporary:
             database = ase.db.connect(str(temporary), type="db", use_lock_file=False)
             header = {"format": FORMAT, "version": VERSION}
             database.metadata = without_nan({**metadata, **header})
@@ -183,6 +192,13 @@ class Store:
             plain = without_nan(dict(data))
             self._db.update(row_id, data=plain, delete_keys=gone, **kept_columns(columns))
 
+    def annotate_all(self, changes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Set columns of many rows at once; None takes one away."""
+        with self._transaction():
+            for row_id, columns in changes.items():
+                gone = [key for key, value in columns.items() if value is None]
+                self._db.update(row_id, delete_keys=gone, **kept_columns(columns))
+
     def claim(
         self, stage: str, limit: int, max_atoms: int | None = None, full: bool = False
     ) -> list[tuple[int, Atoms]]:
@@ -253,14 +269,21 @@ class Store:
         value = self._query(query, (key,))[0][0]
         return None if value is None else float(value)
 
-    def ranked(self, key: str, flag: str) -> list[int]:
-        """Return the ids of rows with a true flag, the lowest number in a column first."""
+    def texts(self, key: str) -> dict[int, str]:
+        """Return the texts in a column by row."""
+        return dict(self._query("SELECT id, value FROM text_key_values WHERE key=?", (key,)))
+
+    def ranked(self, key: str, flag: str, below: float = math.inf) -> list[int]:
+        """Return the ids of rows with a true flag, the lowest number in a column first.
+
+        Only of rows whose number lies below a limit.
+        """
         # A join of the table with itself takes SQLite time that grows with the square of the rows.
         query = (
-            "SELECT id FROM number_key_values WHERE key=? AND id IN "
+            "SELECT id FROM number_key_values WHERE key=? AND value<? AND id IN "
             "(SELECT id FROM number_key_values WHERE key=? AND value=1) ORDER BY value, id"
         )
-        return [row[0] for row in self._query(query, (key, flag))]
+        return [row[0] for row in self._query(query, (key, below, flag))]
 
     def row(self, row_id: int) -> AtomsRow:
         """Return one row.
@@ -315,9 +338,25 @@ class Store:
     def candidates(self, num: int | None = None) -> list[int]:
         """Return the ids of the candidates, the lowest energy above the hull first.
 
-        A candidate is valid in structure and composition, unique, novel, and on the hull's scale.
+        A candidate was structurally valid, unique and novel, and so relaxed; it has its place on
+        the hull, is no duplicate of a better one (`mark_relaxed_duplicates`), and keeps the
+        campaign's `neutral_by` and `max_hull`.
         """
-        return self.ranked("energy_above_hull", "composition_valid")[:num]
+        settings = Settings(**self.metadata.get("settings", {}))
+        below = math.inf if settings.max_hull is None else settings.max_hull
+        ids = self.ranked("energy_above_hull", "relaxed", below)
+        worse = self.texts("relaxed_duplicate_of")
+        ids = [row_id for row_id in ids if row_id not in worse]
+        if settings.neutral_by is not None:
+            rules = NEUTRALITY_RULES[: NEUTRALITY_RULES.index(settings.neutral_by) + 1]
+            found = self.texts("neutral_by")
+            ids = [row_id for row_id in ids if found.get(row_id) in rules]
+        return ids[:num]
+
+    def num_found(self) -> int:
+        """Return the number of candidates that are no known structure."""
+        novelty = self.texts("novelty")
+        return sum(novelty.get(row_id) != KNOWN_STRUCTURE for row_id in self.candidates())
 
     def __len__(self) -> int:
         return int(self._query("SELECT COUNT(*) FROM systems")[0][0])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from adit_plugins.campaign.settings import KNOWN_FORMULA, KNOWN_STRUCTURE, NEW
 from adit_plugins.metrics.stability import is_within
 from adit_plugins.processes import At, Each, End, Part, collect, tell
 from adit_plugins.relax.results import RelaxResult
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from adit_plugins.campaign.sources import Arrival, Source
     from adit_plugins.hull.table import Hull, HullResult
-    from adit_plugins.matching.fingerprints import Fingerprints
+    from adit_plugins.matching.fingerprints import CrystalFingerprints
     from adit_plugins.relax.run import Relaxer
     from adit_plugins.validity.molecules import MoleculeReport
 
@@ -37,6 +38,7 @@ class Screened:
     Attributes:
         structure_valid: distances and volume are possible.
         composition_valid: SMACT finds it neutral.
+        neutral_by: the first rule that does (`adit_plugins.validity.neutral_by`).
         min_distance: angstrom.
         composition: reduced, such as `"Na1 Cl1"`; only equal ones can be duplicates.
         novel: not in the training set.
@@ -46,6 +48,7 @@ class Screened:
 
     structure_valid: bool = False
     composition_valid: bool = False
+    neutral_by: str = ""
     min_distance: float | None = None
     composition: str = ""
     novel: bool = False
@@ -62,12 +65,14 @@ class Placed:
         formation_energy_per_atom: eV/atom.
         hull: None without an energy, or without references.
         hull_problem: why there is no place on the hull.
+        novelty: of the relaxed crystal, one of `settings.NOVELTY`; empty where none came of it.
     """
 
     result: RelaxResult
     formation_energy_per_atom: float | None = None
     hull: HullResult | None = None
     hull_problem: str = ""
+    novelty: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,17 +127,19 @@ def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Arrival]:
 def _screen_one(sample: Sample) -> Iterator[Screened]:
     from adit_plugins.matching.matcher import reduce_cell
     from adit_plugins.validity.crystals import (
-        is_composition_valid,
         is_structure_valid,
         min_interatomic_distance,
     )
+    from adit_plugins.validity.oxidation import neutral_by
 
     structure = cast("Structure", sample.to_pymatgen())
     valid = is_structure_valid(structure)
     reduced = reduce_cell(structure) if valid else None
+    rule = neutral_by(structure.composition)
     yield Screened(
         structure_valid=valid,
-        composition_valid=is_composition_valid(structure.composition),
+        composition_valid=rule == "smact",
+        neutral_by=rule,
         min_distance=min_interatomic_distance(structure),
         composition=structure.composition.reduced_composition.formula,
         novel=valid and not _known().contains(structure),
@@ -261,10 +268,20 @@ def place_result(result: RelaxResult) -> Placed:
 
     if result.failed:
         return Placed(result)
+    novelty = novelty_of(result.atoms)
     try:
-        return Placed(result, *place(result, _hull()))
+        return Placed(result, *place(result, _hull()), novelty=novelty)
     except (ValueError, ArithmeticError) as error:  # say, no reference for an element
-        return Placed(result, hull_problem=" ".join(str(error).split()))
+        return Placed(result, hull_problem=" ".join(str(error).split()), novelty=novelty)
+
+
+def novelty_of(atoms: Atoms) -> str:
+    """Return which of `settings.NOVELTY` a crystal is: by training set and formulas of the hull."""
+    structure = cast("Structure", Sample.from_ase(atoms).to_pymatgen())
+    if _known().contains(structure):
+        return KNOWN_STRUCTURE
+    formula = structure.composition
+    return KNOWN_FORMULA if _known().has_formula(formula) or _hull().knows(formula) else NEW
 
 
 # A worker makes each of these once.
@@ -300,7 +317,7 @@ def _warm_up() -> None:
 
 
 @lru_cache(maxsize=1)
-def _known() -> Fingerprints:
-    from adit_plugins.matching.fingerprints import Fingerprints
+def _known() -> CrystalFingerprints:
+    from adit_plugins.matching.fingerprints import CrystalFingerprints, Fingerprints
 
-    return Fingerprints.load("crystal")
+    return cast(CrystalFingerprints, Fingerprints.load("crystal"))

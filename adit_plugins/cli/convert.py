@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from adit_model.outputs import check_writable
+
 NOT_OURS = "{} exists and is no checkpoint; name another place, nothing was written."
 
 
@@ -27,6 +29,7 @@ def convert(source: str, target: Path, num_heads: int | None, overwrite: bool) -
     """
     to_published = target.suffix == ".ckpt"
     _check_target(target, to_published, overwrite)
+    check_writable(target)
     from adit_model import ADiT
     from adit_model.checkpoints import published
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from adit_model.outputs import check_writable
+
 
 @click.group()
 def data() -> None:
@@ -38,6 +40,7 @@ def prepare(
     NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own table,
     folder of CIFs or other structures, with --source), or any that an installed plugin adds.
     """
+    check_writable(out)
     from adit_plugins.datasets import prepare as prepare_data
 
     for path in prepare_data(list(names), out, source, labels):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.inputs import crystals_of, say_constraints, say_left_out
+from adit_model.outputs import check_writable
+from adit_plugins.cli.inputs import check_there, crystals_of, say_constraints, say_left_out
 from adit_plugins.cli.options import fmax_option, keep_constraints_option
 from adit_plugins.cli.progress import progress
 
@@ -89,6 +90,9 @@ def dft(
     from adit_plugins.campaign.dft_stage import DftTask
     from adit_plugins.campaign.store import has_store
 
+    check_there(source)
+    if out is not None:
+        check_writable(out)
     campaign = has_store(source)
     if inputs is not None:
         folder = out or Path(f"{inputs}-inputs")
@@ -104,13 +108,12 @@ def dft(
     click.echo(f"{found.name}: {stated}; " + (f"at most {relax_steps} relaxation steps"
                                               if relax_steps else "single points"))  # fmt: skip
     try:
-        if campaign:
-            _run_campaign(source, task, top)
-        else:
-            _run_file(source, task, out)
+        computed = _run_campaign(source, task, top) if campaign else _run_file(source, task, out)
     except KeyboardInterrupt:
         click.echo("Interrupted: what was computed is kept; the same command goes on.", err=True)
         ctx.exit(130)
+    if not computed:
+        ctx.exit(1)  # for a script: there is no result
 
 
 def _elements(path: Path | None) -> dict[str, Atoms]:
@@ -128,7 +131,8 @@ def _elements(path: Path | None) -> dict[str, Atoms]:
     return found
 
 
-def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
+def _run_campaign(folder: Path, task: DftTask, top: int) -> int:
+    """Return how many of the candidates have an energy by now, and say why others have none."""
     from rich.console import Console
 
     from adit_plugins.campaign.dft_stage import run_queue
@@ -147,13 +151,21 @@ def _run_campaign(folder: Path, task: DftTask, top: int) -> None:
             write_files(store)
             write_campaign_report(store)
         print_tables(store, Console(), max(top, 10))
+        rows = [store.row(row_id) for row_id in store.candidates(top)]
+        missing = {row["sample_id"]: row.get("dft_outcome") for row in rows
+                   if "dft_energy_per_atom" not in row}  # fmt: skip
+        for name, reason in missing.items():
+            click.echo(f"{name}: not computed: {reason}")
+        return len(rows) - len(missing)
 
 
-def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
+def _run_file(file: Path, task: DftTask, out: Path | None) -> int:
+    """Return how many were computed."""
     from adit_model.outputs import replacing
     from adit_plugins.campaign.dft_stage import REFERENCES, compute_crystals
     from adit_plugins.dft.engines import DftVerdict
     from adit_plugins.outputs import without_nan
+    from adit_plugins.structures.facts import formula_of
 
     entries = crystals_of(file)
     places = [i for i, entry in enumerate(entries) if entry.atoms is not None]
@@ -166,7 +178,7 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     fates = [""] * len(entries)
 
     def keep(place: int, found: DftVerdict, result: RelaxResult) -> None:
-        formula = result.atoms.get_chemical_formula("metal", empirical=True)
+        formula = formula_of(result.atoms)
         rows[places[place]] = {
             "formula": formula, **found.as_dict(),
             "max_force": result.max_force, "constraints": result.constraints,
@@ -196,6 +208,7 @@ def _run_file(file: Path, task: DftTask, out: Path | None) -> None:
     if out is not None:
         with replacing(out) as temporary:
             temporary.write_text(json.dumps(without_nan(ordered), indent=1), encoding="utf-8")
+    return len(ordered) - failed
 
 
 def _write_inputs(
@@ -205,6 +218,7 @@ def _write_inputs(
     from adit_plugins.dft.inputs import WRITERS
     from adit_plugins.relax.results import right_handed, without_constraints
     from adit_plugins.structures.entries import Entry
+    from adit_plugins.structures.facts import formula_of
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and is not empty. Choose another --out.")
@@ -225,7 +239,7 @@ def _write_inputs(
         atoms = right_handed(free)
         atoms.calc = None
         atoms.info = {}
-        formula = atoms.get_chemical_formula("metal", empirical=True)
+        formula = formula_of(atoms)
         WRITERS[inputs](atoms, out / f"{rank:04d}-{formula}")
     say_left_out(entries)
     say_constraints(fates)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from adit_plugins import registry
 from adit_plugins.campaign.folders import check_folder, check_input, remove_campaign, shard_folder
-from adit_plugins.cli.inputs import say_constraints
+from adit_plugins.cli.inputs import check_there, say_constraints
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
@@ -23,12 +24,14 @@ from adit_plugins.cli.options import (
 )
 from adit_plugins.cli.progress import progress
 from adit_plugins.relax.limits import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 if TYPE_CHECKING:
     from adit_plugins.campaign import Campaign, GeneratorSource, Settings
     from adit_plugins.campaign.sources import Source
 
 DEFAULT_NUM = 64  # of each kind
+UNTIL_NUM = 1000  # crystals at most, where --until says when to stop
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
 POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are code of one's own
 
@@ -78,6 +81,25 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
     help="eV/atom above the hull; what is higher after the pre-filter, for it and for the relaxer "
     "alike, is not relaxed again.",
 )
+@click.option(
+    "--max-hull",
+    type=float,
+    metavar="EV",
+    help="Rank only what lies below this distance from the hull, eV/atom. [default: all]",
+)
+@click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Go on until N candidates within --max-hull are found that are no known structure, or "
+    "--num structures are used up. [default number with --until: 1000; --max-hull: 0.1]",
+)
+@click.option(
+    "--neutral-by",
+    type=click.Choice(NEUTRALITY_RULES),
+    help="Rank only what this rule, or one before it, finds charge neutral: SMACT's, its "
+    "mixed-valence rule, pymatgen's guess. [default: all, and the table names the rule]",
+)
 @click.option("--shard", type=Shard(), help="Only part I of N, for one of N machines; adit merge.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [default: one a core]")
 @click.option(
@@ -115,6 +137,9 @@ def discover(
     prefilter: str | None,
     prefilter_steps: int,
     prefilter_limit: float,
+    max_hull: float | None,
+    until: int | None,
+    neutral_by: str | None,
     shard: tuple[int, int] | None,
     workers: int | None,
     executor: str,
@@ -128,6 +153,7 @@ def discover(
     Ctrl-C keeps what was finished, and so does a crash: --resume DIR goes on from there.
     """
     from adit_plugins.campaign import Campaign, Resources, Settings
+    from adit_plugins.campaign.executors import GROUP
 
     means = Resources(executor, workers, chunk_size, time_limit=time_limit)
     if resume is not None:
@@ -137,10 +163,18 @@ def discover(
         campaign = Campaign.open(resume, resources=means, potentials=given)
     else:
         _check_together(ctx, file, recipe)
+        if until is not None:
+            from adit_plugins.metrics.stability import METASTABLE
+
+            num = num or (UNTIL_NUM if file is None else None)
+            kind = kind or (None if file is not None else "crystal")
+            max_hull = METASTABLE if max_hull is None else max_hull
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
-            prefilter, prefilter_steps, prefilter_limit,
+            prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
         )  # fmt: skip
+        check_there(file)
+        registry.load(GROUP, executor.partition(":")[0])  # an unknown one is found now
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)
         folder = shard_folder(out, shard)
@@ -186,6 +220,12 @@ def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any
     relaxing = _given(ctx, ["relaxer", "prefilter"])
     if ctx.params["no_relax"] and relaxing:
         raise click.UsageError(f"{relaxing} and --no-relax exclude each other.")
+    if ctx.params["until"] is not None and (
+        ctx.params["shard"] or ctx.params["kind"] == "molecule"
+    ):
+        raise click.UsageError(
+            "--until counts crystals of one machine; leave out --shard and --kind molecule."
+        )
     check_time_limit(ctx)
 
 
@@ -212,6 +252,14 @@ def make_source(
 
     if file is not None:
         source = FileSource(file, num)
+        if source.num_unreadable:
+            total = len(source.parts[0])
+            click.echo(
+                f"{source.num_unreadable} of {total} could not be read, and count as invalid:"
+            )
+            click.echo("\n".join(f"  {each}" for each in source.unreadable))
+            if source.num_unreadable > len(source.unreadable):
+                click.echo("  ... all are in candidates.json, with `problem`")
         held = source.num_constrained
         say_constraints(["dropped"] * held + [""] * (len(source.parts[0]) - held))
         return source
@@ -277,6 +325,11 @@ def finish(campaign: Campaign) -> None:
         click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
     else:
         click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
+    until = campaign.settings.until
+    if until is not None:
+        found = campaign.store.num_found()
+        short = "" if found >= until else f", not {until}; a larger --num goes further"
+        click.echo(f"{found} candidates found among {num} of at most {campaign.total}{short}.")
 
 
 @contextmanager

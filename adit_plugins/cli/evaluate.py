@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_model.outputs import replacing
+from adit_model.outputs import check_writable, replacing
 from adit_plugins.cli.options import max_steps_option
 from adit_plugins.cli.progress import progress
 
@@ -84,6 +84,9 @@ def evaluate(
     )
     with progress() as report:
         sets = evaluate_files(files, protocol, report)
+    for each in sets:
+        if not any(_was_read(each)):
+            raise ValueError(f"Nothing of {each.path} can be read: {each.notes[0]}.")
     write_report(sets, {"files": list(files), **vars(protocol)}, json_file, markdown, plots)
 
 
@@ -96,11 +99,19 @@ def check_outputs(*paths: str | None) -> None:
     for path in paths:
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise ValueError(f"Cannot write {path}: there is no folder {Path(path).parent}.")
+        if path is not None:
+            check_writable(Path(path))
     for path in paths[:-1]:
         if path is not None and Path(path).is_dir():
             raise ValueError(f"Cannot write {path}: it is a folder.")
     if paths[-1] is not None and Path(paths[-1]).is_file():
         raise ValueError(f"Cannot write plots into {paths[-1]}: it is a file. Choose a folder.")
+
+
+def _was_read(found: SetMetrics) -> Iterator[bool]:
+    """Whether each entry of a set could be read."""
+    for part in (found.crystals, found.molecules):
+        yield from (bool(row.get("num_atoms")) for row in (part.rows if part else ()))
 
 
 def check_distinct(outputs: Sequence[str | None], inputs: Sequence[str | None]) -> None:

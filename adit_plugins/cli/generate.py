@@ -13,12 +13,36 @@ from adit_plugins.cli.progress import Report, progress
 
 if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.keeping import Selection
     from adit_plugins.structures.samples import Sample
+
+
+TRIES = 20  # samples for each that is wanted, at most
+KEPT = 10_000  # samples in memory while none has fitted into the file
 
 
 @click.command()
 @click.option("--kind", type=click.Choice(KINDS), default="crystal", show_default=True)
-@click.option("--num", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--num",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Samples to make. [with --until: at most; default 20 for each]",
+)
+@click.option(
+    "--valid-only",
+    is_flag=True,
+    help="Keep only valid samples: crystals by distances and volume, molecules as a whole (one "
+    "fragment, no radical). What is thrown away is counted.",
+)
+@click.option("--unique", is_flag=True, help="Of equal samples keep the first.")
+@click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Go on until N samples are kept by --valid-only and --unique, or --num are made.",
+)
 @click.option(
     "--out",
     required=True,
@@ -49,6 +73,9 @@ def generate(
     ctx: click.Context,
     kind: str,
     num: int,
+    valid_only: bool,
+    unique: bool,
+    until: int | None,
     out: str,
     form: str | None,
     ids: tuple[str, ...],
@@ -56,10 +83,15 @@ def generate(
 ) -> None:
     """Generate crystals or molecules into a file; the suffix names the format.
 
-    Sample i of a seed is always the same, however many are made at once. Ctrl-C keeps what was
-    finished.
+    The release makes crystals of up to 20 atoms in the cell, and molecules of up to 29 atoms of H,
+    C, N, O and F. Sample i of a seed is always the same, however many are made at once. Ctrl-C
+    keeps what was finished.
     """
     wanted = _read_ids(ctx, ids)
+    num, recipe["batch_size"] = _budget(ctx, num, recipe["batch_size"])
+    from adit_plugins.generation.keeping import Selection
+
+    selection = Selection(valid_only, unique, until)
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.structures.writers import check_output
 
@@ -73,9 +105,37 @@ def generate(
         samples = (
             _again(generator, wanted, report) if wanted else _fresh(generator, num, report, kind)
         )
-        finished = _write(samples, out, form, total)
+        finished = _write(selection.of(samples), out, form, total, selection)
     if not finished:
         ctx.exit(130)
+
+
+def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, int | None]:
+    """Return how many samples to make at most, and how many at once.
+
+    Large batches are faster, and would go far beyond the few that --until may need.
+
+    Raises:
+        UsageError: nothing that --until could count.
+    """
+    until = ctx.params["until"]
+    if until is None:
+        return num, batch_size
+
+    def given(name: str) -> bool:
+        return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+    if not (ctx.params["valid_only"] or ctx.params["unique"]) or ctx.params["ids"]:
+        raise click.UsageError(
+            "--until counts what --valid-only or --unique keep of fresh samples; for N samples of "
+            "any kind say --num N."
+        )
+    from adit_plugins.generation.recipe import ENDLESS
+
+    return (
+        num if given("num") else TRIES * until,
+        batch_size or min(ENDLESS, max(8, 2 * until)),
+    )
 
 
 def _read_ids(ctx: click.Context, ids: tuple[str, ...]) -> list[str]:
@@ -108,15 +168,24 @@ def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator
         report("samples", start + len(chunk), len(ids))
 
 
-def _write(samples: Iterator[Sample], out: str, form: str | None, total: int) -> bool:
-    """Write the samples as they come; False after Ctrl-C, with the finished ones in the file."""
+def _write(
+    samples: Iterator[Sample], out: str, form: str | None, total: int, selection: Selection
+) -> bool:
+    """Write the samples as they come; False after Ctrl-C, with the finished ones in the file.
+
+    Raises:
+        ValueError: nothing was kept, or nothing fits into the format.
+    """
     from adit_plugins.structures.writers import write_samples
 
     done = 0
+    first: list[Sample] = []  # what would be lost if nothing fits into the format
 
     def counted() -> Iterator[Sample]:
         nonlocal done
         for sample in samples:
+            if len(first) < KEPT:
+                first.append(sample)
             yield sample
             done += 1  # the writer came back for the next one, so this one is in the file
 
@@ -126,17 +195,50 @@ def _write(samples: Iterator[Sample], out: str, form: str | None, total: int) ->
         kept = f"they are in {out}" if done else "nothing was written"
         click.echo(f"Interrupted: {done} of {total} samples were finished; {kept}.", err=True)
         return False
+    if not selection.kept:
+        raise ValueError(
+            f"none of the {selection.made} samples was kept ({_thrown(selection)}); "
+            "nothing was written"
+        )
     if not result.written:
         raise ValueError(
-            f"none of the {total} samples fits into {out}: {result.skipped[0][1].rstrip('.')}. "
-            "Use .extxyz, .db or .json."
+            f"none of the {done} samples fits into {out}: {result.skipped[0][1].rstrip('.')}. "
+            f"They are in {_beside(first, Path(out))}; for another format see --out."
         )
     if result.skipped:
         name, reason = result.skipped[0]
         click.echo(
-            f"{len(result.skipped)} of {total} do not fit into this format and were left out, "
+            f"{len(result.skipped)} of {done} do not fit into this format and were left out, "
             f"the first, {name}: {reason}",
             err=True,
         )
-    click.echo(f"{result.written} samples in {out}.")
+    made = f" of {selection.made} made; thrown away: {_thrown(selection)}"
+    click.echo(f"{result.written} samples in {out}{made if _chooses(selection) else ''}.")
+    if selection.num is not None and selection.kept < selection.num:
+        click.echo(
+            f"{selection.kept} are fewer than --until {selection.num}: the budget of {total} "
+            "samples is used up; a larger --num goes further.",
+            err=True,
+        )
     return True
+
+
+def _chooses(selection: Selection) -> bool:
+    return selection.valid_only or selection.unique
+
+
+def _thrown(selection: Selection) -> str:
+    return ", ".join(f"{n} {why}" for why, n in selection.thrown.items()) or "nothing"
+
+
+def _beside(samples: list[Sample], out: Path) -> Path:
+    """Keep what was made where the format takes none of it, in a file that was not there."""
+    from adit_plugins.structures.writers import write_samples
+
+    target = out.with_suffix(".extxyz")
+    number = 1
+    while target.exists():
+        number += 1
+        target = out.with_name(f"{out.stem}-{number}.extxyz")
+    write_samples(samples, str(target))
+    return target

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 ROWS = 20  # of the table
 
+CAPTION = (
+    "eV/atom. P: probability that DFT puts it below 0.1, where calibrated. Coverage: sub-systems "
+    "with known compounds. * not converged, or held by constraints: an upper bound."
+)
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -67,6 +72,7 @@ def _place(entry: Entry, reference: Hull, convention: str | None) -> dict[str, A
     from adit_plugins.hull.energies import place
     from adit_plugins.hull.table import UnknownElementError
     from adit_plugins.relax.files import result_of
+    from adit_plugins.structures.facts import formula_of
     from adit_plugins.structures.provenance import provenance_in
 
     row: dict[str, Any] = {"id": "", "formula": "", "energy_above_hull": None, "problem": ""}
@@ -75,7 +81,7 @@ def _place(entry: Entry, reference: Hull, convention: str | None) -> dict[str, A
         return row | {"id": entry.id or entry.name, "problem": f"unreadable: {entry.reason}"}
     row["id"] = provenance_in(atoms.info).get("id", "") or entry.id
     if len(atoms):
-        row["formula"] = atoms.get_chemical_formula("metal", empirical=True)
+        row["formula"] = formula_of(atoms)
     try:
         result = result_of(atoms, convention)
         formation, found = place(result, reference)
@@ -104,22 +110,18 @@ def _write(rows: list[dict[str, Any]], reference: Hull, path: Path) -> None:
 
 def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from adit_plugins.outputs import common_prefix, terminal_table
 
     placed = [row for row in rows if row["energy_above_hull"] is not None]
     placed.sort(key=lambda row: float(row["energy_above_hull"]))
-    table = Table(
-        title=f"{len(placed)} of {len(rows)} have a place. Hull: {reference.source}",
-        title_justify="left",
-        title_style="bold",
-        caption="eV/atom. P: probability that DFT puts it below 0.1, where calibrated. Coverage: "
-        "sub-systems with known compounds. * not converged, or held by constraints: an upper "
-        "bound.",
-        caption_justify="left",
+    prefix = common_prefix([str(row["id"]) for row in placed])
+    beginning = f"; ids begin with {prefix}" if prefix else ""
+    table = terminal_table(
+        f"{len(placed)} of {len(rows)} have a place{beginning}",
+        {"#": "right", "formula": "left", "E form": "right", "E hull": "right", "P": "right"}
+        | {"coverage": "right", "id": "text"},
     )
-    for heading in ("number", "formula", "E form", "E hull", "P", "phases", "coverage", "id"):
-        left = heading in ("formula", "id")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
     for row in placed[:ROWS]:
         probability = row["metastable_probability"]
         table.add_row(
@@ -128,19 +130,20 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
             f"{row['formation_energy_per_atom']:.3f}",
             f"{row['energy_above_hull']:.3f}{'' if row['converged'] and not row['held'] else '*'}",
             "-" if probability is None else f"{probability:.2f}",
-            str(row["num_reference_phases"]),
             f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
-            row["id"],
+            row["id"].removeprefix(prefix),
         )
     console = Console()
-    console.print(table)
+    if placed:  # else the error says what is missing
+        console.print(table)
+        console.print(f"Hull: {reference.source}. {CAPTION}", markup=False, highlight=False)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
-    problems = [row for row in rows if row["problem"] or row.get("note")]
+    problems = [row for row in rows if placed and (row["problem"] or row.get("note"))]
     for row in problems[:ROWS]:
-        what = row["formula"] or row["id"]
+        what = " ".join(filter(None, (row["id"], row["formula"])))
         said = row["problem"] or row["note"]
-        console.print(f"{row['index']} {what}: {said}", markup=False, highlight=False)
+        console.print(f"{what or row['index']}: {said}", markup=False, highlight=False)
     if len(problems) > ROWS:
         console.print(f"... and {len(problems) - ROWS} more with something to say")
     if any(row["problem"].startswith("No reference energy") for row in problems):

@@ -8,8 +8,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+NAMED = 20  # entries without a structure
+
 if TYPE_CHECKING:
     from adit_plugins.structures.entries import Entry
+
+
+def check_there(path: Path | None) -> None:
+    """Name an input that is missing before anything else is said, or loaded.
+
+    Raises:
+        ValueError: there is no such file or folder.
+    """
+    if path is not None and not path.exists():
+        raise ValueError(f"Cannot read {path}: there is no such file or folder.")
 
 
 def entries_of(path: Path) -> list[Entry]:
@@ -53,8 +65,10 @@ def say_left_out(entries: Sequence[Entry]) -> None:
     bad = [entry for entry in entries if entry.atoms is None]
     if bad:
         click.echo(f"{len(bad)} of {len(entries)} structures were left out:")
-    for entry in bad:
+    for entry in bad[:NAMED]:
         click.echo(f"  {entry.name}: {entry.reason}")
+    if len(bad) > NAMED:
+        click.echo(f"  ... and {len(bad) - NAMED} more")
 
 
 def say_constraints(fates: Iterable[str]) -> None:

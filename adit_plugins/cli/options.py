@@ -48,7 +48,11 @@ _COMPOSITION = (
     click.option(
         "--contains", callback=symbols, metavar="A,B,..", help="Each of these, beside others."
     ),
-    click.option("--formula", help="Exact proportions, e.g. LiFePO4; crystals hold a multiple."),
+    click.option(
+        "--formula",
+        help="Exact proportions, e.g. LiMn2O4; crystals hold a multiple. The release ends at 20 "
+        "atoms a cell: olivine LiFePO4, with 28 in its own, cannot come out.",
+    ),
 )
 
 _STEERING = (

@@ -66,6 +66,7 @@ class Pace:
         return rate, (total - done) / rate
 
 
+SHORT_SECONDS = 1.0  # at least between two lines but the last: a quick stage floods no log
 LINE_SECONDS = 30.0  # at most between two lines of a stage that moves, so that a log shows life
 
 
@@ -78,7 +79,8 @@ def _plain_lines(clock: Callable[[], float] = time.monotonic) -> Report:
         rate, remaining = pace.of(stage, done, total)
         tenth, now = 10 * done // max(total, 1), clock()
         highest, when = last.get(stage, (-1, now))
-        if tenth <= highest and now - when < LINE_SECONDS:
+        pause = LINE_SECONDS if tenth <= highest else SHORT_SECONDS
+        if highest >= 0 and now - when < pause and (done < total or tenth <= highest):
             return  # the total of a stage may grow: a tenth is reported once
         last[stage] = (max(tenth, highest), now)
         text = ""

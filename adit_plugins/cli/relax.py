@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.inputs import entries_of, say_constraints
+from adit_plugins.cli.inputs import check_there, entries_of, say_constraints, say_left_out
 from adit_plugins.cli.options import (
     check_time_limit,
     fmax_option,
@@ -78,9 +78,11 @@ def relax(
     from adit_plugins.relax.run import find_relaxer
 
     check_time_limit(ctx)
+    check_there(file)
     _check_out(out, resume, overwrite)
     find_relaxer(relaxer)
     entries = entries_of(file)
+    say_left_out(entries)
     structures = [entry.atoms for entry in entries]
     settings = {
         "relaxer": relaxer, "fmax": fmax, "max_steps": max_steps,
@@ -88,7 +90,7 @@ def relax(
     }  # fmt: skip
     frames = read_frames(out, structures, settings) if resume and out.exists() else {}
     frames |= {
-        i: frame(i, unreadable(entry.reason), settings)
+        i: frame(i, unreadable(entry.id or entry.name, entry.reason), settings)
         for i, entry in enumerate(entries)
         if entry.atoms is None
     }
@@ -107,6 +109,8 @@ def relax(
         failed = sum(atoms.info["relax"]["energy"] is None for atoms in frames.values())
         suffix = f"; {failed} failed" if failed else ""
         click.echo(f"{len(frames)} of {len(structures)} structures in {out}{suffix}.")
+        if finished and failed == len(frames):
+            ctx.exit(1)  # for a script: nothing of it can be used
     if not finished:
         kept = "--resume goes on from there." if done else "Nothing was finished."
         click.echo(f"Interrupted. {kept}", err=True)
@@ -176,19 +180,23 @@ def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
 
 
 def _print_table(frames: dict[int, Atoms]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
+
+    from adit_plugins.outputs import common_prefix, terminal_table
+    from adit_plugins.relax.files import name_of
 
     records = [frames[i].info["relax"] for i in sorted(frames)]
-    title = f"Relaxed with {max(record['potential'] for record in records)}"
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
-    for heading in ("#", "formula", "eV/atom", "force", "RMSD", "volume", "group", "steps",
-                    "outcome"):  # fmt: skip
-        left = heading in ("formula", "outcome")
-        table.add_column(heading, justify="left" if left else "right", overflow="fold")
+    ids = {i: name_of(frames[i]) or str(i) for i in frames}
+    prefix = common_prefix(list(ids.values()))
+    beginning = f"; ids begin with {prefix}" if prefix else ""
+    table = terminal_table(
+        f"Relaxed with {max(record['potential'] for record in records)}{beginning}",
+        {"id": "text", "formula": "left"}
+        | dict.fromkeys(("eV/atom", "force", "RMSD", "volume", "group"), "right")
+        | {"outcome": "left"},
+    )
     for i in sorted(frames)[:ROWS]:
-        table.add_row(*_row(frames[i]))
+        table.add_row(ids[i].removeprefix(prefix), *_row(frames[i]))
     console = Console()
     console.print(table)
     console.print("Force: eV/angstrom. RMSD: angstrom. Group: space groups before and after.")
@@ -199,6 +207,8 @@ def _print_table(frames: dict[int, Atoms]) -> None:
 
 
 def _row(atoms: Atoms) -> list[str]:
+    from adit_plugins.structures.facts import formula_of
+
     record = atoms.info["relax"]
 
     def text(name: str, form: str) -> str:
@@ -207,13 +217,11 @@ def _row(atoms: Atoms) -> list[str]:
     groups = (record["space_group_before"], record["space_group_after"])
     outcome = "failed" if record["energy"] is None else record["reason"]
     return [
-        str(record["index"]),
-        atoms.get_chemical_formula("metal", empirical=True) if len(atoms) else "-",
+        formula_of(atoms) if len(atoms) else "-",
         text("energy_per_atom", ".3f"),
         text("max_force", ".3f"),
         text("rmsd", ".2f"),
         text("volume_change", "+.0%"),
-        " > ".join(str(group or "?") for group in groups) if any(groups) else "-",
-        str(record["num_steps"]),
+        ">".join(str(group or "?") for group in groups) if any(groups) else "-",
         outcome,
     ]

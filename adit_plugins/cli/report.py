@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from adit_model.outputs import check_writable
+
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="DIR...", type=click.Path(path_type=Path))
@@ -44,6 +46,7 @@ def check_target(target: Path, paths: tuple[Path, ...]) -> None:
     """
     if not target.absolute().parent.is_dir():
         raise ValueError(f"Cannot write {target}: there is no folder {target.parent}.")
+    check_writable(target)
     if target.is_dir():
         raise ValueError(f"Cannot write {target}: it is a folder. Name a file, {target}/page.html.")
     if any(target.resolve() == path.resolve() for path in paths):

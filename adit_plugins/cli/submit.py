@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from adit_model.outputs import check_writable
+from adit_plugins.cli.inputs import check_there
 from adit_plugins.cli.options import (
     fmax_option,
     keep_constraints_option,
@@ -70,6 +73,13 @@ def lemat_genbench(
     from adit_plugins.submissions import lemat_genbench as lemat
     from adit_plugins.submissions.shards import RelaxationSettings
 
+    check_there(file)
+    check_writable(out)
+    making = [name for name in recipe
+              if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]  # fmt: skip
+    if file is not None and making:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in making)
+        raise click.UsageError(f"{options} would have no effect: {file} is submitted as it is.")
     unreadable: dict[str, str] = {}
     if keep_constraints and relaxer is None:
         raise click.UsageError("--keep-constraints needs --relax.")

@@ -170,7 +170,7 @@ def _failures(unreadable: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     from adit_plugins.relax.files import unreadable as failure
     from adit_plugins.submissions.shards import record_of
 
-    return {name: record_of(name, failure(reason)) for name, reason in unreadable.items()}
+    return {name: record_of(name, failure(name, reason)) for name, reason in unreadable.items()}
 
 
 def _place(

@@ -14,11 +14,13 @@ from adit_plugins.lazy import lazily
 if TYPE_CHECKING:
     from adit_plugins.generation.composition import CompositionRequest
     from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.keeping import Selection
 
-__all__ = ["ADiTGenerator", "CompositionRequest"]
+__all__ = ["ADiTGenerator", "CompositionRequest", "Selection"]
 
 __getattr__, __dir__ = lazily(
     __name__,
     composition="CompositionRequest",
     generator="ADiTGenerator",
+    keeping="Selection",
 )

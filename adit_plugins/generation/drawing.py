@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.generation import steering
+from adit_plugins.generation.composition import atomic_numbers
 from adit_plugins.generation.recipe import used_precision
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def draw_compositions(
     """
     own_size = generator.num_atoms if constraints is None else None
     if constraints is None:
+        _check_elements(generator, kind)
         constraints = generator.composition.constraints()
     sizes = dict(zip(indices, num_atoms, strict=True)) if num_atoms is not None else None
 
@@ -172,6 +174,25 @@ def draw_compositions(
         f"no {rule} in {MAX_ATTEMPTS} draws of sample {again[0]} of seed {seed} for {asked}; "
         + ("leave out charge_balanced" if accept is None else "ask for other elements or num_atoms")
     )
+
+
+def _check_elements(generator: ADiTGenerator, kind: str) -> None:
+    """Refuse elements that could never appear, beside others that can.
+
+    Raises:
+        ValueError: the training data of this kind lack one.
+    """
+    from adit_model.elements import named
+
+    prior = generator.model.prior
+    known = frozenset(prior.config.elements.get(kind, ())) if prior is not None else frozenset()
+    unknown = atomic_numbers(generator.elements or ()) - known
+    if known and unknown:
+        raise ValueError(
+            f"no {kind} would hold {named(frozenset(unknown))}: the training data of "
+            f"{generator.model.name!r} have {named(known)}. Leave it out of elements"
+            + ("" if kind == "crystal" else ", or ask for crystals")
+        )
 
 
 def has_paired_electrons(elements: Sequence[int]) -> bool:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +21,7 @@ import numpy as np
 from adit_plugins.hull.calibration import metastable_probability
 from adit_plugins.hull.table import Hull, HullResult
 from adit_plugins.relax.results import CONVENTIONS, MP2020, MP_RAW, RelaxResult, bare_structure
+from adit_plugins.validity.oxidation import PYMATGEN_MAX_SITES, guessed_oxidation_states
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 # Elements that MP2020 corrects as anions, and that often are beside a more electronegative one.
 # Oxygen and sulfur are told by their bonds.
 SECOND_ANIONS = ("Cl", "Br", "I", "N", "Se", "Te")
-PYMATGEN_MAX_SITES = 20  # of the reduced formula; pymatgen itself guesses up to here
-# Of oxidation states: combinations on the sites of an element, and sums of charges; a second each.
-MAX_COMBINATIONS, MAX_SUMS = 10_000, 5_000_000
 
 
 class ConventionError(ValueError):
@@ -128,7 +124,7 @@ def mp2020_correction(structure: Structure) -> float:
         reduced = structure.composition.element_composition.reduced_composition
         data = {}
         if reduced.num_atoms > PYMATGEN_MAX_SITES:
-            data["oxidation_states"] = dict(_oxidation_states(reduced.reduced_formula))
+            data["oxidation_states"] = dict(guessed_oxidation_states(reduced.reduced_formula))
         entry = ComputedStructureEntry(structure, 0.0, parameters=parameters, data=data)
         scheme = MaterialsProject2020Compatibility(check_potcar=False)
         processed = scheme.process_entries([entry], inplace=False, on_error="ignore")
@@ -152,7 +148,7 @@ def undecided_correction(formula: str) -> str:
         first = max(composition, key=lambda element: np.nan_to_num(element.X))
     second = [each.symbol for each in composition if each.symbol in SECOND_ANIONS]
     second = sorted(symbol for symbol in second if symbol != first.symbol)
-    if not second or _oxidation_states(composition.reduced_formula):
+    if not second or guessed_oxidation_states(composition.reduced_formula):
         return ""
     per_atom = MaterialsProject2020Compatibility(check_potcar=False).comp_correction
     most = sum(per_atom[symbol] * composition.get_atomic_fraction(symbol) for symbol in second)
@@ -160,29 +156,6 @@ def undecided_correction(formula: str) -> str:
         f"oxidation states of {composition.reduced_formula} cannot be guessed: without an MP2020 "
         f"correction of {', '.join(second)}, which as anions would lower it by {-most:.3f} eV/atom"
     )
-
-
-@lru_cache(maxsize=4096)
-def _oxidation_states(formula: str) -> Mapping[str, float]:
-    """Return average oxidation states by element, empty where none balance or it takes too long.
-
-    The most likely of pymatgen's guesses, as `MaterialsProject2020Compatibility` takes it, without
-    its limit of 20 atoms; the number of trials is what costs time.
-    """
-    from pymatgen.core import Composition
-
-    composition = Composition(formula)
-    combinations, sums = 0, 1
-    for element, amount in composition.items():
-        states = element.icsd_oxidation_states or element.common_oxidation_states or (0,)
-        ways = math.comb(int(amount) + len(states) - 1, len(states) - 1)
-        combinations += ways
-        sums *= min(ways, int(amount) * int(max(states) - min(states)) + 1)
-    too_long = combinations > MAX_COMBINATIONS or sums > MAX_SUMS
-    if too_long and composition.num_atoms > PYMATGEN_MAX_SITES:
-        return {}
-    guesses = composition.oxi_state_guesses(max_sites=-1)
-    return dict(guesses[0]) if guesses else {}
 
 
 def mp_hubbards(structure: Structure) -> dict[str, float]:

@@ -158,6 +158,12 @@ class Hull:
         other._phases[key] = [p for p in self._phases[key] if not _same(p[0], fractions)]
         return other
 
+    def knows(self, composition: Composition | str) -> bool:
+        """Whether the table has this formula; every element is known."""
+        fractions = _fractions(composition)
+        same = (_same(phase[0], fractions) for phase in self._phases.get(frozenset(fractions), ()))
+        return len(fractions) == 1 or any(same)
+
     def phases(self, symbols: Iterable[str]) -> list[Phase]:
         """Return the compounds of a chemical system: amounts by element, and eV/atom."""
         inside = _subsets(tuple(symbols), self._phases)

@@ -25,7 +25,7 @@ from adit_plugins.structures.symmetry import niggli_reduced
 from adit_plugins.structures.untrusted import check_unpacked_size
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from pymatgen.core import Composition, Structure
 
 # Lengths are in units of the cube root of the volume an atom, as StructureMatcher scales cells.
 COORDINATION_WIDTH = 0.8  # near the shortest distances: resolves order and coordination
@@ -165,6 +165,10 @@ class CrystalFingerprints(Fingerprints):
         except (ValueError, ArithmeticError, IndexError, RuntimeError, MemoryError):
             return False
         return any(invariants_match(mine, other) for other in known)
+
+    def has_formula(self, composition: Composition) -> bool:
+        """Whether a known crystal has this reduced formula."""
+        return composition.reduced_formula in self.vectors
 
     def __len__(self) -> int:
         return sum(len(each) for each in self.vectors.values())

@@ -88,16 +88,18 @@ def evaluate_crystals(
     known = load_reference(reference)
     samples = [_compact(each) for each in crystals]
     rows = []
+    # Who gives reasons has said who they are of (`read_set`).
+    named = {i for i, each in enumerate(samples) if each == UNREADABLE and reasons is not None}
     judged = processes.map(judge_crystal, samples, _killed, workers)
     for index, row in enumerate(judged):
-        if samples[index] == UNREADABLE and reasons is not None:
+        if index in named and reasons is not None:
             row["reason"] = reasons[index] or UNREADABLE
         rows.append(row)
         report("crystals judged", index + 1, len(samples))
     mark_matches(rows, samples, known, workers, report)
     metrics = CrystalMetrics(_rates(rows, known), rows, describe(rows))
     metrics.values = compare_with_training(rows)
-    metrics.notes = [f"novel: {known.note}", *_unreadable_note(rows)]
+    metrics.notes = [f"novel: {known.note}", *_unreadable_note(rows, named)]
     return metrics
 
 
@@ -237,7 +239,7 @@ _SETTINGS = {
 }
 
 
-def _unreadable_note(rows: list[dict[str, Any]]) -> Iterator[str]:
-    bad = [row["reason"] for row in rows if row["formula"] is None]
+def _unreadable_note(rows: list[dict[str, Any]], named: set[int]) -> Iterator[str]:
+    bad = [row["reason"] for i, row in enumerate(rows) if row["formula"] is None and i not in named]
     if bad:
         yield f"{len(bad)} of {len(rows)} cannot be read or judged; the first: {bad[0]}"

@@ -11,6 +11,8 @@ from adit_plugins.structures.entries import Entry, InputError
 from adit_plugins.structures.reading import iter_entries
 from adit_plugins.structures.samples import Sample
 
+NAMED = 20  # entries without a structure
+
 
 @dataclass
 class Collection:
@@ -69,11 +71,18 @@ def read_set(
     if constrained:
         result.notes.append(f"constraints of {constrained} structures dropped: all atoms are free")
     for kind, entries in (("crystals", result.crystals), ("molecules", result.molecules)):
-        problems = [r for r, s in zip(entries.reasons, entries.samples, strict=True) if s is None]
+        problems = [
+            f"{name}: {reason or 'unknown reason'}"
+            for name, reason, sample in zip(
+                entries.names, entries.reasons, entries.samples, strict=True
+            )
+            if sample is None
+        ]
         if problems:
             result.notes.append(
-                f"{len(problems)} of {len(entries)} {kind} cannot be read and count as invalid; "
-                f"the first: {problems[0] or 'unknown reason'}"
+                f"{len(problems)} of {len(entries)} {kind} cannot be read and count as invalid: "
+                + "; ".join(problems[:NAMED])
+                + ("; ..." if len(problems) > NAMED else "")
             )
     return result
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # They must be there before a child loads numpy: tiny matrix functions are several times slower when
@@ -80,3 +81,15 @@ def end_at_interruption() -> None:
         signal.signal(number, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def keep_tqdm_from_semaphores() -> None:
+    """Give tqdm, which MACE's libraries start for themselves, a lock of this process alone.
+
+    Its own is a semaphore of the system, to share a terminal with processes that it starts; one
+    that is killed leaves it behind, and Python says so at the end of the campaign.
+    """
+    with suppress(ImportError):
+        from tqdm import tqdm
+
+        tqdm.set_lock(threading.RLock())

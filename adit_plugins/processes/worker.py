@@ -218,6 +218,7 @@ class Worker:
 def _serve(pipe: Connection, prepare: Callable[[], None] | None) -> None:
     """In a worker: say when ready, then answer until the parent is gone."""
     environment.end_at_interruption()
+    environment.keep_tqdm_from_semaphores()
     warnings.simplefilter("ignore")  # what is wrong with a structure is in its result
     if prepare is not None:
         prepare()

@@ -21,6 +21,8 @@ from ase import Atoms
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
 from adit_plugins.relax.results import RelaxResult
+from adit_plugins.structures.entries import MATERIAL_ID
+from adit_plugins.structures.provenance import provenance_in
 
 RELAX = "relax"
 # By these our record is known: files of others may have a key `relax` of their own.
@@ -44,9 +46,16 @@ def frame(index: int, result: RelaxResult, settings: Mapping[str, Any]) -> Atoms
     return atoms
 
 
-def unreadable(reason: str) -> RelaxResult:
-    """Return the failure of an entry of which there is no structure."""
-    return RelaxResult.failure(Atoms(), f"unreadable: {reason}", "")
+def unreadable(name: str, reason: str) -> RelaxResult:
+    """Return the failure of an entry of which there is no structure; it keeps its name."""
+    empty = Atoms(info={MATERIAL_ID: name})
+    return RelaxResult.failure(empty, f"unreadable: {reason}", "")
+
+
+def name_of(atoms: Atoms) -> str:
+    """Return the id that a structure brought along, or nothing."""
+    own = provenance_in(atoms.info).get("id") or atoms.info.get(MATERIAL_ID)
+    return "" if own is None else str(own)
 
 
 def write_frames(frames: Mapping[int, Atoms], path: Path) -> None:

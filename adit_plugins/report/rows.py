@@ -24,7 +24,8 @@ DIGITS = 4  # of positions in the page: 0.0001 angstrom
 
 # What is kept of a row in the store, beside what is computed here.
 _CRYSTAL = (
-    "structure_valid", "composition_valid", "unique", "novel", "duplicate_of", "converged",
+    "structure_valid", "composition_valid", "neutral_by", "unique", "novel", "duplicate_of",
+    "novelty", "relaxed_duplicate_of", "origin", "converged",
     "outcome", "potential", "num_steps", "problem", "hull_problem", "formation_energy_per_atom",
     "energy_above_hull", "metastable_probability", "prefiltered", "prefilter_energy_above_hull",
     "dft_formation_energy_per_atom", "dft_energy_above_hull", "dft_engine", "dft_outcome",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from adit_plugins.structures.samples import Sample
@@ -22,7 +26,7 @@ def describe_crystal(sample: Sample) -> dict[str, Any]:
 
     atoms = sample.to_ase()
     values: dict[str, Any] = {
-        "formula": _reduced_formula(atoms),
+        "formula": reduced_formula(sample.atomic_numbers),
         "num_atoms": sample.num_atoms,
         "num_elements": len(set(sample.atomic_numbers.tolist())),
     }
@@ -47,7 +51,24 @@ def describe_molecule(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _reduced_formula(atoms: Atoms) -> str:
+def formula_of(atoms: Atoms) -> str:
+    """Return the reduced formula of a crystal, or Hill's of a molecule; empty without atoms."""
+    if not atoms.pbc.any():
+        return str(Atoms(numbers=atoms.numbers).get_chemical_formula())
+    return reduced_formula(atoms.numbers)
+
+
+def reduced_formula(atomic_numbers: NDArray[np.int64]) -> str:
+    """Return pymatgen's reduced formula, the one notation of tables, files and messages."""
+    return _reduced(tuple(sorted(atomic_numbers.tolist())))
+
+
+@lru_cache(maxsize=100_000)
+def _reduced(numbers: tuple[int, ...]) -> str:
     from pymatgen.core import Composition
 
-    return str(Composition(atoms.get_chemical_formula()).reduced_formula)
+    counts: dict[str, int] = {}
+    for number in numbers:
+        symbol = chemical_symbols[number]
+        counts[symbol] = counts.get(symbol, 0) + 1
+    return str(Composition(counts).reduced_formula)

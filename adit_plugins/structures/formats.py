@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -90,7 +92,7 @@ def _db_writer(path: Path) -> Iterator[Add]:
     database = ase.db.connect(path, type="db", append=False, use_lock_file=False)
     waiting: list[Sample] = []
 
-    def flush() -> None:
+    def write() -> None:
         with database:  # all or nothing, so an interrupted chunk can be written again
             for sample in waiting:
                 provenance = sample.provenance
@@ -102,7 +104,16 @@ def _db_writer(path: Path) -> Iterator[Add]:
                 atoms = sample.to_ase()
                 del atoms.info[KEY]
                 database.write(atoms, key_value_pairs=columns, data={KEY: provenance})
-        waiting.clear()
+
+    def flush() -> None:
+        try:
+            if waiting:
+                write()
+        except sqlite3.Error as error:
+            full = error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+            raise OSError(errno.ENOSPC if full else errno.EACCES, str(error)) from error
+        finally:
+            waiting.clear()
 
     def add(sample: Sample) -> None:
         waiting.append(sample)

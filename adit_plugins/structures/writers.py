@@ -6,6 +6,7 @@ If the stream breaks off, what was finished is kept as a valid file.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -16,6 +17,8 @@ from adit_model.outputs import beside, replacing
 from adit_plugins import registry
 from adit_plugins.structures.formats import FOLDER, WRITERS, is_ours
 from adit_plugins.structures.samples import Convertible, Sample, to_sample
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 __all__ = ["OutputError", "WriteReport", "check_output", "write_samples"]
 
@@ -137,6 +140,8 @@ def write_samples(
     write = _write_all if suffix in WRITERS else _export
     with suppress(_NothingWritten), replacing(target) as temporary:
         written, skipped, interruption = write(samples, suffix, temporary)
+        if isinstance(interruption, OSError) and interruption.errno in _NO_SPACE:
+            raise interruption  # the file is not whole, and named in the error
         if not written:
             raise _NothingWritten
     if interruption is not None:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     )
     from adit_plugins.validity.lemat import LematReport, check_lemat
     from adit_plugins.validity.molecules import MoleculeReport, check_molecules, openbabel_smiles
+    from adit_plugins.validity.oxidation import NEUTRALITY_RULES, neutral_by
 
 __all__ = [
+    "NEUTRALITY_RULES",
     "OXIDATION_TABLES",
     "LematReport",
     "MoleculeReport",
@@ -29,6 +31,7 @@ __all__ = [
     "is_composition_valid",
     "is_structure_valid",
     "min_interatomic_distance",
+    "neutral_by",
     "openbabel_smiles",
 ]
 
@@ -37,4 +40,5 @@ __getattr__, __dir__ = lazily(
     crystals="OXIDATION_TABLES is_composition_valid is_structure_valid min_interatomic_distance",
     lemat="LematReport check_lemat",
     molecules="MoleculeReport check_molecules openbabel_smiles",
+    oxidation="NEUTRALITY_RULES neutral_by",
 )

@@ -82,7 +82,9 @@ def is_structure_valid(
     return min_interatomic_distance(structure) >= min_distance
 
 
-def is_composition_valid(composition: Composition | str, table: str = "smact14") -> bool:
+def is_composition_valid(
+    composition: Composition | str, table: str = "smact14", mixed_valence: bool = False
+) -> bool:
     """Return whether the composition can be charge neutral with sensible ions.
 
     The classical rule (`smact_validity` of CDVAE): single elements and all-metal compositions pass;
@@ -92,6 +94,8 @@ def is_composition_valid(composition: Composition | str, table: str = "smact14")
     Args:
         composition: a pymatgen Composition or a formula; whole numbers of atoms.
         table: oxidation states, one of `OXIDATION_TABLES`.
+        mixed_valence: atoms of the elements that SMACT lists as such (Fe, Mn, ...) may have
+            different states, as in Fe3O4; `smact_validity(..., mixed_valence=True)` of SMACT 4.
 
     Raises:
         ValueError: on an unknown table, or a composition with fractions of atoms.
@@ -106,16 +110,27 @@ def is_composition_valid(composition: Composition | str, table: str = "smact14")
         raise ValueError(f"{composition} has fractions of atoms; multiply it to whole numbers.")
     divisor = math.gcd(*(round(n) for n in amounts.values())) or 1
     counts = tuple(sorted((symbol, round(n) // divisor) for symbol, n in amounts.items()))
-    return _passes_smact(counts, table)
+    return _passes_smact(counts, table, mixed_valence)
 
 
 @lru_cache(maxsize=100_000)
-def _passes_smact(counts: tuple[tuple[str, int], ...], table: str) -> bool:
+def _passes_smact(
+    counts: tuple[tuple[str, int], ...], table: str, mixed_valence: bool = False
+) -> bool:
     import smact
 
     symbols = [symbol for symbol, _ in counts]
     if len(symbols) == 1 or all(symbol in smact.metals for symbol in symbols):
         return True
+    if mixed_valence:
+        from smact.screening import MIXED_VALENCE_ELEMENTS
+
+        counts = tuple(
+            part
+            for symbol, n in counts
+            for part in ([(symbol, 1)] * n if symbol in MIXED_VALENCE_ELEMENTS else [(symbol, n)])
+        )
+        symbols = [symbol for symbol, _ in counts]
     try:
         elements = [smact_element(symbol) for symbol in symbols]
     except NameError:  # SMACT knows no element of that name (beyond lawrencium)

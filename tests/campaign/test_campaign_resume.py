@@ -187,3 +187,6 @@ def test_the_pace_counts_from_where_a_run_took_up(capsys: pytest.CaptureFixture[
         now[0] += 1
         report("x", done, 2 * done)
     assert len(capsys.readouterr().err.splitlines()) == 10
+    for done in range(101):  # all in a moment
+        report("y", done, 100)
+    assert capsys.readouterr().err.splitlines() == ["y: 0/100", "y: 100/100"]

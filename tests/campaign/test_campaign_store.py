@@ -131,9 +131,12 @@ def test_the_store_goes_on_wherever_ctrl_c_has_struck(
 def test_candidates_are_read_in_their_order(tmp_path: Path) -> None:
     with Store.create(tmp_path, METADATA) as store:
         places = {3: 0.1, 5: -0.2, 6: 0.0, 8: 0.3}
+        worse = {6: "another"}  # became equal to a better one
         store.add(
-            row(i, energy_above_hull=places.get(i), composition_valid=i != 6) for i in range(10)
-        )
+            row(i, energy_above_hull=places.get(i), relaxed=True, composition_valid=False,
+                relaxed_duplicate_of=worse.get(i))
+            for i in range(10)
+        )  # fmt: skip
         assert store.candidates() == [6, 4, 9]
         assert store.candidates(2) == [6, 4]
         assert [each["number"] for each in store.rows(ids=[9, 4])] == [8, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,10 @@ from ase.build import bulk
 from click.testing import CliRunner, Result
 
 from adit_plugins.cli import main
+from adit_plugins.generation import Selection
 from adit_plugins.structures.reading import read_structures
+from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.molecules import examine
 
 FAST = ["--num-steps", "2", "--device", "cpu"]
 
@@ -148,8 +152,50 @@ def test_a_format_that_holds_none_of_the_samples(place: Path, tiny_checkpoint: s
         "generate", "--checkpoint", tiny_checkpoint, "--kind", "molecule", "--num", "2",
         "--num-atoms", "8", "--out", "x.sdf", *FAST,
     )  # fmt: skip
-    assert_error(result, "none of the 2 samples", "x.sdf", ".extxyz")
-    assert list(place.iterdir()) == []
+    assert_error(result, "none of the 2 samples", "x.sdf", "They are in x.extxyz")
+    assert [path.name for path in place.iterdir()] == ["x.extxyz"]
+    assert len(read_structures("x.extxyz")) == 2
+
+
+def test_generate_goes_on_until_enough_are_kept(place: Path) -> None:
+    base = ["generate", "--kind", "molecule", "--num-steps", "10", "--valid-only", "--unique"]
+    result = adit(*base, "--until", "3", "--out", "m.sdf")
+    assert result.exit_code == 0, result.output
+    kept = read_structures("m.sdf")
+    made = re.search(
+        r"^3 samples in m.sdf of (\d+) made; thrown away: (.*)\.$", result.stdout, re.M
+    )
+    assert made is not None and len(kept) == 3
+    thrown = sum(int(n) for n in re.findall(r"(\d+) (?:invalid|duplicates)", made[2]))
+    assert thrown > 0 and int(made[1]) - thrown == 3  # the network at ten steps is not that good
+    with_all = adit(*base[:5], "--num", made[1], "--out", "all.extxyz")
+    assert with_all.exit_code == 0, with_all.output
+    strict = [examine(atoms)[0].strict_valid for atoms in read_structures("all.extxyz")]
+    assert sum(strict) >= 3
+    short = adit(*base, "--until", "9", "--num", "2", "--out", "few.extxyz")
+    assert short.exit_code in (0, 2) and (
+        "budget of 2" in short.stderr or "none of" in short.stderr
+    )
+
+
+def test_elements_that_no_molecule_of_the_training_data_has(place: Path) -> None:
+    result = adit("generate", "--kind", "molecule", "--elements", "Fe,C", "--out", "x.xyz")
+    assert_error(result, "no molecule would hold Fe", "H, C, N, O, F", "ask for crystals")
+
+
+def test_until_needs_something_to_count(place: Path) -> None:
+    assert_error(adit("generate", "--until", "3", "--out", "x.cif"), "--until", "--valid-only")
+    for wrong in (["--shard", "0/2"], ["--kind", "molecule"]):
+        assert_error(adit("discover", "--until", "3", *wrong), "--until counts crystals")
+
+
+def test_a_selection_keeps_the_first_of_equal_crystals() -> None:
+    crystals = [bulk("Cu"), bulk("Cu", cubic=True), bulk("Ag"), bulk("Cu", a=0.3)]
+    samples = [Sample.from_ase(atoms) for atoms in crystals]
+    selection = Selection(valid_only=True, unique=True)
+    assert [each.num_atoms for each in selection.of(samples)] == [1, 1]
+    assert selection.describe() == {"made": 4, "kept": 2, "duplicates": 1, "invalid": 1}
+    assert len(list(Selection(unique=True, num=1).of(samples))) == 1
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:

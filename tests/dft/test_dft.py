@@ -113,7 +113,8 @@ def test_the_queue_computes_the_best_once_and_ranks_with_it(campaign: Path) -> N
 
 def test_a_code_that_fails_is_a_verdict(campaign: Path) -> None:
     result = adit("dft", campaign, "--engine", "test_dft:failing", "--workers", "0", "--top", 1)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # nothing was computed, and why is the last line
+    assert result.stdout.rstrip().endswith("not computed: RuntimeError: no licence for this code")
     with Store(campaign) as store:
         row = store.row(store.candidates()[0])
     assert row["dft_outcome"] == "RuntimeError: no licence for this code"

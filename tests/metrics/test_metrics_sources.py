@@ -103,7 +103,7 @@ def test_outputs_of_known_generators_are_recognised(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_said_with_a_reason(tmp_path: Path) -> None:
     (tmp_path / "garbage.extxyz").write_text("garbage")
     (note,) = read_set(tmp_path / "garbage.extxyz").notes
-    assert re.search(r"1 of 1 \w+ cannot be read and count as invalid; the first: \w+", note)
+    assert re.search(r"1 of 1 \w+ cannot be read and count as invalid: .+: \w+", note)
 
 
 def test_what_is_no_set_is_an_error(tmp_path: Path) -> None:

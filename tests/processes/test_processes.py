@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -190,3 +192,26 @@ def test_only_one_package_starts_processes() -> None:
         if any(word in path.read_text(encoding="utf-8") for word in starters)
     }
     assert found == {"processes"}
+
+
+def bar(_: int) -> int:
+    from tqdm import tqdm
+
+    return sum(1 for _ in tqdm([1, 2], disable=True))
+
+
+def test_a_worker_that_is_ended_leaves_no_semaphore_of_a_progress_bar() -> None:
+    """Python warns of it when the whole program ends, so a program of its own does the work."""
+    code = (
+        "import test_processes\n"
+        "from adit_plugins.processes import ProcessesExecutor\n"
+        "if __name__ == '__main__':\n"
+        "    executor = ProcessesExecutor(1, 60.0)\n"
+        "    print(executor.submit(test_processes.bar, 1).result())\n"
+        "    executor.shutdown(cancel_futures=True)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == ("2", "")

@@ -354,3 +354,32 @@ def test_known_elements_are_listed_once(place: Path) -> None:
     stdout = " ".join(adit("hull", "in.extxyz", "--convention", "mp2020").stdout.split())
     assert stdout.count("No reference energy for Po.") == 2
     assert stdout.count("Known elements: Ac,") == 1
+
+
+def test_names_reach_the_tables_and_the_next_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File names go from a folder into relaxations and the hull; what is broken is named."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    ase.io.write("mine/b_first.cif", bulk("Cu"))
+    ase.io.write("mine/a_second.cif", bulk("AlNi", "cesiumchloride", a=2.9))
+    Path("mine/broken.cif").write_text("data_x\n_cell 1\n")
+    command = ["relax", "mine", "--relaxer", "cheap_potential:make", "--max-steps", "2",
+               "--workers", "0"]  # fmt: skip
+    relaxed = CliRunner(env={"COLUMNS": "80"}).invoke(main, command)
+    assert relaxed.exit_code == 0, relaxed.output
+    assert "1 of 3 structures were left out:\n  broken.cif: " in relaxed.output
+    rows = [line.split() for line in relaxed.stdout.splitlines()]
+    assert [row[0] for row in rows if row[-2:] == ["step", "limit"] and len(row) > 6] == [
+        "a_second", "b_first",
+    ]  # fmt: skip
+    placed = CliRunner(env={"COLUMNS": "80"}).invoke(main, ["hull", "relaxed.extxyz"])
+    rows = [line.split() for line in placed.stdout.splitlines()]
+    assert {(row[1], row[-1]) for row in rows if row[-1:] and row[-1] in ("a_second", "b_first")} \
+        == {("AlNi", "a_second"), ("Cu", "b_first")}  # fmt: skip
+    assert any(line.startswith("broken: ") for line in placed.stdout.splitlines())
+    found = CliRunner().invoke(main, ["discover", "mine", "--no-relax", "--workers", "0"])
+    assert "1 of 3 could not be read, and count as invalid:\n  broken.cif: " in found.output
+    scored = CliRunner().invoke(main, ["evaluate", "mine", "--workers", "0"])
+    assert scored.output.count("broken.cif") == 1

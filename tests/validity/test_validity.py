@@ -12,6 +12,7 @@ from pymatgen.core import Composition, Lattice, Structure
 from smact.screening import pauling_test
 
 from adit_plugins.validity import crystals as validity
+from adit_plugins.validity import neutral_by
 
 
 def rock_salt(a: float = 5.64) -> Structure:
@@ -188,3 +189,24 @@ def test_openbabel_takes_the_largest_fragment() -> None:
     second.translate([8, 0, 0])
     assert validity.openbabel_smiles(first + second) == "CCO"
     assert validity.openbabel_smiles(molecule("C6H6")) == "c1ccccc1"
+
+
+@pytest.mark.parametrize(
+    ("formula", "rule"),
+    [
+        ("NaCl", "smact"), ("NiAl", "smact"), ("LiMn2O4", "mixed"), ("Fe3O4", "mixed"),
+        ("Co3O4", "mixed"), ("V6O13", "mixed"), ("Pr6O11", "guess"), ("Na2Cl", "none"),
+        ("Li2Mn4O8", "mixed"), ("Mn30Fe30O77", "mixed"),
+    ],
+)  # fmt: skip
+def test_the_first_rule_that_balances_the_charges_is_named(formula: str, rule: str) -> None:
+    assert neutral_by(formula) == rule
+
+
+def test_mixed_valence_is_judged_as_smact_4_does() -> None:
+    from smact.screening import smact_validity
+
+    formulas = ["Fe3O4", "LiMn2O4", "Pr6O11", "KO2", "Ti4O7", "Al3O", "FeF", "Mn3Cl7", "CuSO4"]
+    ours = [validity.is_composition_valid(f, "smact4", mixed_valence=True) for f in formulas]
+    assert ours == [smact_validity(f, mixed_valence=True) for f in formulas]
+    assert True in ours and False in ours

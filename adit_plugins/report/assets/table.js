@@ -9,7 +9,7 @@ const PLAIN = (value) => String(value);
 // Name, heading, width in pixels, text of a value, explanation.
 const COLUMNS = {
   crystal: [
-    ["rank", "#", 48, PLAIN, "Place among the candidates: valid, unique, novel, lowest first"],
+    ["rank", "#", 48, PLAIN, "Place among the candidates, the lowest above the hull first"],
     ["formula", "Formula", 128, null, "Reduced formula"],
     ["energy_above_hull", "E hull", 82, NUMBER(3), "Energy above hull, eV/atom, by the potential; * not converged: an upper bound"],
     ["metastable_probability", "P", 60, PERCENT, "Probability that DFT puts it below 0.1 eV/atom"],
@@ -20,6 +20,8 @@ const COLUMNS = {
     ["density", "Density", 88, NUMBER(2), "g/cm³"],
     ["volume_per_atom", "V/atom", 84, NUMBER(1), "Å³"],
     ["num_atoms", "Atoms", 76, PLAIN, "In the cell"],
+    ["novelty", "Novelty", 126, PLAIN, "Relaxed: structure in the training set; formula there or in the hull's table; or new"],
+    ["neutral_by", "Charges", 82, PLAIN, "Balanced by SMACT's rule, its mixed-valence rule, pymatgen's guess, or none"],
     ["flags", "Passed", 132, null, "Which checks it passed"],
     ["outcome", "Relaxation", 120, PLAIN, "How it ended"],
     ["id", "Id", 170, PLAIN, "Checkpoint, seed, number"],
@@ -36,7 +38,7 @@ const COLUMNS = {
   ],
 };
 const FLAGS = {
-  crystal: [["structure_valid", "valid"], ["composition_valid", "charges"], ["unique", "unique"],
+  crystal: [["structure_valid", "valid"], ["composition_valid", "SMACT"], ["unique", "unique"],
     ["novel", "novel"], ["converged", "converged"]],
   molecule: [["rdkit_valid", "RDKit"], ["strict_valid", "strict"], ["posebusters", "PoseBusters"],
     ["unique", "unique"], ["novel", "novel"]],
