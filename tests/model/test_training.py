@@ -45,6 +45,9 @@ TINY = [
 ]
 
 
+SMALL = DenoiserConfig(width=16, depth=1, num_heads=2)
+
+
 def make_data(folder: Path) -> list[str]:
     """Thirty rock-salt-like cells and thirty bent triatomics; every tenth is for testing."""
     generator = torch.Generator().manual_seed(0)
@@ -211,6 +214,28 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, optimizer: str) 
     other = next(name for name in OPTIMIZERS if name != optimizer)
     with pytest.raises(TrainingError, match=f"--optimizer {optimizer}"):
         trainer("parts", other).resume()
+
+
+def test_a_decoder_is_refined_without_touching_latents_denoiser_or_prior(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    small = ["--width", "16", "--num-heads", "2", "--decoder-depth", "1", "--encoder-depth", "1"]
+    rest = ["--tokens", "64", "--threads", "1", "--precision", "float32", "--device", "cpu"]
+    whole = ADiT(ADiTConfig(autoencoder=AutoencoderConfig(16, 2, 1, 1, 32), denoiser=SMALL))
+    whole.save_pretrained(tmp_path / "whole")
+    before = whole.state_dict()
+    refine = ["autoencoder", "--data", *data, "--steps", "3", "--decoder-only", *rest]
+    assert main([*refine, *small, "--out", str(tmp_path / "none")]) == 2  # nothing to refine
+    assert main([*refine, "--init", str(tmp_path / "whole"), "--out", str(tmp_path / "run")]) == 0
+    after = ADiT.from_pretrained(tmp_path / "run" / "model", device="cpu").state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(
+        name.startswith(("autoencoder.decoder.", "autoencoder.post_quant_conv."))
+        for name in changed
+    )
+    with pytest.raises(TrainingError, match="denoiser"):
+        TrainingConfig("denoiser", tuple(data), "out", steps=1, decoder_only=True)
 
 
 def test_muon_in_stacks_gives_the_numbers_of_torch() -> None:
