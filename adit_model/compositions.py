@@ -294,7 +294,7 @@ class _Draw:
     def _count_mask(self, elements: NDArray[np.int64], offset: int) -> NDArray[np.bool_]:
         """Tokens of counts that each sequence can go on with."""
         mask = np.zeros((self.num, self.prior.vocabulary.size), dtype=bool)
-        for row in np.flatnonzero(elements):
+        for row in np.flatnonzero(elements).tolist():
             element, left, need = int(elements[row]), int(self.left[row]), self.need[row]
             others = sum(need.values()) - need.get(element, 0)
             later = int(self.room[row, element + 1 :].sum())
