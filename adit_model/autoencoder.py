@@ -204,12 +204,12 @@ class LossWeights:
     Squared errors enter as geometry * log(1 + error / floor^2): while an error is large, its
     gradient is as large as that of the types, whatever the unit; once it is below the floor the
     loss is quadratic, and the latent's noise settles where it moves a coordinate by about
-    floor * sqrt(kl / 2 geometry) angstrom, 0.015 by default.
+    floor * sqrt(kl / 2 geometry) angstrom, 0.005 by default.
     """
 
     geometry: float = 0.45
-    floor: float = 0.1  # angstrom
-    kl: float = 0.02  # per nat an atom
+    floor: float = 0.05  # angstrom
+    kl: float = 0.01  # per nat an atom
 
 
 def _atom_mean(values: Tensor, mask: Tensor) -> Tensor:

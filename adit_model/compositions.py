@@ -276,6 +276,9 @@ class _Draw:
                 or new > (HYDROGEN not in seen | set(need))
             ):
                 possible[HYDROGEN] = False  # heavy atoms that are still to come would come too late
+        if self.prior.config.even_electrons:
+            closed = possible & self._closing(row)
+            possible = closed if closed.any() else possible
         return possible
 
     def _most_of(self, row: int, element: int, number: int) -> int:
@@ -290,6 +293,16 @@ class _Draw:
         if more > len(free):
             return -1
         return sum(int(self.room[row, z]) for z in need) + sum(free[len(free) - more :])
+
+    def _closing(self, row: int) -> NDArray[np.bool_]:
+        """Elements that still leave an even number of electrons possible, `[num_elements + 1]`."""
+        left, last = int(self.left[row]), self.last[row]
+        odd = (sum(self.numbers[row]) + np.arange(self.room.shape[1])) % 2 == 1
+        closing = np.ones_like(odd) if left > 1 else ~odd
+        if self.prior.config.hydrogens_last and last != HYDROGEN:
+            # The first hydrogen is followed by hydrogens alone.
+            closing[HYDROGEN] = (sum(self.numbers[row]) + left) % 2 == 0
+        return closing
 
     def _count_mask(self, elements: NDArray[np.int64], offset: int) -> NDArray[np.bool_]:
         """Tokens of counts that each sequence can go on with."""

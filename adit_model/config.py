@@ -145,6 +145,9 @@ class PriorConfig(Checked):
     elements: dict[str, list[int]] = field(default_factory=dict)
     # Molecules of the training data list their heavy atoms first; requests keep to it.
     hydrogens_last: bool = True
+    # Every molecule of the training data has an even number of electrons; so have those drawn,
+    # unless a request rules it out. An odd one is a radical, whatever its geometry.
+    even_electrons: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -296,21 +299,22 @@ RECIPE = ADiTConfig(
         width=128,
         num_heads=4,
         encoder_depth=3,
-        decoder_depth=3,
+        decoder_depth=4,
         mlp_width=512,
         lattice_input=True,
         input_frame="standard",
     ),
     denoiser=DenoiserConfig(
-        width=256,
-        depth=6,
-        num_heads=4,
+        width=320,
+        depth=8,
+        num_heads=5,
+        modulation="shared",
         activation="gelu",
         time_scale=100.0,
         prediction="preconditioned",
         pair_bias=True,
     ),
-    flow=FlowConfig(latents="mean"),
+    flow=FlowConfig(latents="mean", time_mean=0.8, time_std=1.5),
 )  # what `adit train` begins with, unless its options say otherwise
 
 

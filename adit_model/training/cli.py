@@ -206,6 +206,8 @@ def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
     kept = Path(config.out) / "model"
     if args.resume and config.stage != "autoencoder" and not (args.init or args.autoencoder):
         return ADiT.from_pretrained(kept, device="cpu")
+    if args.init is None and config.decoder_only:
+        raise TrainingError("--decoder-only refines a checkpoint: pass --init CHECKPOINT")
     if args.init is None:
         return initial_model(config, architecture(args), args.autoencoder, args.condition)
     _check_stage(args)

@@ -20,7 +20,7 @@ def compile_parts(model: ADiT, stage: str) -> None:
     instead of minutes.
     """
     # Otherwise two sizes that happen to be equal in the first batch would have to be always.
-    torch.fx.experimental._config.use_duck_shape = False  # type: ignore[attr-defined]
+    torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
     stacks = [model.autoencoder.decoder.transformer.layers]
     parts: list[nn.Module] = []

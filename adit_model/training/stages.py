@@ -209,14 +209,18 @@ def continued_model(
     histogram = {data.kind: data.size_histogram() for data in loaded}
     if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
         raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
-    denoiser = None if config.stage == "autoencoder" else old.denoiser
+    # What stands on the latents goes where these change.
+    alone = config.stage == "autoencoder" and not config.decoder_only
+    denoiser = None if alone else old.denoiser
     added = bool(pair_bias) and denoiser is not None and not denoiser.pair_bias
     if added and denoiser is not None:
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
-    prior = None if config.stage == "autoencoder" else old.prior
+    prior = None if alone else old.prior
     if config.stage == "prior":
         prior = prior or new_prior(loaded, conditions)
         histogram = {}  # sizes are those that the denoiser has learned
+    if config.decoder_only:
+        histogram = {}
     new: set[str] = set()
     if denoiser is not None and config.stage == "denoiser":
         extended = with_conditions(denoiser, loaded, conditions)
@@ -234,11 +238,11 @@ def continued_model(
             provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
         )
     )
-    gone = ("denoiser.", "prior.") if config.stage == "autoencoder" else ()
+    gone = ("denoiser.", "prior.") if alone else ()
     kept = {k: v for k, v in tensors.items() if not k.startswith(gone)}
     begun = tuple(f"denoiser.condition_embedders.{name}." for name in new)
     begun += ("denoiser.pairs.",) if added else ()
-    begun += ("prior.",) if old.prior is None else ()
+    begun += ("prior.",) if old.prior is None and prior is not None else ()
     kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
     checkpoint.load_into(model, kept, init)
     if added:
@@ -258,18 +262,20 @@ def with_conditions(
 def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig:
     """A prior over the elements and sizes of some data sets."""
     elements: dict[str, set[int]] = {}
-    hydrogens_last = True
+    hydrogens_last = even_electrons = True
     for part in data:
         table = CompositionTable(part, "train", "cpu").numbers
         elements.setdefault(part.kind, set()).update(table.unique().tolist())
         if part.kind == "molecule":
             after = (table[:, 1:] > 1) & (table[:, :-1] == 1)
             hydrogens_last = hydrogens_last and not bool(after.any())
+            even_electrons = even_electrons and not bool((table.sum(dim=1) % 2).any())
     return PriorConfig(
         max_atoms=max(int(part.num_atoms.max()) for part in data),
         conditions=described_conditions(data, names),
         elements={kind: sorted(found - {0}) for kind, found in elements.items()},
         hydrogens_last=hydrogens_last,
+        even_electrons=even_electrons and "molecule" in elements,
     )
 
 

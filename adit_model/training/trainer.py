@@ -80,6 +80,11 @@ class TrainingConfig:
     distance_loss: float = option(
         0.0, "weight of distances between atoms in the denoiser's loss (`adit_model.distances`)"
     )
+    decoder_only: bool = option(
+        False,
+        "train the autoencoder's decoder alone (with --init): latents, and with them a denoiser "
+        "and a prior, stay as they are",
+    )
     loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -93,6 +98,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} must be positive; got {value}")
+        if self.decoder_only and self.stage != "autoencoder":
+            raise TrainingError(f"decoder_only is of the autoencoder; the stage is {self.stage!r}")
         if not 0 < self.decay <= 1:
             raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
 
@@ -127,6 +134,9 @@ class Trainer:
         self.model = model.to(device)
         if config.stage == "denoiser":
             model.autoencoder.requires_grad_(False)
+        if config.decoder_only:
+            model.autoencoder.encoder.requires_grad_(False)
+            model.autoencoder.quant_conv.requires_grad_(False)
         trained: nn.Module | None = getattr(model, config.stage)
         if trained is None:
             raise TrainingError(f"This model has no {config.stage}")

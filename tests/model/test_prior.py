@@ -71,6 +71,23 @@ def test_a_draw_is_its_own_whatever_is_drawn_beside_it() -> None:
     assert len({tuple(each) for each in every}) > 150
 
 
+@pytest.mark.parametrize("hydrogens_last", [True, False])
+def test_molecules_have_an_even_number_of_electrons_where_the_data_have(
+    hydrogens_last: bool,
+) -> None:
+    sizes = [0, 0, 4, 4, 4, 4, 4, 4, 4]
+    free = prior(hydrogens_last=hydrogens_last)
+    even = prior(hydrogens_last=hydrogens_last, even_electrons=True)
+    assert any(sum(each) % 2 for each in draw_elements(free, "molecule", streams(300), sizes))
+    drawn = draw_elements(even, "molecule", streams(300), sizes)
+    assert not any(sum(each) % 2 for each in drawn)
+    assert {len(each) for each in drawn} == set(range(2, 9))
+    # A request decides: nitric oxide has 15 electrons.
+    wanted = Constraints(formula={7: 1, 8: 1})
+    for each in draw_elements(even, "molecule", streams(5), sizes, constraints=wanted):
+        assert sorted(each) == [7, 8]
+
+
 REQUESTS = [
     Constraints(),
     Constraints(allowed=frozenset({3, 8})),

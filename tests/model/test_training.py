@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,11 +18,12 @@ import pytest
 import torch
 
 from adit_model import ADiT
+from adit_model.config import ADiTConfig, AutoencoderConfig, Condition, DenoiserConfig
 from adit_model.data import PreparedData, SizeGroups, augment_for_autoencoder
 from adit_model.layers import Transformer
 from adit_model.training.cli import main
-from adit_model.training.optimizers import OPTIMIZERS, make_optimizers
-from adit_model.training.trainer import TrainingError
+from adit_model.training.optimizers import OPTIMIZERS, StackedMuon, make_optimizers
+from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError
 
 TINY = [
     "--width",
@@ -40,6 +43,9 @@ TINY = [
     "--device",
     "cpu",
 ]
+
+
+SMALL = DenoiserConfig(width=16, depth=1, num_heads=2)
 
 
 def make_data(folder: Path) -> list[str]:
@@ -208,6 +214,86 @@ def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, optimizer: str) 
     other = next(name for name in OPTIMIZERS if name != optimizer)
     with pytest.raises(TrainingError, match=f"--optimizer {optimizer}"):
         trainer("parts", other).resume()
+
+
+def test_a_decoder_is_refined_without_touching_latents_denoiser_or_prior(tmp_path: Path) -> None:
+    data = make_data(tmp_path)
+    small = ["--width", "16", "--num-heads", "2", "--decoder-depth", "1", "--encoder-depth", "1"]
+    rest = ["--tokens", "64", "--threads", "1", "--precision", "float32", "--device", "cpu"]
+    whole = ADiT(ADiTConfig(autoencoder=AutoencoderConfig(16, 2, 1, 1, 32), denoiser=SMALL))
+    whole.save_pretrained(tmp_path / "whole")
+    before = whole.state_dict()
+    refine = ["autoencoder", "--data", *data, "--steps", "3", "--decoder-only", *rest]
+    assert main([*refine, *small, "--out", str(tmp_path / "none")]) == 2  # nothing to refine
+    assert main([*refine, "--init", str(tmp_path / "whole"), "--out", str(tmp_path / "run")]) == 0
+    after = ADiT.from_pretrained(tmp_path / "run" / "model", device="cpu").state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(
+        name.startswith(("autoencoder.decoder.", "autoencoder.post_quant_conv."))
+        for name in changed
+    )
+    with pytest.raises(TrainingError, match="denoiser"):
+        TrainingConfig("denoiser", tuple(data), "out", steps=1, decoder_only=True)
+
+
+def test_muon_in_stacks_gives_the_numbers_of_torch() -> None:
+    torch.manual_seed(0)
+    shapes = [(24, 8), (24, 8), (8, 24), (8, 8)]
+    first = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    second = [torch.nn.Parameter(p.detach().clone()) for p in first]
+    idle = torch.nn.Parameter(torch.ones(8, 8))  # has no gradient
+    options = {"lr": 0.02, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    theirs = torch.optim.Muon(first, **options)
+    ours = StackedMuon([*second, idle], **options)
+    for _ in range(4):
+        for a, b in zip(first, second, strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        theirs.step()
+        ours.step()
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-6)
+    assert (idle == 1).all()
+
+
+def test_draws_in_compiled_layers_give_the_losses_of_plain_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graphs are those of `--compile`, run without a C++ compiler."""
+    compile_ = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **options: compile_(self, backend="eager")
+    )
+    paths = tuple(make_data(tmp_path))
+    autoencoder = AutoencoderConfig(width=16, num_heads=2, encoder_depth=1, decoder_depth=1)
+    conditions = (Condition("kind", 2), Condition("gap", 1, "number"), Condition("group", 3))
+    denoiser = DenoiserConfig(width=16, depth=2, num_heads=2, conditions=conditions, pair_bias=True)
+    losses = []
+    for compiled in (False, True):
+        config = TrainingConfig(
+            "denoiser",
+            paths,
+            str(tmp_path / "run"),
+            steps=9,
+            tokens=64,
+            draws=2,
+            precision="float32",
+            compile=compiled,
+            distance_loss=0.1,
+        )
+        torch.manual_seed(0)
+        model = ADiT(ADiTConfig(autoencoder=autoencoder, denoiser=denoiser))
+        trainer = Trainer(config, model, torch.device("cpu"))
+        # The first batch: what is withheld from later ones depends on the labels that there are.
+        trainer.generator.manual_seed(0)
+        groups = trainer.groups[0]
+        loss, _ = trainer.loss(groups, 64, random.Random(0), torch.autocast("cpu", enabled=False))
+        losses.append(float(loss.detach()))
+        values = trainer.train_step()
+        assert all(map(math.isfinite, map(float, values.values())))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_muon_makes_the_updates_of_hidden_matrices_orthogonal() -> None:

@@ -1,0 +1,126 @@
+"""Structure prediction: of held-out crystals, told their elements, how many samples match.
+
+    python benchmarks/structure_prediction.py --data data/crystals.safetensors --num 1000 \\
+        --samples 1 --precision bfloat16 --json FILE
+
+The `test` split of the prepared data is taken, a random choice of it by the seed. StructureMatcher
+with stol 0.5, angle_tol 10, ltol 0.3, and the root mean square displacement of those that match in
+units of (volume / atom)^(1/3): the protocol of CDVAE, DiffCSP and FlowMM on MP-20, whose published
+figures are beside. A crystal counts as found if any of its samples matches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pymatgen.core import Structure
+from relaxed_rows import write_json
+
+from adit_model import ADiT
+from adit_model.data import PreparedData, SizeGroups
+from adit_model.samplers import SamplingSettings
+from adit_plugins.matching.matcher import rms_distance
+from adit_plugins.structures.samples import from_batch
+
+# Match rate (%) and RMSE of one sample a crystal on the whole MP-20 test split.
+PUBLISHED = {
+    "CDVAE (arXiv 2110.06197, by DiffCSP's authors)": (33.90, 0.1045),
+    "DiffCSP (arXiv 2309.04475)": (51.49, 0.0631),
+    "FlowMM (arXiv 2406.04713)": (61.39, 0.0566),
+}
+BANDS = ((1, 4), (5, 8), (9, 12), (13, 20))
+
+
+def held_out(data: PreparedData, num: int, seed: int) -> list[Structure]:
+    """A random choice of the test split."""
+    groups = SizeGroups(data, "test", "cpu")
+    places = [(size, row) for size, group in groups.groups.items() for row in range(len(group[0]))]
+    chosen = np.random.default_rng(seed).permutation(len(places))[:num]
+    found = []
+    for size, row in (places[i] for i in sorted(chosen)):
+        (sample,) = from_batch(groups.batch(size, slice(row, row + 1)))
+        found.append(sample.to_pymatgen())
+    return found
+
+
+def predicted(
+    model: ADiT, truth: list[Structure], samples: int, args: argparse.Namespace
+) -> list[list[Structure]]:
+    """Samples of each crystal's own elements."""
+    elements = [sorted(each.atomic_numbers) for each in truth for _ in range(samples)]
+    settings = SamplingSettings(args.num_steps, precision=args.precision)
+    batch = model.draw(len(elements), "crystal", settings, seed=args.seed, elements=elements).batch
+    made = [sample.to_pymatgen() for sample in from_batch(batch)]
+    return [made[i : i + samples] for i in range(0, len(made), samples)]
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Match rate and mean displacement, of all and by size."""
+    by_size: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_size["all"].append(row)
+        low, high = next(band for band in BANDS if band[0] <= row["num_atoms"] <= band[1])
+        by_size[f"{low}-{high} atoms"].append(row)
+    return {
+        name: {
+            "crystals": len(part),
+            "matched": sum(r["rms"] is not None for r in part),
+            "match_rate": round(sum(r["rms"] is not None for r in part) / len(part), 4),
+            "mean_rms": round(float(np.mean([r["rms"] for r in part if r["rms"] is not None])), 4)
+            if any(r["rms"] is not None for r in part)
+            else None,
+        }
+        for name, part in by_size.items()
+    }
+
+
+def main() -> None:
+    """Sample, compare, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--checkpoint", default="adit-joint")
+    parser.add_argument("--num", type=int, default=1000)
+    parser.add_argument("--samples", type=int, default=1, help="of each crystal")
+    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    model = ADiT.from_pretrained(args.checkpoint, device="cpu")
+    truth = held_out(PreparedData.load(args.data), args.num, args.seed)
+    start = time.process_time()
+    made = predicted(model, truth, args.samples, args)
+    seconds = time.process_time() - start
+    rows = []
+    for crystal, tries in zip(truth, made, strict=True):
+        found = [rms for each in tries if (rms := rms_distance(crystal, each)) is not None]
+        rows.append({"num_atoms": len(crystal), "rms": min(found, default=None)})
+    result = {
+        "checkpoint": model.name,
+        "hash": model.hash,
+        "seed": args.seed,
+        "samples_a_crystal": args.samples,
+        "num_steps": args.num_steps,
+        "precision": args.precision,
+        "hardware": f"{platform.machine()} CPU, {args.threads} thread",
+        "cpu_milliseconds_a_sample": round(1000 * seconds / (len(truth) * args.samples), 1),
+        "results": summary(rows),
+        "published_match_rate_percent_and_rms": PUBLISHED,
+    }
+    print(json.dumps(result, indent=1))
+    if args.json:
+        write_json(args.json, result)
+
+
+if __name__ == "__main__":
+    main()
