@@ -6,16 +6,17 @@ ends within the constraints.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adit_model.elements import named
+from adit_model.constraints import Constraints
 from adit_model.prior import Cache, Prior
+
+__all__ = ["Constraints", "draw_elements"]
 
 # Rows that run through the prior together, padded to this number: the same shapes give the same
 # rounding, so that a draw depends on its own random numbers alone. On GPUs a step takes as long for
@@ -24,85 +25,6 @@ CHUNKS = {"cuda": 4096}
 CHUNK = 256
 HYDROGEN = 1
 UNLIMITED = 10**6  # atoms
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """What a composition must be; the conditions add up.
-
-    Attributes:
-        allowed: atomic numbers that may appear; None is all.
-        required: atomic numbers of which there must be at least one atom.
-        formula: atoms of each element in one formula, by atomic number: a crystal holds a whole
-            multiple of it, a molecule just it.
-        least: atoms that there must be of an element, by atomic number.
-        most: atoms that there may be of an element, by atomic number.
-        num_atoms: numbers of atoms that it may have; None is all of the training data.
-    """
-
-    allowed: frozenset[int] | None = None
-    required: frozenset[int] = frozenset()
-    formula: Mapping[int, int] = field(default_factory=dict)
-    least: Mapping[int, int] = field(default_factory=dict)
-    most: Mapping[int, int] = field(default_factory=dict)
-    num_atoms: frozenset[int] | None = None
-
-    @property
-    def needs(self) -> dict[int, int]:
-        """Atoms that there must be, a formula aside, by atomic number."""
-        needed = {z: n for z, n in self.least.items() if n > 0}
-        return dict.fromkeys(self.required, 1) | needed
-
-    def elements(self, known: frozenset[int]) -> frozenset[int]:
-        """Elements that may appear, of those that a model knows.
-
-        Raises:
-            ValueError: none is left, or a required one is not among them.
-        """
-        allowed = known if self.allowed is None else known & self.allowed
-        if self.formula:
-            allowed &= frozenset(self.formula)
-        allowed -= {z for z, n in self.most.items() if n < max(1, self.least.get(z, 0))}
-        missing = (frozenset(self.needs) | frozenset(self.formula)) - allowed
-        if missing:
-            raise ValueError(
-                f"no composition fits: {named(missing)} {'is' if len(missing) == 1 else 'are'} "
-                f"asked for, and ruled out or not in the training data ({named(known)})"
-            )
-        if not allowed:
-            raise ValueError(
-                f"no composition fits: of {named(self.allowed or frozenset())}, which may appear, "
-                f"none is in the training data ({named(known)})"
-            )
-        return allowed
-
-    def sizes(self, kind: str, histogram: Sequence[int], max_atoms: int) -> list[int]:
-        """Numbers of atoms that a composition can have, of those in the training data.
-
-        Raises:
-            ValueError: there is none.
-        """
-        seen = [n for n, count in enumerate(histogram) if count and n <= max_atoms]
-        unit, least = sum(self.formula.values()), max(1, sum(self.needs.values()))
-        fits = [n for n in seen if n >= least]
-        if unit:
-            fits = [n for n in fits if (n % unit == 0 if kind == "crystal" else n == unit)]
-        if self.num_atoms is not None:
-            among = [n for n in fits if n in self.num_atoms]
-            if fits and not among:
-                raise ValueError(
-                    f"num_atoms={sorted(self.num_atoms)} does not fit the request; possible: "
-                    + ", ".join(map(str, fits))
-                )
-            fits = among
-        if not fits:
-            atoms = f"{'a multiple of ' if kind == 'crystal' else ''}{unit}" if unit else least
-            raise ValueError(
-                f"no {kind} fits: it needs {'' if unit else 'at least '}{atoms} atoms, and the "
-                f"model was trained on {kind}s of "
-                + (f"{seen[0]} to {seen[-1]} atoms" if seen else "no size")
-            )
-        return fits
 
 
 @torch.no_grad()
@@ -190,7 +112,7 @@ class _Draw:
             if z in allowed:
                 room[z] = most
         self.room = np.tile(room, (self.num, 1))
-        self.bounded = bool(constraints.most or constraints.formula)
+        self.bounded = bool(constraints.most or constraints.formula or constraints.num_elements)
         self.left = np.zeros(self.num, dtype=np.int64)
         self.numbers: list[list[int]] = [[] for _ in streams]
         self.last = np.zeros(self.num, dtype=np.int64)
@@ -316,6 +238,15 @@ class _Draw:
         possible = room > 0
         possible[: self.last[row] + 1] = False
         possible &= room[::-1].cumsum()[::-1] >= left  # only it and later ones follow
+        number = self.constraints.num_elements
+        if number is not None:
+            others = number - len(set(self.numbers[row])) - 1  # that come after this one
+            there = (room > 0).astype(np.int64)
+            named = np.isin(np.arange(len(room)), list(need))
+            possible &= there[::-1].cumsum()[::-1] - there >= others
+            possible &= others - len(need) + named >= 0
+            for z in np.flatnonzero(possible).tolist() if self.constraints.most else ():
+                possible[z] = self._most_of(row, z, others) >= left - room[z]
         if need:
             possible[min(need) + 1 :] = False  # it could not come later any more
             if left == sum(need.values()):
@@ -326,18 +257,42 @@ class _Draw:
     def _next_of_molecule(self, row: int) -> NDArray[np.bool_]:
         need, room, left = self.need[row], self.room[row], self.left[row]
         possible = room > 0
-        if left == sum(need.values()):
-            possible[:] = False
-            possible[list(need)] = True
+        seen = set(self.numbers[row])
+        number = self.constraints.num_elements
+        new = 0 if number is None else number - len(seen | set(need))  # not named, still to come
+        if number is not None and not new:
+            possible &= np.isin(np.arange(len(room)), list(seen | set(need)))
+        if left == sum(need.values()) + new:
+            fits = np.isin(np.arange(len(room)), list(need))
+            if new:
+                fits |= ~np.isin(np.arange(len(room)), list(seen))
+            possible &= fits
         if self.prior.config.hydrogens_last:
             if self.last[row] == HYDROGEN:
                 possible[HYDROGEN + 1 :] = False
-            elif set(need) - {HYDROGEN} or room[HYDROGEN] < left:
+            elif (
+                set(need) - {HYDROGEN}
+                or room[HYDROGEN] < left
+                or new > (HYDROGEN not in seen | set(need))
+            ):
                 possible[HYDROGEN] = False  # heavy atoms that are still to come would come too late
         if self.prior.config.even_electrons:
             closed = possible & self._closing(row)
             possible = closed if closed.any() else possible
         return possible
+
+    def _most_of(self, row: int, element: int, number: int) -> int:
+        """Atoms for which a number of elements after this one have room; -1 if there are fewer.
+
+        Those that must come are among them.
+        """
+        need = set(self.need[row]) - {element}
+        room = self.room[row, element + 1 :]
+        free = sorted(int(n) for i, n in enumerate(room, element + 1) if n > 0 and i not in need)
+        more = number - len(need)
+        if more > len(free):
+            return -1
+        return sum(int(self.room[row, z]) for z in need) + sum(free[len(free) - more :])
 
     def _closing(self, row: int) -> NDArray[np.bool_]:
         """Elements that still leave an even number of electrons possible, `[num_elements + 1]`."""
@@ -352,10 +307,15 @@ class _Draw:
     def _count_mask(self, elements: NDArray[np.int64], offset: int) -> NDArray[np.bool_]:
         """Tokens of counts that each sequence can go on with."""
         mask = np.zeros((self.num, self.prior.vocabulary.size), dtype=bool)
-        for row in np.flatnonzero(elements):
+        for row in np.flatnonzero(elements).tolist():
             element, left, need = int(elements[row]), int(self.left[row]), self.need[row]
             others = sum(need.values()) - need.get(element, 0)
-            least = max(need.get(element, 1), left - int(self.room[row, element + 1 :].sum()))
+            later = int(self.room[row, element + 1 :].sum())
+            if (number := self.constraints.num_elements) is not None:
+                following = number - len(set(self.numbers[row])) - 1
+                others += following - len(set(need) - {element})
+                later = self._most_of(row, element, following)
+            least = max(need.get(element, 1), left - later)
             most = min(int(self.room[row, element]), left - others)
             mask[row, offset + least : offset + most + 1] = True
         return mask

@@ -308,6 +308,7 @@ def test_an_unknown_executor_leaves_nothing(sources: Path) -> None:
     [
         ("a.db", ["generate", "--num", "120", "--num-steps", "1", "--out", "a.db"]),
         ("d", ["discover", "cu.extxyz", "--no-relax", "--workers", "0", "--out", "d"]),
+        ("pl", ["evaluate", "cu.extxyz", "--workers", "0", "--json", "x.json", "--plots", "pl"]),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_nothing(
@@ -322,7 +323,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert done.returncode == 2, done.stderr
     assert out in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
     assert not (sources / out).exists()
-    assert not [path for path in sources.rglob(".*") if path.suffix == f".{out}"]
+    assert [path.name for path in sources.iterdir()] == ["cu.extxyz"]
 
 
 def test_nothing_that_could_be_used_is_a_failure_for_scripts(sources: Path) -> None:
@@ -330,7 +331,14 @@ def test_nothing_that_could_be_used_is_a_failure_for_scripts(sources: Path) -> N
     ase.io.write("li.extxyz", [bulk("Li"), bulk("Na")])
     emt = ["--relaxer", "ase.calculators.emt:EMT", "--workers", "0"]
     assert CliRunner().invoke(main, ["relax", "li.extxyz", *emt]).exit_code == 1
+    found = CliRunner().invoke(main, ["discover", "li.extxyz", *emt])
+    assert found.exit_code == 1, found.output
+    reason = found.stderr.splitlines()[-1]
+    assert reason.startswith("No crystal could be relaxed") and "No EMT-potential" in reason
+    again = CliRunner().invoke(main, ["discover", "--resume", "results"])
+    assert "--relaxer ase.calculators.emt:EMT" in again.stderr  # code of one's own is named anew
     computed = CliRunner().invoke(main, ["dft", "li.extxyz", "--engine", "ase:emt"])
     assert computed.exit_code == 1 and "No EMT-potential" in computed.stdout
-    fine = CliRunner().invoke(main, ["relax", "cu.extxyz", *emt, "--overwrite"])
-    assert fine.exit_code == 0, fine.output
+    for command in (["relax", "cu.extxyz"], ["discover", "cu.extxyz"]):
+        fine = CliRunner().invoke(main, [*command, *emt, "--overwrite"])
+        assert fine.exit_code == 0, fine.output

@@ -111,6 +111,7 @@ class Driver:
                     self._keep_checked(job, results)
                 else:
                     self._keep_relaxed(job, results)
+            self._report_relaxed()
 
     def _fill(self) -> bool:
         """Submit jobs until the window is full; return whether there was anything to do.
@@ -279,9 +280,11 @@ class Driver:
 
     def _report_relaxed(self) -> None:
         if self.prefiltered[1]:
-            self.report(PREFILTERED, *self.prefiltered)
+            done, total = self.prefiltered
+            self.report(PREFILTERED, done + self.jobs.num_ended(PREFILTER), total)
         if self.relaxed[1]:
-            self.report(RELAXED, *self.relaxed)
+            done, total = self.relaxed
+            self.report(RELAXED, done + self.jobs.num_ended(RELAX), total)
         if self.settings.until is not None:
             self.report(FOUND, min(self.found, self.settings.until), self.settings.until)
 

@@ -17,15 +17,25 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from adit_plugins.processes import At, Attempt, End, LostError, WorkerStartError, after_loss
+from adit_plugins.processes import (
+    At,
+    Attempt,
+    End,
+    LostError,
+    Part,
+    ProcessesExecutor,
+    WorkerStartError,
+    after_loss,
+)
 from adit_plugins.registry import MissingExtraError, UnknownPluginError
 from adit_plugins.relax.run import RelaxerError
 
 # Nothing that another try would change: the campaign ends with the message.
 FATAL = (RelaxerError, UnknownPluginError, MissingExtraError)
+WATCH_SECONDS = 2.0  # at most without a look at what workers say
 HOPELESS = 4  # deaths in a row before anything has succeeded
 
 
@@ -39,6 +49,7 @@ class Job:
         payload: what the worker gets, picklable.
         keys: what the results belong to, for the driver; as many as items.
         deaths: workers that it has cost.
+        ended: places of the items that a worker says it has finished.
     """
 
     name: str
@@ -46,6 +57,12 @@ class Job:
     payload: list[Any]
     keys: list[Any]
     deaths: int = 0
+    ended: set[int] = field(default_factory=set)
+
+    def told(self, message: At | Part) -> None:
+        """Take what a worker says while it goes on."""
+        if isinstance(message, Part) and isinstance(message.value, End):
+            self.ended.add(message.place)
 
     def part(self, places: Sequence[int], deaths: int = 0) -> Job:
         """Return a job of some of the items."""
@@ -79,6 +96,10 @@ class Jobs:
     def __len__(self) -> int:
         return len(self._running) + len(self._answers)
 
+    def num_ended(self, name: str) -> int:
+        """Return how many items of a stage are finished in chunks that are still at work."""
+        return sum(len(job.ended) for job in self._running.values() if job.name == name)
+
     def submit(self, job: Job) -> None:
         """Start a job.
 
@@ -86,13 +107,16 @@ class Jobs:
             RelaxerError: the executor takes no work.
         """
         try:
-            future = self.executor.submit(job.function, job.payload)
+            if isinstance(self.executor, ProcessesExecutor):
+                future = self.executor.start(job.function, (job.payload,), job.told)
+            else:
+                future = self.executor.submit(job.function, job.payload)
         except (BrokenExecutor, RuntimeError) as error:
             raise RelaxerError(f"The executor takes no work: {error}") from error
         self._running[future] = job
 
     def finished(self) -> Iterator[tuple[Job, list[Any]]]:
-        """Wait until a job is done and yield those that are, each with a result an item.
+        """Wait a moment for a job to be done and yield those that are, each with a result an item.
 
         Raises:
             RelaxerError: the potential cannot be loaded, or workers die whatever they get.
@@ -100,7 +124,7 @@ class Jobs:
             MissingExtraError: a worker lacks its package.
         """
         if self._running and not self._answers:
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+            done, _ = wait(self._running, WATCH_SECONDS, FIRST_COMPLETED)
             for future in done:
                 self._collect(future, self._running.pop(future))
         while self._answers:

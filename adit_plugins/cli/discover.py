@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +11,7 @@ from click.core import ParameterSource
 
 from adit_plugins import registry
 from adit_plugins.campaign.folders import check_folder, check_input, remove_campaign, shard_folder
+from adit_plugins.cli.finishing import run, why_nothing_is_relaxed
 from adit_plugins.cli.inputs import check_there, say_constraints
 from adit_plugins.cli.options import (
     KINDS,
@@ -22,12 +20,11 @@ from adit_plugins.cli.options import (
     fmax_option,
     sampling_options,
 )
-from adit_plugins.cli.progress import progress
 from adit_plugins.relax.limits import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
 from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 if TYPE_CHECKING:
-    from adit_plugins.campaign import Campaign, GeneratorSource, Settings
+    from adit_plugins.campaign import GeneratorSource, Settings
     from adit_plugins.campaign.sources import Source
 
 DEFAULT_NUM = 64  # of each kind
@@ -188,8 +185,12 @@ def discover(
         campaign = Campaign.create(folder, source, settings, means, shard or (0, 1))
     with campaign:
         run(campaign)
+        reason = why_nothing_is_relaxed(campaign.store)
     if campaign.interrupted:
         ctx.exit(130)
+    if reason:
+        click.echo(f"No crystal could be relaxed: {reason}", err=True)
+        ctx.exit(1)  # for a script: there is no result
 
 
 def _check_resume(ctx: click.Context) -> None:
@@ -281,65 +282,6 @@ def make_generators(kinds: tuple[str, ...], num: int, recipe: dict[str, Any]) ->
     for generator in generators:
         generator.check()
     return GeneratorSource(generators, num)
-
-
-def run(campaign: Campaign) -> None:
-    """Run a campaign, write its files and print its tables.
-
-    Raises:
-        RelaxerError: the potential cannot be loaded, or no worker can start.
-        StoreError: the store cannot be written any more.
-        ValueError: the model cannot follow the recipe.
-    """
-    try:
-        with progress() as report, warnings.catch_warnings():
-            # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
-            warnings.filterwarnings("ignore", message="No Pauling electronegativity")
-            campaign.run(report)
-    except Exception:
-        if len(campaign.store):  # hours of work may precede a late failure
-            campaign.interrupted = True
-            finish(campaign)
-        raise
-    finish(campaign)
-
-
-def finish(campaign: Campaign) -> None:
-    """Write the files and print the tables."""
-    from rich.console import Console
-
-    from adit_plugins.campaign.files import write_files
-    from adit_plugins.campaign.report import print_tables
-    from adit_plugins.report import write_campaign_report
-
-    num, folder = len(campaign.store), campaign.folder
-    go_on = f"adit discover --resume {folder} goes on."
-    if campaign.interrupted and not num:
-        click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
-        return
-    with _no_interruption():
-        write_files(campaign.store, campaign.interrupted, campaign.seconds)
-        write_campaign_report(campaign.store)
-    print_tables(campaign.store, Console())
-    if campaign.interrupted:
-        click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
-    else:
-        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
-    until = campaign.settings.until
-    if until is not None:
-        found = campaign.store.num_found()
-        short = "" if found >= until else f", not {until}; a larger --num goes further"
-        click.echo(f"{found} candidates found among {num} of at most {campaign.total}{short}.")
-
-
-@contextmanager
-def _no_interruption() -> Iterator[None]:
-    """A second Ctrl-C waits until the files are complete (a second or two)."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def load_potentials(settings: Settings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +144,12 @@ def write_report(
 
     print_report(Console(), sets)
     texts = ((json_file, lambda: as_json(sets, recipe)), (markdown, lambda: as_markdown(sets)))
-    for file, make in texts:
-        if file is not None:
-            with replacing(Path(file)) as temporary:
+    with ExitStack() as stack:  # all of them or none
+        for file, make in texts:
+            if file is not None:
+                temporary = stack.enter_context(replacing(Path(file)))
                 temporary.write_text(make(), encoding="utf-8")
-    if plots is not None:
-        from adit_plugins.metrics.plots import write_plots
+        if plots is not None:
+            from adit_plugins.metrics.plots import write_plots
 
-        write_plots(sets, Path(plots))
+            write_plots(sets, Path(plots))

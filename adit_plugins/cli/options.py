@@ -44,7 +44,12 @@ _COMPOSITION = (
     click.option(
         "--exclude-elements", callback=symbols, metavar="A,B,..", help="None of these elements."
     ),
-    click.option("--chemical-system", metavar="A-B-..", help="Exactly these, each at least once."),
+    click.option(
+        "--chemical-system",
+        metavar="A-B-..",
+        help="Exactly these, each at least once; * is one element more, as in 'Li-*-O'. Several "
+        "take turns: Li-Fe-O,Li-Mn-O.",
+    ),
     click.option(
         "--contains", callback=symbols, metavar="A,B,..", help="Each of these, beside others."
     ),

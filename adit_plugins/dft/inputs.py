@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ase.io
+import numpy as np
 from ase import Atoms
+from ase.io.espresso import SSSP_VALENCE
 
 from adit_plugins.dft.engines import with_moments
+
+K_SPACING = 0.2  # 1/angstrom, between neighbouring points with the factor 2 pi, as VASP's KSPACING
 
 
 def write_vasp(atoms: Atoms, folder: Path) -> None:
@@ -33,10 +38,12 @@ def write_espresso(atoms: Atoms, folder: Path) -> None:
     """Write `espresso.pwi` of a PBE relaxation with the cell.
 
     Pseudopotentials are called `SYMBOL.UPF`, in the folder of `ESPRESSO_PSEUDO`; the cutoffs
-    (60 and 480 Ry) are those of the SSSP efficiency set's harder elements.
+    (60 and 480 Ry) are those of the SSSP efficiency set's harder elements. Points of the
+    Brillouin zone are `K_SPACING` apart at most. Initial moments are written as pw.x has them, as
+    a share of the valence electrons, between -1 and 1.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    magnetic = with_moments(atoms)
+    magnetic = _with_fractions(with_moments(atoms))
     spin = {"nspin": 2} if magnetic.has("initial_magmoms") else {}
     settings = {
         "control": {"calculation": "vc-relax", "tprnfor": True, "tstress": True},
@@ -51,8 +58,17 @@ def write_espresso(atoms: Atoms, folder: Path) -> None:
         format="espresso-in",
         input_data=settings,
         pseudopotentials={symbol: f"{symbol}.UPF" for symbol in set(atoms.symbols)},
-        kspacing=0.2,
+        kspacing=K_SPACING / (2 * math.pi),  # ASE leaves out the factor
     )
+
+
+def _with_fractions(atoms: Atoms) -> Atoms:
+    """Turn moments in Bohr magnetons into what pw.x starts from; ASE passes them on as they are."""
+    if atoms.has("initial_magmoms"):
+        valence = np.array([SSSP_VALENCE[z] if z < len(SSSP_VALENCE) else z for z in atoms.numbers])
+        fractions = np.clip(atoms.get_initial_magnetic_moments() / valence, -1.0, 1.0)
+        atoms.set_initial_magnetic_moments(fractions)
+    return atoms
 
 
 WRITERS: Mapping[str, Callable[[Atoms, Path], None]] = {

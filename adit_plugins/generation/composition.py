@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
     from adit_model.compositions import Constraints
 
+WILDCARD = "*"  # in a chemical system: one element more
+NEEDS_PRIOR = (
+    "chemical_system={!r} is for fresh samples whose elements are drawn first; name one system "
+    "without * here"
+)
+
 
 @dataclass(frozen=True)
 class CompositionRequest:
@@ -31,6 +37,8 @@ class CompositionRequest:
         elements: nothing but these, not necessarily all.
         exclude_elements: none of these.
         chemical_system: exactly these, such as `"Li-P-O"`: nothing else, and each at least once.
+            A `*` is one element more, whichever: `"Li-*-O"`. Several systems, as in
+            `"Li-Fe-O, Li-Mn-O"`, take turns, sample by sample.
         formula: exact proportions, such as `"LiFePO4"`: a crystal holds a whole multiple of it, a
             molecule just it.
         contains: at least one atom of each of these, beside others.
@@ -48,6 +56,10 @@ class CompositionRequest:
     def __post_init__(self) -> None:
         if self.formula is not None and self.chemical_system is not None:
             raise ValueError("a formula is a chemical system already; give one of the two")
+        if len(self.systems()) > 1:
+            for each in self.parts():  # each is judged by itself
+                assert each
+            return
         allowed, counts = self.allowed(), self.counts()
         required = set(counts) | self.required()
         if self.elements is not None and not self.elements:
@@ -59,6 +71,11 @@ class CompositionRequest:
             raise ValueError(
                 f"no composition fits: {named or 'every element'} is asked for and ruled out "
                 f"({self.describe()})"
+            )
+        number = self.num_elements()
+        if number is not None and len(required) > number:
+            raise ValueError(
+                f"no composition fits: {number} elements cannot be all of {self.describe()}"
             )
 
     def __bool__(self) -> bool:
@@ -73,7 +90,8 @@ class CompositionRequest:
         allowed = set(range(1, 119))
         if self.elements is not None:
             allowed &= atomic_numbers(self.elements)
-        for restricting in (set(self.counts()), self._system()):
+        system = set() if self._wildcards() else self._system()
+        for restricting in (set(self.counts()), system):
             allowed &= restricting or allowed
         return allowed - atomic_numbers(self.exclude_elements or ())
 
@@ -129,11 +147,13 @@ class CompositionRequest:
                 if kind == "crystal"
                 else f"num_atoms={num_atoms}, but {self.formula!r} has {unit}"
             )
-        if num_atoms < len(self.required()):
-            raise ValueError(
-                f"num_atoms={num_atoms} is too small for the {len(self.required())} elements of "
-                f"{self.describe()}"
-            )
+        for each in self.parts():
+            number = max(len(each.required()), each.num_elements() or 0)
+            if num_atoms < number:
+                raise ValueError(
+                    f"num_atoms={num_atoms} is too small for the {number} elements of "
+                    f"{each.describe()}"
+                )
 
     def choose(self, logits: Tensor) -> Tensor:
         """Atomic numbers `[batch, atoms]` with the largest sum of scores that fit.
@@ -142,8 +162,10 @@ class CompositionRequest:
             logits: the decoder's scores `[batch, atoms, num_types]`, index = atomic number.
 
         Raises:
-            ValueError: the model knows none of the elements.
+            ValueError: the model knows none of the elements, or the elements must be drawn first.
         """
+        if self.needs_prior():
+            raise ValueError(NEEDS_PRIOR.format(self.chemical_system))
         top = logits.shape[-1] - 1
         allowed = sorted(z for z in self.allowed() if z <= top)
         beyond = [z for z in (*self.counts(), *self.required()) if z > top]
@@ -169,13 +191,46 @@ class CompositionRequest:
             allowed=frozenset(self.allowed()),
             required=frozenset(self.required()),
             formula=self.counts(),
+            num_elements=self.num_elements() if self._wildcards() else None,
         )
 
-    def _system(self) -> set[int]:
+    def systems(self) -> list[str]:
+        """The chemical systems that are asked for, one by one.
+
+        Raises:
+            ValueError: it is no text.
+        """
         text = self.chemical_system
-        if text is not None and not isinstance(text, str):
+        if text is None:
+            return []
+        if not isinstance(text, str):
             raise ValueError(f"chemical_system must be text such as 'Li-P-O'; got {text!r}")
-        return set() if text is None else atomic_numbers(p.strip() for p in text.split("-"))
+        return re.sub(r"\s*-\s*", "-", text.strip()).replace(",", " ").split() or [text]
+
+    def parts(self) -> list[CompositionRequest]:
+        """The requests that samples take in turns: one for each chemical system."""
+        systems = self.systems()
+        if len(systems) < 2:
+            return [self]
+        return [replace(self, chemical_system=each) for each in systems]
+
+    def num_elements(self) -> int | None:
+        """How many different elements a chemical system has; None without one."""
+        return len(self._system()) + self._wildcards() if self.chemical_system else None
+
+    def needs_prior(self) -> bool:
+        """Whether only a prior over elements can follow it: wildcards, several systems."""
+        return len(self.systems()) > 1 or bool(self._wildcards())
+
+    def _wildcards(self) -> int:
+        return self._members().count(WILDCARD)
+
+    def _members(self) -> list[str]:
+        """What the one system is written of."""
+        return [part for each in self.systems() for part in each.split("-")]
+
+    def _system(self) -> set[int]:
+        return atomic_numbers(part for part in self._members() if part != WILDCARD)
 
 
 def choose_types(
@@ -211,6 +266,23 @@ def _choose_one(scores: NDArray[Any], allowed: list[int], slots: list[int]) -> N
         if column < len(slots):
             best[atom] = slots[column]
     return best
+
+
+def system_text(system: Any) -> Any:
+    """Return a list of elements, or of chemical systems, as text; leave anything else alone."""
+    if not isinstance(system, list | tuple | set | frozenset):
+        return system
+    names = [str(each) for each in system]
+    if isinstance(system, set | frozenset):
+        names.sort()
+    return (", " if any("-" in each for each in names) else "-").join(names)
+
+
+def formula_text(formula: Any) -> Any:
+    """Return pymatgen's Composition as text; leave anything else alone."""
+    if type(formula).__name__ != "Composition":  # without an import where there is none
+        return formula
+    return "".join(f"{element.symbol}{n:g}" for element, n in formula.items())
 
 
 def formula_numbers(formula: str) -> dict[int, int]:

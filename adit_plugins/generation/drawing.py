@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.generation import steering
-from adit_plugins.generation.composition import atomic_numbers
+from adit_plugins.generation.composition import NEEDS_PRIOR, atomic_numbers
 from adit_plugins.generation.recipe import used_precision
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def _draw(
         if generator.steer is not None:
             elements = _with_particles(generator, seed, indices, elements)
         return model.draw(len(indices), generator.kind, settings, elements=elements, **common)
+    if request.needs_prior():
+        raise ValueError(NEEDS_PRIOR.format(request.chemical_system))
     histogram = model.config.size_histogram.get(generator.kind, [])
     sizes = generator.num_atoms or request.sizes(histogram, generator.kind, seed, indices)
     choose = request.choose if request else None
@@ -144,18 +146,28 @@ def draw_compositions(
     own_size = generator.num_atoms if constraints is None else None
     if constraints is None:
         _check_elements(generator, kind)
-        constraints = generator.composition.constraints()
+        turns = [part.constraints() for part in generator.composition.parts()]
+    else:
+        turns = [constraints]
     sizes = dict(zip(indices, num_atoms, strict=True)) if num_atoms is not None else None
 
     def draw(places: Sequence[int], attempt: int) -> list[list[int]]:
+        made: dict[int, list[int]] = {}
+        for turn, each in enumerate(turns):
+            mine = [index for index in places if index % len(turns) == turn]
+            if mine:
+                made |= zip(mine, draw_one(mine, attempt, each), strict=True)
+        return [made[index] for index in places]
+
+    def draw_one(places: list[int], attempt: int, one: Constraints) -> list[list[int]]:
         return generator.model.draw_elements(
             len(places),
             kind,
             seed=seed,
             num_atoms=[sizes[i] for i in places] if sizes else own_size,
             conditions=generator.conditions,
-            constraints=constraints,
-            indices=list(places),
+            constraints=one,
+            indices=places,
             attempt=first_attempt + attempt,
         )
 
@@ -180,13 +192,15 @@ def _check_elements(generator: ADiTGenerator, kind: str) -> None:
     """Refuse elements that could never appear, beside others that can.
 
     Raises:
-        ValueError: the training data of this kind lack one.
+        ValueError: the training data of this kind lack one, or one that is asked for.
     """
     from adit_model.elements import named
 
     prior = generator.model.prior
     known = frozenset(prior.config.elements.get(kind, ())) if prior is not None else frozenset()
     unknown = atomic_numbers(generator.elements or ()) - known
+    for part in generator.composition.parts() if known else ():
+        part.constraints().elements(known)  # of several systems each is judged before the work
     if known and unknown:
         raise ValueError(
             f"no {kind} would hold {named(frozenset(unknown))}: the training data of "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from monty.json import MSONable
 
 from adit_plugins._version import __version__
-from adit_plugins.generation.composition import CompositionRequest
+from adit_plugins.generation.composition import CompositionRequest, formula_text, system_text
 from adit_plugins.generation.drawing import described, draw_samples
 from adit_plugins.generation.recipe import (
     AT_ONCE,
@@ -74,8 +74,11 @@ class ADiTGenerator(MSONable):
             the sampler of arXiv 2503.03965.
         elements: samples hold nothing but these, such as `["Li", "P", "O"]`.
         exclude_elements: samples hold none of these.
-        chemical_system: exactly these, each at least once, such as `"Li-P-O"`.
-        formula: exact proportions, such as `"LiFePO4"`: a crystal holds a multiple of it.
+        chemical_system: exactly these, each at least once, such as `"Li-P-O"` or
+            `["Li", "P", "O"]`; `*` is one element more, as in `"Li-*-O"`; several systems, as in
+            `"Li-Fe-O, Li-Mn-O"`, take turns.
+        formula: exact proportions, such as `"LiFePO4"` or pymatgen's `Composition`: a crystal
+            holds a multiple of it.
         contains: at least one atom of each of these, such as `["Li", "O"]`.
         conditions: what the network is told besides, by name, such as
             `{"band_gap": 3.0, "space_group": 225}`; `adit doctor` lists a checkpoint's. None
@@ -158,6 +161,8 @@ class ADiTGenerator(MSONable):
             check_sampler(self.sampler)
         if self.checkpoint is not None:
             self.checkpoint = str(self.checkpoint)  # a Path would not survive JSON
+        self.chemical_system = system_text(self.chemical_system)
+        self.formula = formula_text(self.formula)
         for name in ("elements", "exclude_elements", "contains"):
             value = getattr(self, name)
             if isinstance(value, str):

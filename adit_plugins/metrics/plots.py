@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,27 @@ def write_plots(sets: Sequence[SetMetrics], folder: Path) -> list[Path]:
         The files: energies above hull, densities, sizes, elements and PoseBusters' checks, each
         only where there is something to draw.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
+    try:
+        with ExitStack() as stack:  # all of them or none
+            written = []
+            for name, paint, size in _plots(sets):
+                temporary = stack.enter_context(replacing(folder / name))
+                _draw(temporary, paint, size)
+                written.append(folder / name)
+        return written
+    except BaseException:
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+Plot = tuple[str, Callable[["Axes"], None], tuple[float, float]]  # name of the file, inches
+
+
+def _plots(sets: Sequence[SetMetrics]) -> Iterator[Plot]:
     crystals = {each.name: each.crystals for each in sets if each.crystals is not None}
     molecules = {each.name: each.molecules for each in sets if each.molecules is not None}
     for kind, found in (("crystals", crystals), ("molecules", molecules)):
@@ -34,32 +55,25 @@ def write_plots(sets: Sequence[SetMetrics], folder: Path) -> list[Path]:
         for name in names:
             values = {key: each.distributions.get(name, []) for key, each in found.items()}
             if any(len(each) for each in values.values()):
-                path = folder / f"{kind}_{name}.png"
-                _draw(path, lambda ax, v=values, n=name: _histogram(ax, v, n))  # type: ignore[misc]
-                written.append(path)
+                yield f"{kind}_{name}.png", partial(_histogram, sets=values, name=name), (6, 4)
     for name, metrics in crystals.items():
         counts = _element_counts(metrics.rows)
         if counts:
-            path = folder / f"elements_{_safe(name)}.png"
-            _draw(path, lambda ax, c=counts, n=name: _elements(ax, c, n), (11, 5))  # type: ignore[misc]
-            written.append(path)
+            paint = partial(_elements, counts=counts, title=name)
+            yield f"elements_{_safe(name)}.png", paint, (11, 5)
     checks = {name: _checks(each.rows) for name, each in molecules.items()}
     if any(checks.values()):
-        path = folder / "posebusters.png"
-        _draw(path, lambda ax: _bars(ax, checks), (8, 6))
-        written.append(path)
-    return written
+        yield "posebusters.png", partial(_bars, sets=checks), (8, 6)
 
 
-def _draw(path: Path, paint: Callable[[Axes], None], size: tuple[float, float] = (6, 4)) -> None:
+def _draw(path: Path, paint: Callable[[Axes], None], size: tuple[float, float]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # needs no screen and no pyplot
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     paint(figure.add_subplot())
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+    figure.savefig(path, format="png", dpi=150)
 
 
 LABELS = {

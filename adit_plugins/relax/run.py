@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ase import Atoms
 
@@ -20,6 +20,9 @@ from adit_plugins import processes, registry
 from adit_plugins.processes import TIME_LIMIT, At, End, Part, WorkerStartError
 from adit_plugins.relax.limits import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS, check_limits
 from adit_plugins.relax.results import RelaxResult, raised, without_constraints
+
+if TYPE_CHECKING:
+    from adit_plugins.structures.samples import Convertible
 
 __all__ = ["RelaxResult", "Relaxer", "RelaxerError", "find_relaxer", "relax"]
 
@@ -52,7 +55,7 @@ Said = str | RelaxerError | RelaxResult  # by a worker: its name first
 
 
 def relax(
-    atoms: Sequence[Atoms],
+    atoms: Sequence[Convertible],
     relaxer: str | RelaxerFactory = "chgnet",
     fmax: float = FMAX,
     max_steps: int = MAX_STEPS,
@@ -65,7 +68,8 @@ def relax(
     """Relax positions (and the cell, for crystals) of each structure.
 
     Args:
-        atoms: structures; three periodic directions make a crystal.
+        atoms: structures: ASE's, pymatgen's, RDKit's or samples; three periodic directions make a
+            crystal.
         relaxer: a name for `find_relaxer`, or a factory (importable, for the processes).
         fmax: force limit, eV/angstrom.
         max_steps: optimiser steps a structure.
@@ -87,17 +91,19 @@ def relax(
         RelaxerError: if the potential cannot be loaded, no worker can start, or constraints are to
             be kept and the relaxer knows none.
         ValueError: if fmax, max_steps, workers or time_limit is out of range.
+        TypeError: an item is no structure, or the list is one structure.
     """
     check_limits(fmax, max_steps, workers)
     if not time_limit > 0:
         raise ValueError(f"{time_limit=} must be above 0")
-    if isinstance(atoms, Atoms):
-        raise TypeError("relax takes a list of Atoms; put a single one into [ ]")
+    from adit_plugins.structures.given import as_atoms
+
+    given = as_atoms(atoms, "relax")
     factory = find_relaxer(relaxer) if isinstance(relaxer, str) else relaxer
     budget = chunk_atoms or wanted_atoms(factory)
-    held = [bool(each.constraints) for each in atoms]
+    held = [bool(each.constraints) for each in given]
     if not keep_constraints:
-        atoms = [without_constraints(each) for each in atoms]
+        given = [without_constraints(each) for each in given]
     results: dict[int, RelaxResult] = {}
 
     def keep(index: int, result: RelaxResult) -> None:
@@ -108,7 +114,7 @@ def relax(
             on_result(index, result)
 
     in_input_order = workers == 0 and budget is None
-    jobs = [[each] for each in enumerate(atoms)] if in_input_order else list(batches(atoms, budget))
+    jobs = [[each] for each in enumerate(given)] if in_input_order else list(batches(given, budget))
     if workers == 0:
         instance = _make(factory)
         for job in jobs:
@@ -118,8 +124,8 @@ def relax(
     elif jobs:
         work, prepare = partial(_work, fmax, max_steps), partial(_prepare, factory)
         groups = [[index for index, _ in job] for job in jobs]
-        _in_processes(work, prepare, atoms, groups, workers, time_limit, keep)
-    return [results[index] for index in range(len(atoms))]
+        _in_processes(work, prepare, given, groups, workers, time_limit, keep)
+    return [results[index] for index in range(len(given))]
 
 
 def find_relaxer(spec: str) -> RelaxerFactory:

@@ -16,6 +16,7 @@ from pathlib import Path
 from adit_model.outputs import beside, replacing
 from adit_plugins import registry
 from adit_plugins.structures.formats import FOLDER, WRITERS, is_ours
+from adit_plugins.structures.given import check_many
 from adit_plugins.structures.samples import Convertible, Sample, to_sample
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -122,7 +123,7 @@ def write_samples(
 
     Raises:
         OutputError: see `check_output`; or an exporter fails.
-        TypeError: an item is none of the known objects.
+        TypeError: an item is none of the known objects, or `samples` is one of them.
 
     Example:
         >>> import tempfile
@@ -135,6 +136,7 @@ def write_samples(
         >>> len(read_structures(path))
         1
     """
+    check_many(samples, "write_samples")
     target = check_output(path, format=format)
     suffix = _format(path, format)
     write = _write_all if suffix in WRITERS else _export

@@ -27,7 +27,16 @@ from adit_plugins.campaign.executors import SerialExecutor, make_executor
 from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.cli import main
-from adit_plugins.processes import Each, LostError, ProcessesExecutor, collect
+from adit_plugins.processes import (
+    At,
+    Each,
+    End,
+    LostError,
+    Part,
+    ProcessesExecutor,
+    collect,
+    tell,
+)
 from adit_plugins.registry import UnknownPluginError
 from adit_plugins.relax.results import RelaxResult
 from adit_plugins.relax.run import RelaxerError
@@ -75,6 +84,29 @@ class Counting(SerialExecutor):
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         self.seen.append(args[0])
         return super().submit(fn, *args, **kwargs)
+
+
+def two_then_wait(signal_file: list[str]) -> list[int]:
+    """Says that two of three items are finished, and waits for a file before the third."""
+    for place in range(2):
+        tell(At((place,)))
+        tell(Part(place, End()))
+    while not Path(signal_file[0]).exists():
+        time.sleep(0.02)
+    return [1, 2, 3]
+
+
+def test_what_is_finished_inside_a_chunk_counts_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "go"
+    with ProcessesExecutor(1, 60.0) as executor:
+        jobs = Jobs(executor)
+        jobs.submit(Job("relax", two_then_wait, [str(file)] * 3, [0, 1, 2]))
+        while jobs.num_ended("relax") < 2:
+            assert not list(jobs.finished())  # it comes back without anything
+        assert (len(jobs), jobs.num_ended("other")) == (1, 0)
+        file.touch()
+        assert drain(jobs) == {0: 1, 1: 2, 2: 3}
+        assert jobs.num_ended("relax") == 0
 
 
 def test_a_killer_is_found_by_halves_and_everybody_else_gets_a_result() -> None:

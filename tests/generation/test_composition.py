@@ -9,6 +9,7 @@ import pytest
 import torch
 from ase.build import bulk, molecule
 from click.testing import CliRunner
+from pymatgen.core import Composition, Element
 
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
@@ -91,7 +92,12 @@ def test_elements_are_given_to_atoms_by_the_best_sum() -> None:
         ({"elements": []}, "at least one"),
         ({"formula": "Na0Cl"}, "whole numbers"),
         ({"formula": 5}, "must be text"),
-        ({"chemical_system": ["Li", "O"]}, "must be text such as 'Li-P-O'"),
+        ({"chemical_system": 5}, "must be text such as 'Li-P-O'"),
+        ({"chemical_system": "Li-*-Qq"}, "no element 'Qq'"),
+        ({"chemical_system": "Li-O,Li-Qq"}, "no element 'Qq'"),
+        ({"chemical_system": "Li-*-*", "num_atoms": 2}, "too small for the 3 elements"),
+        ({"chemical_system": "Li-*", "contains": ["O", "P"]}, "2 elements cannot be all"),
+        ({"chemical_system": "Li-O,Na-O", "exclude_elements": ["Na"]}, "Na is asked for"),
         ({"formula": "NaCl", "chemical_system": "Na-Cl"}, "one of the two"),
         ({"formula": "NaCl", "exclude_elements": ["Cl"]}, "Cl is asked for and ruled out"),
         ({"formula": "Na0.5Cl"}, "whole numbers"),
@@ -105,6 +111,22 @@ def test_elements_are_given_to_atoms_by_the_best_sum() -> None:
 def test_impossible_requests_are_refused(recipe: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         ADiTGenerator(**recipe)  # type: ignore[arg-type]
+
+
+def test_what_people_hold_is_taken_for_text() -> None:
+    taken = ADiTGenerator(formula=Composition("Li2O"))  # type: ignore[arg-type]
+    assert taken.composition.counts() == {3: 2, 8: 1}
+    for system, text in (
+        (["Li", "O"], "Li-O"), ({Element("O"), Element("Li")}, "Li-O"),
+        (["Li-Fe-O", "Li-Mn-O"], "Li-Fe-O, Li-Mn-O"),
+    ):  # fmt: skip
+        assert ADiTGenerator(chemical_system=system).chemical_system == text  # type: ignore[arg-type]
+
+
+def test_wildcards_need_the_elements_first(tiny_checkpoint: str) -> None:
+    for system in ("Li-*-O", "Li-O Na-O"):
+        with pytest.raises(ValueError, match="are drawn first"):
+            generator(tiny_checkpoint, chemical_system=system).samples(1)
 
 
 def test_a_formula_larger_than_the_model_is_refused(tiny_checkpoint: str) -> None:

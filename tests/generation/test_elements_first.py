@@ -65,6 +65,23 @@ REQUESTS: list[tuple[dict[str, Any], Any]] = [
 ]
 
 
+def test_wildcards_and_systems_that_take_turns(told_checkpoint: str) -> None:
+    def made(**request: Any) -> list[set[str]]:
+        samples = generator(told_checkpoint, **request).samples(12)
+        return [{e.symbol for e in sample.to_pymatgen().composition} for sample in samples]
+
+    wild = made(chemical_system="Li-*-O")
+    assert all(len(each) == 3 and {"Li", "O"} <= each for each in wild)
+    assert len(set(map(frozenset, wild))) > 1
+    assert all(len(each) == 2 for each in made(chemical_system="*-*"))
+    turns = made(chemical_system="Li-O-F, Na-Cl")
+    assert turns == [{"Li", "O", "F"}, {"Na", "Cl"}] * 6
+    again = generator(told_checkpoint, chemical_system="Li-O-F, Na-Cl").samples(1, start=7)
+    assert {e.symbol for e in again[0].to_pymatgen().composition} == {"Na", "Cl"}
+    with pytest.raises(ValueError, match="Pu is asked for"):  # of the second, before the first
+        generator(told_checkpoint, chemical_system="Li-O,Pu-O").check()
+
+
 @pytest.mark.parametrize(("request_", "fits"), REQUESTS)
 def test_every_sample_fits_its_request(told_checkpoint: str, request_: dict, fits: Any) -> None:
     for first in (None, False):

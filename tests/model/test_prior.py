@@ -101,6 +101,13 @@ REQUESTS = [
     Constraints(required=frozenset({12}), most=dict.fromkeys(range(2, 12), 1)),
     Constraints(formula={1: 4, 6: 1}),
     Constraints(allowed=frozenset({1})),
+    Constraints(required=frozenset({3, 8}), num_elements=3),
+    Constraints(required=frozenset({12}), num_elements=2),
+    Constraints(num_elements=1),
+    Constraints(required=frozenset({1}), num_elements=2),
+    Constraints(allowed=frozenset({1, 6}), required=frozenset({6}), num_elements=2),
+    Constraints(allowed=frozenset({2, 7, 12}), least={7: 2}, num_elements=3),
+    Constraints(most=dict.fromkeys(range(1, 12), 2), required=frozenset({5}), num_elements=4),
 ]
 
 
@@ -109,6 +116,8 @@ def holds(numbers: list[int], constraints: Constraints, kind: str) -> bool:
     good = set(counts) >= constraints.required
     good = good and all(counts[z] >= n for z, n in constraints.least.items())
     good = good and all(counts[z] <= n for z, n in constraints.most.items())
+    if constraints.num_elements is not None:
+        good = good and len(counts) == constraints.num_elements
     if constraints.num_atoms is not None:
         good = good and len(numbers) in constraints.num_atoms
     if constraints.allowed is not None:
@@ -163,6 +172,9 @@ def test_no_draw_breaks_a_constraint(kind: str, num: int) -> None:
         (Constraints(most=dict.fromkeys(range(1, 13), 0)), None, "no composition fits"),
         (Constraints(allowed=frozenset({3}), most={3: 0, 4: 2}), None, "no composition fits"),
         (Constraints(num_atoms=frozenset({7})), None, "num_atoms=[7]"),
+        (Constraints(num_elements=9), None, "at least 9 atoms"),
+        (Constraints(required=frozenset({3, 8}), num_elements=1), None, "2 are asked for"),
+        (Constraints(allowed=frozenset({3, 8}), num_elements=3), None, "3 elements"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_first(

@@ -19,11 +19,13 @@ from ase.constraints import FixAtoms
 from click.testing import CliRunner
 from small_mace import save_small_mace
 
+from adit_plugins import write_samples
 from adit_plugins.cli import main
 from adit_plugins.dft.engines import compute, with_moments
 from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.results import RelaxResult
 from adit_plugins.relax.run import RelaxerError, relax
+from adit_plugins.structures.samples import Sample
 
 EMT_SPEC = "ase.calculators.emt:EMT"
 CELL = '2\nLattice="0 2.82 2.82 2.82 0 2.82 2.82 2.82 0" Properties=species:S:1:pos:R:3 {}\n'
@@ -383,3 +385,19 @@ def test_names_reach_the_tables_and_the_next_command(
     assert "1 of 3 could not be read, and count as invalid:\n  broken.cif: " in found.output
     scored = CliRunner().invoke(main, ["evaluate", "mine", "--workers", "0"])
     assert scored.output.count("broken.cif") == 1
+
+
+def test_relax_takes_what_people_hold() -> None:
+    silver = bulk("Ag", cubic=True)
+    silver.rattle(0.05, seed=1)
+    held = [silver, Sample.from_ase(silver), Sample.from_ase(silver).to_pymatgen()]
+    results = relax(held, "cheap_potential:make", max_steps=3, workers=0)
+    assert [each.failed for each in results] == [False] * 3
+    assert len({round(each.energy, 5) for each in results if each.energy is not None}) == 1
+    for one in held:
+        with pytest.raises(TypeError, match=r"not one \w+; put a single one into \[ \]"):
+            relax(one, "cheap_potential:make", workers=0)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="write_samples takes a list"):
+            write_samples(one, "never.extxyz")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="cannot convert 'int'"):
+        relax([3], "cheap_potential:make", workers=0)  # type: ignore[list-item]

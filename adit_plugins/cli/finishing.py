@@ -1,0 +1,85 @@
+"""A campaign on the command line: its run, its files and tables, and what is said at the end."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from adit_plugins.cli.progress import progress
+
+if TYPE_CHECKING:
+    from adit_plugins.campaign import Campaign, Store
+
+
+def run(campaign: Campaign) -> None:
+    """Run a campaign, write its files and print its tables.
+
+    Raises:
+        RelaxerError: the potential cannot be loaded, or no worker can start.
+        StoreError: the store cannot be written any more.
+        ValueError: the model cannot follow the recipe.
+    """
+    try:
+        with progress() as report, warnings.catch_warnings():
+            # pymatgen says it for every noble gas; the composition check knows what to do with NaN.
+            warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+            campaign.run(report)
+    except Exception:
+        if len(campaign.store):  # hours of work may precede a late failure
+            campaign.interrupted = True
+            finish(campaign)
+        raise
+    finish(campaign)
+
+
+def finish(campaign: Campaign) -> None:
+    """Write the files and print the tables."""
+    from rich.console import Console
+
+    from adit_plugins.campaign.files import write_files
+    from adit_plugins.campaign.report import print_tables
+    from adit_plugins.report import write_campaign_report
+
+    num, folder = len(campaign.store), campaign.folder
+    go_on = f"adit discover --resume {folder} goes on."
+    if campaign.interrupted and not num:
+        click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
+        return
+    with _no_interruption():
+        write_files(campaign.store, campaign.interrupted, campaign.seconds)
+        write_campaign_report(campaign.store)
+    print_tables(campaign.store, Console())
+    if campaign.interrupted:
+        click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
+    else:
+        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
+    until = campaign.settings.until
+    if until is not None:
+        found = campaign.store.num_found()
+        short = "" if found >= until else f", not {until}; a larger --num goes further"
+        click.echo(f"{found} candidates found among {num} of at most {campaign.total}{short}.")
+
+
+@contextmanager
+def _no_interruption() -> Iterator[None]:
+    """A second Ctrl-C waits until the files are complete (a second or two)."""
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def why_nothing_is_relaxed(store: Store) -> str:
+    """Return what the first relaxation said where all have failed; empty where one has not."""
+    if store.count("relaxed", 1.0) or not store.count("relaxed", 0.0):
+        return ""
+    for row in store.rows("crystal"):
+        if row.get("relaxed") == 0:
+            return str(row.data["relaxation"]["reason"])
+    return ""
