@@ -17,7 +17,7 @@ import platform
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def held_out(data: PreparedData, num: int, seed: int) -> list[Structure]:
     found = []
     for size, row in (places[i] for i in sorted(chosen)):
         (sample,) = from_batch(groups.batch(size, slice(row, row + 1)))
-        found.append(sample.to_pymatgen())
+        found.append(cast(Structure, sample.to_pymatgen()))
     return found
 
 
@@ -58,7 +58,7 @@ def predicted(
     elements = [sorted(each.atomic_numbers) for each in truth for _ in range(samples)]
     settings = SamplingSettings(args.num_steps, precision=args.precision)
     batch = model.draw(len(elements), "crystal", settings, seed=args.seed, elements=elements).batch
-    made = [sample.to_pymatgen() for sample in from_batch(batch)]
+    made = [cast(Structure, sample.to_pymatgen()) for sample in from_batch(batch)]
     return [made[i : i + samples] for i in range(0, len(made), samples)]
 
 
