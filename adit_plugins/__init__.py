@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.substitution import Substitution, substituted
     from adit_plugins.hosts.ase_io import stream
-    from adit_plugins.prediction.search import predict
+    from adit_plugins.prediction.verb import predict
     from adit_plugins.report import view
     from adit_plugins.structures.reading import read_structures
     from adit_plugins.structures.samples import Sample, from_batch, to_batch, to_sample
@@ -44,7 +44,7 @@ __getattr__, __dir__ = lazily(
         "generation.generator": "ADiTGenerator",
         "generation.substitution": "Substitution substituted",
         "hosts.ase_io": "stream",
-        "prediction.search": "predict",
+        "prediction.verb": "predict",
         "report": "view",
         "structures.reading": "read_structures",
         "structures.samples": "Sample from_batch to_batch to_sample",

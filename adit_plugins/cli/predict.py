@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import fmax_option, network_options
+from adit_plugins.cli.options import network_options
 from adit_plugins.cli.progress import progress
-from adit_plugins.relax.limits import PREDICTION_STEPS
+from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS
 
 if TYPE_CHECKING:
     from adit_plugins.prediction import Prediction, Predictions, Search
@@ -75,7 +75,19 @@ ROWS = 15  # of the table
     metavar="FILE",
     help="Known structures, relaxed and ranked beside the samples: were they found, do they win?",
 )
-@fmax_option
+@click.option(
+    "--seeds",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Crystals of other elements: with those of FORMULA in their places they take part.",
+)
+@click.option(
+    "--fmax",
+    type=click.FloatRange(min=0, min_open=True),
+    default=PREDICTION_FMAX,
+    show_default=True,
+    help="Force limit, eV/angstrom: tight, so that equal structures are seen to be equal.",
+)
 @click.option(
     "--max-steps",
     type=click.IntRange(min=0),
@@ -99,6 +111,7 @@ def predict(
     resume: bool,
     overwrite: bool,
     reference: Path | None,
+    seeds: Path | None,
     **settings: Any,
 ) -> None:
     """Predict the crystal structures of FORMULA: sample, relax, group, rank, lowest first.
@@ -112,7 +125,7 @@ def predict(
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.recipe import check_device
     from adit_plugins.prediction.files import check_folder
-    from adit_plugins.prediction.known import read_reference
+    from adit_plugins.prediction.known import known_structures
     from adit_plugins.prediction.search import NUM, Search
 
     check_folder(out, resume, overwrite)
@@ -125,7 +138,7 @@ def predict(
         NUM if num is None and minutes is None else num,
         minutes,
         num_atoms or None,
-        reference=() if reference is None else read_reference(reference, generator),
+        reference=known_structures(generator, reference, seeds),
         folder=out,
         **{name: settings[name] for name in own},
     )
@@ -178,16 +191,16 @@ def print_table(found: Predictions) -> None:
         title_style="bold",
         caption="E hull, dE (above the lowest of the formula): eV/atom by "
         + " first, then ".join(", ".join(sorted(each)) for each in (refined, first) if each)
-        + ". Density: g/cm3. Found: samples that ended in it. * not converged: an upper bound.",
+        + ". Found: samples that ended in it. * not converged: an upper bound.",
         caption_justify="left",
     )
-    table.add_column("rank", justify="right")
+    table.add_column("#", justify="right")
     if several:
         table.add_column("formula", overflow="fold")
     for heading in ("E hull", "dE"):
         table.add_column(heading, justify="right")
     table.add_column("space group", overflow="fold")
-    for heading in ("atoms", "density", "found"):
+    for heading in ("atoms", "g/cm3", "found"):
         table.add_column(heading, justify="right")
     table.add_column("id, or known as" if _any_known(found) else "id", overflow="fold")
     for rank, each in enumerate(found[:ROWS], start=1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from adit_plugins.prediction.ranking import Prediction
 from adit_plugins.prediction.results import Predictions
 from adit_plugins.prediction.store import RELAXED, SAMPLES, SEARCH, read_search
 from adit_plugins.report import REPORT, write_report
-from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text
+from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text, is_ours
 from adit_plugins.structures.samples import to_sample
 from adit_plugins.structures.selection import INDEX
 from adit_plugins.structures.symmetry import symmetrized
@@ -51,6 +52,14 @@ def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
     check_output((folder if folder.is_dir() else folder.parent) / STRUCTURES)
     if folder.is_dir():
         check_output(folder / CIFS)  # a folder of CIFs that is not ours stays
+
+
+def remove_search(folder: Path) -> None:
+    """Remove an earlier search; a user's own files stay."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+    if is_ours(folder / CIFS):
+        shutil.rmtree(folder / CIFS)
 
 
 def write_files(predictions: Predictions, folder: Path) -> list[Path]:

@@ -60,8 +60,8 @@ class Prediction:
     """A distinct structure.
 
     Attributes:
-        structure: as relaxed, with the provenance of the lowest of its samples in
-            `properties["adit"]`; `adit_plugins.symmetrized` moves it to exact symmetry.
+        structure: the primitive cell as relaxed, with the provenance of the lowest of its samples
+            in `properties["adit"]`; `adit_plugins.symmetrized` moves it to exact symmetry.
         energy_per_atom: eV/atom, by `potential`.
         energy_above_lowest: eV/atom above the lowest structure of its formula by that potential.
         formation_energy_per_atom: eV/atom; None where the hull knows no such energies.
@@ -203,7 +203,8 @@ def ranked(contestants: Sequence[Contestant], hull: Hull) -> tuple[list[Predicti
 
 def _prediction(each: Contestant, lowest: float, hull: Hull, problems: list[str]) -> Prediction:
     atoms = each.result.atoms
-    structure = bare_structure(atoms)
+    whole = bare_structure(atoms)
+    structure = reduce_cell(whole) or whole
     structure.properties = {KEY: provenance_in(atoms.info)}
     formation, found = None, None
     try:

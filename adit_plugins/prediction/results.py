@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from adit_plugins.hull.table import Hull
     from adit_plugins.report import Results
 
-# eV/atom. A prediction this far above a known phase of its own formula is not that phase by any
-# potential worth its name.
+# eV/atom above a known phase of the same formula, from where on it is worth a word: beyond what
+# potentials that were trained on the Materials Project usually err by.
 FAR = 0.05
 
 
@@ -78,6 +78,8 @@ class Predictions(list[Prediction]):
                 "num_found", "potential", "converged",
             )  # fmt: skip
             values |= {name: getattr(each, name) for name in names}
+            if each.hull is not None:
+                values |= {"source": each.hull.source}
             if each.known_as:
                 values["known_as"] = ", ".join(each.known_as)
             yield Row("crystal", values, [sample])
@@ -159,7 +161,9 @@ def _compared(lowest: Prediction, hull: Hull) -> Iterator[str]:
     above = formation - min(known)
     place = f"{abs(above) * 1000:.0f} meV/atom {'above' if above > 0 else 'below'}"
     text = f"The lowest lies {place} the best {lowest.formula} that the hull knows"
-    yield f"{text}: that phase was probably not found." if above > FAR else f"{text}."
+    if above > FAR:
+        text += ": it was not found, or the potential errs (--reference with its structure tells)"
+    yield f"{text}."
 
 
 __all__ = ["About", "Predictions", "notes_on"]

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,12 @@ from adit_plugins.generation.generator import ADiTGenerator
 from adit_plugins.generation.recipe import checked_integer
 from adit_plugins.hull.loaders import load_hull
 from adit_plugins.prediction.cells import cell_of, fitting_cells, sizes_of
+from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
 from adit_plugins.prediction.results import About, Predictions, notes_on
 from adit_plugins.prediction.store import Store, differences, read_search
 from adit_plugins.relax import load_relaxer, relax
-from adit_plugins.relax.limits import FMAX, PREDICTION_STEPS, check_limits
+from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
 from adit_plugins.relax.results import RelaxResult
 
 NUM, KEEP, PREFILTER = 200, 20, "mace-adit"
@@ -68,7 +68,7 @@ class Search:
     prefilter: str = PREFILTER
     relaxer: str | None = None
     keep: int = KEEP
-    fmax: float = FMAX
+    fmax: float = PREDICTION_FMAX
     max_steps: int = PREDICTION_STEPS
     reference: Known = ()
     hull: str = "mp"
@@ -142,7 +142,7 @@ class Search:
         }
 
     def begin(self, resume: bool = False) -> None:
-        """Open the folder; with `resume`, take up what is in it.
+        """Open the folder; with `resume`, take up what is in it, else an earlier search goes.
 
         Raises:
             ValueError: it holds no search, or another one.
@@ -160,6 +160,8 @@ class Search:
         elif resume:
             raise ValueError(f"{self.folder} holds no search to resume.")
         else:
+            if before is not None and self.folder is not None:
+                remove_search(self.folder)
             self._store.begin(self.about())
 
     def run(self, progress: Progress | None = None) -> None:
@@ -277,77 +279,3 @@ class Search:
             hull=self._hull.source,
         )
         return Predictions(made, about)
-
-
-def predict(
-    formula: str | None = None,
-    num: int | None = NUM,
-    *,
-    chemical_system: str | None = None,
-    num_atoms: int | Sequence[int] | None = None,
-    minutes: float | None = None,
-    relaxer: str | None = None,
-    reference: str | PathLike[str] | None = None,
-    out: str | PathLike[str] | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-    **settings: Any,
-) -> Predictions:
-    """Predict the crystal structures of a formula: sample, relax, group, rank.
-
-    Args:
-        formula: exact proportions, such as `"LiFePO4"`; a cell holds a multiple of it.
-        num: samples; None for as many as `minutes` allow.
-        chemical_system: in the place of a formula, such as `"Li-P-O"`: compositions are drawn, and
-            predictions are ordered by energy above hull.
-        num_atoms: in a cell, one number or several; None for all that fit.
-        minutes: after which no other round begins.
-        relaxer: a second potential, such as `"chgnet"`, that relaxes the lowest structures further
-            and ranks them.
-        reference: a file of known structures, relaxed and ranked beside the samples.
-        out: a folder where everything goes as it is made; then Ctrl-C loses nothing.
-        resume: go on with the search in `out`.
-        progress: called with (stage, done, total).
-        **settings: of `Search` (`prefilter`, `keep`, `max_steps`, `workers`, ...) and of
-            `ADiTGenerator` (`checkpoint`, `seed`, `num_steps`, ...).
-
-    Returns:
-        Distinct structures, the best first.
-
-    Raises:
-        ValueError: the request cannot be met; the message says what can.
-        KeyboardInterrupt: at Ctrl-C, once what is finished is written to `out`.
-
-    Example:
-        >>> from adit_plugins import predict
-        >>> found = predict("NaCl", num=4, num_atoms=2, num_steps=5, max_steps=5)
-        >>> {prediction.formula for prediction in found}
-        {'NaCl'}
-    """
-    from adit_plugins.prediction.files import check_folder
-    from adit_plugins.prediction.known import read_reference
-
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        check_folder(folder, resume, False)
-    own = {f.name for f in dataclasses.fields(Search) if f.init} & settings.keys()
-    recipe = {name: value for name, value in settings.items() if name not in own}
-    generator = ADiTGenerator(formula=formula, chemical_system=chemical_system, **recipe)
-    search = Search(
-        generator,
-        num,
-        minutes,
-        [num_atoms] if isinstance(num_atoms, int) else num_atoms,
-        relaxer=relaxer,
-        reference=() if reference is None else read_reference(Path(reference), generator),
-        folder=folder,
-        **{name: settings[name] for name in own},
-    )
-    search.begin(resume)
-    search.run(progress)
-    found = search.predictions()
-    if folder is not None:
-        found.write(folder)
-    if search.stopped == "interrupted":
-        raise KeyboardInterrupt
-    return found

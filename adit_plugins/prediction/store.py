@@ -63,8 +63,6 @@ class Store:
         with replacing(self.folder / SEARCH) as temporary:
             content = without_nan({"format": FORMAT, **about})
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        for name in (SAMPLES, RELAXED):
-            (self.folder / name).unlink(missing_ok=True)
 
     def load(self) -> None:
         """Take up what an earlier run has finished; what a crash left of a frame is dropped.
