@@ -54,7 +54,7 @@ def fitting_cells(
             f"Looked in cells of {_listed(fitting)} atoms ({_units(fitting, unit)}). This "
             f"checkpoint makes {reach}: what has a larger primitive cell cannot be found."
         )
-    allowed = f"{formula} has {unit} atoms, and this checkpoint makes {_listed(fitting)} of them"
+    allowed = f"{formula} has {unit} atoms; its cells here are of {_listed(fitting)} atoms"
     wrong = [size for size in num_atoms if size < 1 or size % unit]
     if wrong or not num_atoms:
         raise ValueError(f"num_atoms={wrong[0] if wrong else 'nothing'} cannot be: {allowed}")
