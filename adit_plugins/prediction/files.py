@@ -7,12 +7,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
-from adit_plugins.prediction.ranking import Prediction
-from adit_plugins.prediction.results import Predictions
 from adit_plugins.prediction.store import RELAXED, SAMPLES, SEARCH, read_search
 from adit_plugins.report import REPORT, write_report
 from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text, is_ours
@@ -20,6 +18,10 @@ from adit_plugins.structures.samples import to_sample
 from adit_plugins.structures.selection import INDEX
 from adit_plugins.structures.symmetry import symmetrized
 from adit_plugins.structures.writers import check_output, write_samples
+
+if TYPE_CHECKING:
+    from adit_plugins.prediction.ranking import Prediction
+    from adit_plugins.prediction.results import Predictions
 
 TABLE, RECORDS, STRUCTURES, CIFS = (
     "predictions.csv", "predictions.json", "predictions.extxyz", "cif",

@@ -17,7 +17,12 @@ from adit_plugins.hull.table import Hull, HullResult, UnknownElementError
 from adit_plugins.matching import first_match, group, reduce_cell
 from adit_plugins.relax.results import RelaxResult, bare_structure
 from adit_plugins.structures.provenance import KEY, provenance_in
-from adit_plugins.structures.symmetry import SYMPREC, space_group_symbol, symmetry_dataset
+from adit_plugins.structures.symmetry import (
+    SYMPREC,
+    space_group_symbol,
+    symmetrized,
+    symmetry_dataset,
+)
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
@@ -60,8 +65,9 @@ class Prediction:
     """A distinct structure.
 
     Attributes:
-        structure: the primitive cell as relaxed, with the provenance of the lowest of its samples
-            in `properties["adit"]`; `adit_plugins.symmetrized` moves it to exact symmetry.
+        structure: the primitive cell as relaxed (see `primitive_cell`), with the provenance of the
+            lowest of its samples in `properties["adit"]`; `adit_plugins.symmetrized` moves it to
+            exact symmetry.
         energy_per_atom: eV/atom, by `potential`.
         energy_above_lowest: eV/atom above the lowest structure of its formula by that potential.
         formation_energy_per_atom: eV/atom; None where the hull knows no such energies.
@@ -144,6 +150,19 @@ def distinct(contestants: Iterable[Contestant]) -> list[Contestant]:
     return sorted(found, key=lambda each: each.energy)
 
 
+def primitive_cell(structure: Structure) -> Structure | None:
+    """Return the primitive cell: as it is, or at exact symmetry where that alone shows it.
+
+    Large supercells that still miss their symmetry by hundredths of an angstrom pass pymatgen.
+    """
+    reduced = reduce_cell(structure)
+    try:
+        exact = symmetrized(structure)
+    except ValueError:
+        return reduced
+    return exact if reduced is None or len(exact) < len(reduced) else reduced
+
+
 def _label(each: Contestant) -> tuple[str, str]:
     formula: str = each.result.atoms.symbols.formula.reduce()[0].format("hill")
     return formula, each.result.potential
@@ -158,7 +177,7 @@ def _distinct_alike(ascending: Sequence[Contestant]) -> list[Contestant]:
     for each in ascending:
         while first < len(energies) and each.energy - energies[first] > ENERGY_WINDOW:
             first += 1
-        cell = reduce_cell(bare_structure(each.result.atoms))
+        cell = primitive_cell(bare_structure(each.result.atoms))
         equal = first_match(cell, cells[first:], matcher=compare)
         if equal is None:
             cells.append(cell)
@@ -204,7 +223,7 @@ def ranked(contestants: Sequence[Contestant], hull: Hull) -> tuple[list[Predicti
 def _prediction(each: Contestant, lowest: float, hull: Hull, problems: list[str]) -> Prediction:
     atoms = each.result.atoms
     whole = bare_structure(atoms)
-    structure = reduce_cell(whole) or whole
+    structure = primitive_cell(whole) or whole
     structure.properties = {KEY: provenance_in(atoms.info)}
     formation, found = None, None
     try:

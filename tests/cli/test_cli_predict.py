@@ -27,13 +27,14 @@ def run(*arguments: str | Path) -> Result:
 def test_a_table_and_files(
     tmp_path: Path, base: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("COLUMNS", "80")  # as a terminal of the usual width
     known = tmp_path / "known.cif"
     ase.io.write(known, bulk("NaCl", "rocksalt", 5.6))
     out = tmp_path / "nacl"
-    result = run("NaCl", "--num", "6", "--out", out, "--reference", known, *base)
+    result = run("NaCl", "--num", "4", "--out", out, "--reference", known, *base)
     assert result.exit_code == 0, result.output
-    assert max(map(len, result.stdout.splitlines())) <= 80
+    *shown, where = result.stdout.splitlines()
+    assert max(map(len, shown)) <= 80 and str(out) in where
     assert "Fm-3m (225)" in result.stdout and "known.cif" in result.stdout
     assert "Looked in cells of 2, 4 and 6 atoms" in result.stdout
     names = {path.name for path in out.iterdir()}
@@ -54,7 +55,7 @@ def test_a_table_and_files(
     [
         (["--num", "3"], ["FORMULA", "--chemical-system"]),
         (["NaCl", "--chemical-system", "Na-Cl"], ["one of the two"]),
-        (["Qx2O3"], ["Qx2O3"]),
+        (["Qx2O3"], ["no element 'Qx'"]),
         (["Na8Cl8"], ["16 atoms", "up to 7", "NaCl, of 2 atoms"]),
         (["NaCl", "--reference", "none.cif"], ["none.cif"]),
         (["NaCl", "--prefilter", "chgnot"], ["chgnot", "mace-adit"]),

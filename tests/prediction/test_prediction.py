@@ -151,7 +151,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_ends_in_the_same_table(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    all_of_it = predict("NaCl", 8, out=whole, **settings)
+    all_of_it = predict("NaCl", 6, out=whole, **settings)
     assert sum(each.num_found for each in all_of_it) == all_of_it.about.num_relaxed
 
     def press(stage: str, done: int, _total: int) -> None:
@@ -159,26 +159,33 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_ends_in_the_same_table(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predict("NaCl", 8, out=broken, progress=press, **settings)
+        predict("NaCl", 6, out=broken, progress=press, **settings)
     content = json.loads((broken / "predictions.json").read_text())
     assert content["stopped"] == "interrupted"
     assert len(ase.io.read(broken / "relaxed.extxyz", ":")) == 3
     with (broken / "relaxed.extxyz").open("a") as file:
         file.write("4\nLattice=")  # half a frame, as a crash leaves it
     with pytest.raises(ValueError, match="--resume"):
-        predict("NaCl", 8, out=broken, **settings)
+        predict("NaCl", 6, out=broken, **settings)
     with pytest.raises(ValueError, match="max_steps"):
-        predict("NaCl", 8, out=broken, resume=True, **{**settings, "max_steps": 5})
+        predict("NaCl", 6, out=broken, resume=True, **{**settings, "max_steps": 5})
     predict("NaCl", 4, out=broken, resume=True, **settings)
-    predict("NaCl", 8, out=broken, resume=True, **settings)
-    assert table(broken) == table(whole)
+    predict("NaCl", 6, out=broken, resume=True, **settings)
+    assert len(table(broken)) == len(table(whole))
+    for one, other in zip(table(broken), table(whole), strict=True):
+        for name in ("rank", "file", "num_atoms", "num_found", "converged"):
+            assert one[name] == other[name]
+        # Samples come back from their file, of eight decimals.
+        assert float(one["energy_per_atom"]) == pytest.approx(
+            float(other["energy_per_atom"]), abs=1e-4
+        )
     cifs = sorted(path.name for path in (broken / "cif").glob("*.cif"))
     assert cifs == sorted(Path(row["file"]).name for row in table(whole))
     assert (broken / "report.html").stat().st_size > 100_000
 
 
 def test_the_second_potential_ranks_first(settings: dict[str, Any]) -> None:
-    found = predict("NaCl", 8, relaxer="cheap_potential:make_pessimist", keep=2, **settings)
+    found = predict("NaCl", 5, relaxer="cheap_potential:make_pessimist", keep=2, **settings)
     refined = [each.refined for each in found]
     assert refined == sorted(refined, reverse=True) and 1 <= sum(refined) <= 2
     assert {each.potential for each in found if each.refined} == {"pessimist"}
@@ -196,7 +203,7 @@ def test_minutes_end_a_search_and_a_system_draws_compositions(settings: dict[str
 @pytest.mark.parametrize(
     ("request_", "part"),
     [
-        ({"formula": "NaX"}, "NaX"),
+        ({"formula": "NaX"}, "'X'"),
         ({"formula": "Na4Cl4"}, "up to 7"),
         ({}, "formula"),
         ({"formula": "NaCl", "num": None}, "no end"),
