@@ -186,6 +186,8 @@ class Search:
         except KeyboardInterrupt:
             self.stopped = "interrupted"
         results = self._store.results().values()
+        if self.stopped == "interrupted":
+            return
         if results and all(result.failed for result in results) and not self._known:
             reason = next(iter(results)).reason
             raise ValueError(f"none of the {len(results)} samples could be relaxed: {reason}")

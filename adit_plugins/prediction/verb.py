@@ -83,7 +83,7 @@ def predict(
     search.begin(resume)
     search.run(progress)
     found = search.predictions()
-    if folder is not None:
+    if folder is not None and found:
         found.write(folder)
     if search.stopped == "interrupted":
         raise KeyboardInterrupt
