@@ -79,7 +79,14 @@ class Predictions(list[Prediction]):
             )  # fmt: skip
             values |= {name: getattr(each, name) for name in names}
             if each.hull is not None:
-                values |= {"source": each.hull.source}
+                known = (
+                    "num_subsystems",
+                    "num_subsystems_covered",
+                    "num_reference_phases",
+                    "source",
+                )
+                values |= {name: getattr(each.hull, name) for name in known}
+                values["metastable_probability"] = each.hull.metastable_probability
             if each.known_as:
                 values["known_as"] = ", ".join(each.known_as)
             yield Row("crystal", values, [sample])
