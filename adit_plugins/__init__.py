@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.substitution import Substitution, substituted
     from adit_plugins.hosts.ase_io import stream
+    from adit_plugins.prediction.verb import predict
     from adit_plugins.report import view
     from adit_plugins.structures.reading import read_structures
     from adit_plugins.structures.samples import Sample, from_batch, to_batch, to_sample
@@ -26,6 +27,7 @@ __all__ = [
     "Substitution",
     "__version__",
     "from_batch",
+    "predict",
     "read_structures",
     "stream",
     "substituted",
@@ -42,6 +44,7 @@ __getattr__, __dir__ = lazily(
         "generation.generator": "ADiTGenerator",
         "generation.substitution": "Substitution substituted",
         "hosts.ase_io": "stream",
+        "prediction.verb": "predict",
         "report": "view",
         "structures.reading": "read_structures",
         "structures.samples": "Sample from_batch to_batch to_sample",

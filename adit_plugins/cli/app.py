@@ -25,6 +25,7 @@ from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
 from adit_plugins.cli.merge import merge
+from adit_plugins.cli.predict import predict
 from adit_plugins.cli.relax import relax
 from adit_plugins.cli.report import report
 from adit_plugins.cli.submit import submit
@@ -139,7 +140,7 @@ def start_logging(verbose: int) -> None:
 
 
 for command in (
-    discover, report, merge, dft, generate, complete, relax, hull, evaluate, submit, data, train,
-    convert, doctor,
+    discover, report, merge, dft, generate, predict, complete, relax, hull, evaluate, submit, data,
+    train, convert, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -82,13 +82,17 @@ def match_alike(
 
 
 def first_match(
-    crystal: Structure | None, earlier: Iterable[Structure | None], ltol: float = LTOL
+    crystal: Structure | None,
+    earlier: Iterable[Structure | None],
+    ltol: float = LTOL,
+    matcher: StructureMatcher | None = None,
 ) -> int | None:
     """Return the place of the first earlier crystal that this one matches, or None.
 
-    All of one reduced formula and as `reduce_cell` gives them: for a set that grows.
+    All of one reduced formula and as `reduce_cell` gives them: for a set that grows. A matcher of
+    other tolerances takes the place of the published one.
     """
-    matcher = structure_matcher(ltol)
+    matcher = matcher or structure_matcher(ltol)
     return next((i for i, each in enumerate(earlier) if _fit(matcher, each, crystal)), None)
 
 

@@ -16,6 +16,10 @@ MAX_STEPS = 500
 # A campaign sorts thousands of crystals, of which a few are looked at: those that 100 steps do not
 # bring down are marked as upper bounds, and `adit relax` takes the ones that matter further.
 CAMPAIGN_STEPS = 100
+# A search relaxes hundreds of samples of one formula; what 300 steps do not bring down lies far
+# above the lowest. The force limit is tight: at 0.05 equal structures still differ so much that
+# neither their symmetry nor their primitive cell is found.
+PREDICTION_STEPS, PREDICTION_FMAX = 300, 0.01
 # The pre-filter only has to tell what lies far above the hull.
 PREFILTER_STEPS = 50
 

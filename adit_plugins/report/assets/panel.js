@@ -4,6 +4,9 @@
 // Name, heading, text of a value.
 const FACTS = {
   energy_above_hull: ["Energy above hull", (v) => `${v.toFixed(3)} eV/atom`],
+  energy_above_lowest: ["Above the lowest", (v, row) => `${v.toFixed(3)} eV/atom by ${row.potential}`],
+  num_found: ["Found", (v) => `by ${v} sample${v === 1 ? "" : "s"}`],
+  known_as: ["Known as", (v) => v],
   metastable_probability: ["P (DFT below 0.1 eV/atom)", (v) => `${Math.round(100 * v)} %`],
   coverage: ["Coverage", (_, row) => `${row.num_subsystems_covered} of ${row.num_subsystems} sub-systems, ${row.num_reference_phases} phases`],
   formation_energy_per_atom: ["Formation energy", (v) => `${v.toFixed(3)} eV/atom`],

@@ -145,6 +145,7 @@ class MaceAditRelaxer:
     Attributes:
         name: `mace-adit`.
         chunk_atoms: atoms in a batch.
+        elements: atomic numbers that the network knows.
     """
 
     name = NAME
@@ -169,6 +170,7 @@ class MaceAditRelaxer:
         """
         self.model = SmallMace(folder, device)
         self.max_seconds = max_seconds
+        self.elements = frozenset(self.model.config.known)
 
     def energies(self, batch: Sequence[Atoms]) -> list[float]:
         """Energies of crystals as they are, eV; see `SmallMace.energies`."""
@@ -184,6 +186,6 @@ class MaceAditRelaxer:
             max_steps=max_steps,
             max_seconds=self.max_seconds,
             energy_bounds=ENERGY_BOUNDS,
-            elements=frozenset(self.model.config.known),
+            elements=self.elements,
         )
         return [self.model.review(*pair) for pair in zip(batch, results, strict=True)]

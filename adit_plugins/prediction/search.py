@@ -1,0 +1,283 @@
+"""Sample, relax, and stop: when the samples are made, the minutes are over, or at Ctrl-C."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from pymatgen.core import Element
+
+from adit_plugins.generation.generator import ADiTGenerator
+from adit_plugins.generation.recipe import checked_integer
+from adit_plugins.hull.loaders import load_hull
+from adit_plugins.prediction.cells import cell_of, fitting_cells, sizes_of
+from adit_plugins.prediction.files import remove_search
+from adit_plugins.prediction.ranking import Contestant, distinct, ranked
+from adit_plugins.prediction.results import About, Predictions, notes_on
+from adit_plugins.prediction.store import Store, differences, read_search
+from adit_plugins.relax import load_relaxer, relax
+from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
+from adit_plugins.relax.results import RelaxResult
+
+NUM, KEEP, PREFILTER = 200, 20, "mace-adit"
+ROUND, SHORT_ROUND = 200, 50  # samples between two looks at the clock, without and with a limit
+# Fields of a recipe that change how long it takes, not what comes out.
+MEANS = ("batch_size", "device", "workers")
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+Known = Sequence[tuple[str, Atoms]]  # reference structures by name
+
+
+@dataclass
+class Search:
+    """A search for the structures of a formula, or of a chemical system.
+
+    Args:
+        generator: says what is sampled, by its `formula` or `chemical_system`.
+        num: samples; None for as many as the minutes allow.
+        minutes: after which no other round begins; None for no limit.
+        num_atoms: of a cell, several if wanted; None for all that fit. With a formula alone.
+        prefilter: relaxes all samples.
+        relaxer: relaxes the lowest structures further, and ranks them; None for none.
+        keep: how many of them.
+        fmax: force limit, eV/angstrom.
+        max_steps: of a relaxation.
+        reference: known structures by name, relaxed and ranked beside the samples.
+        hull: the reference for energies above hull (`adit_plugins.hull.load_hull`).
+        folder: where everything goes as it is made; None for nowhere.
+        workers: processes that relax; 0 for none, None for one a core.
+
+    Raises:
+        ValueError: the request cannot be met; the message says what can.
+
+    Attributes:
+        cells: numbers of atoms that are looked in; empty where the prior draws them.
+        stopped: why it ended: `"samples"`, `"minutes"`, or `"interrupted"`.
+    """
+
+    generator: ADiTGenerator
+    num: int | None = NUM
+    minutes: float | None = None
+    num_atoms: Sequence[int] | None = None
+    prefilter: str = PREFILTER
+    relaxer: str | None = None
+    keep: int = KEEP
+    fmax: float = PREDICTION_FMAX
+    max_steps: int = PREDICTION_STEPS
+    reference: Known = ()
+    hull: str = "mp"
+    folder: Path | None = None
+    workers: int | None = 0
+    cells: list[int] = field(init=False)
+    stopped: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        self._check()
+        self.cells, self._reach = [], ""
+        formula = self.generator.formula
+        if formula is not None:
+            sizes = sizes_of(self.generator.model)
+            self.cells, self._reach = fitting_cells(formula, sizes, self.num_atoms)
+            dataclasses.replace(self.generator, num_atoms=self.cells[0]).check()
+        elif self.num_atoms is not None:
+            raise ValueError("num_atoms belongs to a formula; a chemical system draws its sizes")
+        else:
+            self.generator.check()
+        self._hull = load_hull(self.hull)
+        self._check_potentials()
+        self._store = Store(
+            self.folder,
+            {"relaxer": self.prefilter, "fmax": self.fmax, "max_steps": self.max_steps},
+        )
+        self._known: list[tuple[str, RelaxResult]] = []
+        self._refined: list[Contestant] = []
+
+    def _check(self) -> None:
+        generator = self.generator
+        if generator.kind != "crystal":
+            raise ValueError("only crystals are predicted: kind='crystal'")
+        if (generator.formula is None) == (generator.chemical_system is None):
+            raise ValueError(
+                "name a formula, such as LiFePO4, or a chemical system, such as Li-P-O"
+            )
+        if self.num is None and self.minutes is None:
+            raise ValueError("without num or minutes a search has no end; give one of them")
+        if self.num is not None:
+            self.num = checked_integer("num", self.num, 1)
+        self.keep = checked_integer("keep", self.keep, 1)
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes={self.minutes!r} must be above 0")
+        check_limits(self.fmax, self.max_steps, self.workers)
+
+    def _check_potentials(self) -> None:
+        """Refuse elements that a potential does not know before anything is sampled."""
+        asked = self.generator.composition
+        numbers = set(asked.counts()) | asked.required()
+        for name in filter(None, (self.prefilter, self.relaxer)):
+            known = getattr(load_relaxer(name), "elements", None)
+            unknown = [] if known is None else sorted(numbers - set(known))
+            if unknown:
+                symbols = ", ".join(Element.from_Z(z).symbol for z in unknown)
+                option = "prefilter" if name == self.prefilter else "relaxer"
+                raise ValueError(
+                    f"{name} does not know {symbols}; name another potential: {option}='chgnet' "
+                    f"(--{option} chgnet), or a larger one of its own ('mace:FILE')"
+                )
+
+    def about(self) -> dict[str, Any]:
+        """What decides the samples and their relaxation, for a folder that is resumed."""
+        fields = dataclasses.fields(self.generator)
+        recipe = {f.name: getattr(self.generator, f.name) for f in fields if f.name not in MEANS}
+        return {
+            "recipe": {name: value for name, value in recipe.items() if value is not None},
+            "weights": self.generator.model.hash,
+            "cells": self.cells,
+            "relaxations": self._store.limits,
+        }
+
+    def begin(self, resume: bool = False) -> None:
+        """Open the folder; with `resume`, take up what is in it, else an earlier search goes.
+
+        Raises:
+            ValueError: it holds no search, or another one.
+            OSError: it cannot be written.
+        """
+        before = None if self.folder is None else read_search(self.folder)
+        if resume and before is not None:
+            differ = differences(before, self.about())
+            if differ:
+                raise ValueError(
+                    f"{self.folder} holds another search: {'; '.join(differ)}. Choose another "
+                    "folder, or overwrite it."
+                )
+            self._store.load()
+        elif resume:
+            raise ValueError(f"{self.folder} holds no search to resume.")
+        else:
+            if before is not None and self.folder is not None:
+                remove_search(self.folder)
+            self._store.begin(self.about())
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Sample and relax until the end; after Ctrl-C, what is finished can be ranked.
+
+        Raises:
+            RelaxerError: a potential cannot be run.
+            ValueError: the model cannot follow the recipe, or no sample could be relaxed.
+        """
+        report = progress or (lambda *_: None)
+        try:
+            self._known = [
+                (name, result)
+                for (name, _), result in zip(
+                    self.reference, self._relaxed([a for _, a in self.reference], self.prefilter),
+                    strict=True,
+                )
+            ]  # fmt: skip
+            self._sample_and_relax(report)
+            if self.relaxer is not None:
+                self._refine(report)
+        except KeyboardInterrupt:
+            self.stopped = "interrupted"
+        results = self._store.results().values()
+        if self.stopped == "interrupted":
+            return
+        if results and all(result.failed for result in results) and not self._known:
+            reason = next(iter(results)).reason
+            raise ValueError(f"none of the {len(results)} samples could be relaxed: {reason}")
+
+    def _sample_and_relax(self, report: Progress) -> None:
+        start, first = time.monotonic(), 0
+        step = ROUND if self.minutes is None else SHORT_ROUND
+        self.stopped = "samples"
+        while self.num is None or first < self.num:
+            begun = time.monotonic()
+            last = first + step if self.num is None else min(first + step, self.num)
+            places = range(first, last)
+            for size, indices in self._missing(places).items():
+                self._store.add_samples(s.to_ase() for s in self._draw(size, indices))
+                report("samples", len(self._store.samples), self.num or last)
+            self._store.relax(places, self.workers, lambda n, m: report("relaxed", n, m))
+            first, now = last, time.monotonic()
+            # Another round takes as long as this one: it should end within the minutes.
+            if self.minutes is not None and 2 * now - begun - start > 60 * self.minutes:
+                self.stopped = "minutes"
+                break
+
+    def _missing(self, places: Iterable[int]) -> dict[int, list[int]]:
+        """Indices by the number of atoms; 0 where the prior is to draw it."""
+        wanted: dict[int, list[int]] = {}
+        histogram = self.generator.model.config.size_histogram["crystal"]
+        for index in places:
+            if index not in self._store.samples:
+                size = cell_of(index, self.cells, histogram) if self.cells else 0
+                wanted.setdefault(size, []).append(index)
+        return wanted
+
+    def _draw(self, size: int, indices: Sequence[int]) -> list[Any]:
+        generator = dataclasses.replace(self.generator, num_atoms=size or None)
+        name, seed = generator.model.name, generator.seed
+        return generator.sample_ids([f"{name}/{seed}/{index}" for index in indices])
+
+    def _relaxed(self, structures: Sequence[Atoms], relaxer: str) -> list[RelaxResult]:
+        if not structures:
+            return []
+        limits = {"fmax": self.fmax, "max_steps": self.max_steps, "workers": self.workers}
+        return relax(structures, relaxer, **limits)  # type: ignore[arg-type]
+
+    def _refine(self, report: Progress) -> None:
+        """Relax the lowest by the second potential, each as soon as it is finished kept."""
+        assert self.relaxer is not None
+        lowest = self._first_pass()[: self.keep]
+        self._refined = []
+
+        def keep(place: int, result: RelaxResult) -> None:
+            if not result.failed:
+                each = lowest[place]
+                self._refined.append(Contestant(result, each.sample_ids, each.known_as, True))
+            report(f"by {self.relaxer}", len(self._refined), len(lowest))
+
+        relax(
+            [each.result.atoms for each in lowest], self.relaxer, self.fmax, self.max_steps,
+            self.workers, keep,
+        )  # fmt: skip
+
+    def _first_pass(self) -> list[Contestant]:
+        """Distinct structures by the first potential, the nearest to the hull first."""
+        made = [
+            Contestant(result, sample_ids=(str(result.atoms.info["adit"]["id"]),))
+            for result in self._store.results().values()
+            if not result.failed
+        ]
+        made += [Contestant(r, known_as=(name,)) for name, r in self._known if not r.failed]
+        found = distinct(made)
+        if self.generator.formula is not None:
+            return found
+        by_name = {each.sample_ids + each.known_as: each for each in found}
+        return [by_name[p.sample_ids + p.known_as] for p in ranked(found, self._hull)[0]]
+
+    def predictions(self) -> Predictions:
+        """Return what was found so far, ranked, with what is to be said of it."""
+        seen = {name for each in self._refined for name in each.sample_ids + each.known_as}
+        rest = [e for e in self._first_pass() if not seen & {*e.sample_ids, *e.known_as}]
+        made, problems = ranked([*distinct(self._refined), *rest], self._hull)
+        results = self._store.results()
+        failed = [result.reason for result in results.values() if result.failed]
+        notes = notes_on(made, self._hull, self.generator.formula, failed)
+        lost = [f"{name} could not be relaxed: {r.reason}" for name, r in self._known if r.failed]
+        about = About(
+            request=self.generator.formula or str(self.generator.chemical_system),
+            num_samples=len(self._store.samples),
+            num_relaxed=len(results) - len(failed),
+            stopped=self.stopped,
+            notes=[*filter(None, [self._reach]), *notes, *lost, *problems],
+            failures=failed,
+            hull=self._hull.source,
+        )
+        return Predictions(made, about)

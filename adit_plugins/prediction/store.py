@@ -1,0 +1,140 @@
+"""What a search has made so far, in memory and, where it has a folder, on the disk at once.
+
+`samples.extxyz` holds the samples, `relaxed.extxyz` a frame for each as `adit relax` writes it,
+`search.json` what they were made with: from these a search goes on after Ctrl-C or a crash.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+from ase.io.extxyz import write_extxyz
+
+from adit_model.outputs import replacing
+from adit_plugins.outputs import json_text, without_nan
+from adit_plugins.relax import relax
+from adit_plugins.relax.files import (
+    append_durably,
+    append_frame,
+    frame,
+    read_frames,
+    result_of,
+    write_frames,
+)
+from adit_plugins.relax.results import RelaxResult
+from adit_plugins.structures.provenance import provenance_in
+from adit_plugins.structures.reading import iter_entries
+
+SEARCH, SAMPLES, RELAXED = "search.json", "samples.extxyz", "relaxed.extxyz"
+FORMAT = "adit predict"  # marks a folder as ours
+
+Told = Callable[[int, int], None]
+
+
+class Store:
+    """Samples and relaxed structures by the index of the sample.
+
+    Attributes:
+        samples: as generated.
+        frames: relaxed, with the record of `adit relax`.
+        limits: of the relaxations: relaxer, fmax, max_steps.
+    """
+
+    def __init__(self, folder: Path | None, limits: Mapping[str, Any]) -> None:
+        """Begin empty; `load` takes up what a folder holds."""
+        self.folder, self.limits = folder, dict(limits)
+        self.samples: dict[int, Atoms] = {}
+        self.frames: dict[int, Atoms] = {}
+
+    def begin(self, about: Mapping[str, Any]) -> None:
+        """Name the search in its folder, which is made if it has to be.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / SEARCH) as temporary:
+            content = without_nan({"format": FORMAT, **about})
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def load(self) -> None:
+        """Take up what an earlier run has finished; what a crash left of a frame is dropped.
+
+        Raises:
+            ResumeError: the relaxed structures are those of another search.
+        """
+        if self.folder is None:
+            return
+        samples, relaxed = self.folder / SAMPLES, self.folder / RELAXED
+        if samples.exists():
+            for entry in iter_entries(samples):
+                told = {} if entry.atoms is None else provenance_in(entry.atoms.info)
+                if entry.atoms is not None and "index" in told:
+                    self.samples[int(told["index"])] = entry.atoms
+            with replacing(samples) as temporary:
+                temporary.write_text(_text(self.samples.values()), encoding="utf-8")
+        if relaxed.exists() and self.samples:
+            inputs = [self.samples.get(i) for i in range(max(self.samples) + 1)]
+            self.frames = read_frames(relaxed, inputs, self.limits)
+            write_frames(self.frames, relaxed)
+
+    def add_samples(self, made: Iterable[Atoms]) -> None:
+        """Take samples with their provenance."""
+        new = {int(provenance_in(atoms.info)["index"]): atoms for atoms in made}
+        if self.folder is not None:
+            append_durably(self.folder / SAMPLES, _text(new.values()))
+        self.samples |= new
+
+    def relax(self, indices: Iterable[int], workers: int | None, told: Told) -> None:
+        """Relax the samples that have not been; each is on the disk as soon as it is finished.
+
+        Raises:
+            RelaxerError: the potential cannot be loaded, or no process can start.
+        """
+        missing = [index for index in indices if index not in self.frames]
+
+        def keep(place: int, result: RelaxResult) -> None:
+            index = missing[place]
+            self.frames[index] = frame(index, result, self.limits)
+            if self.folder is not None:
+                append_frame(self.frames[index], self.folder / RELAXED)
+            told(len(self.frames), len(self.samples))
+
+        if missing:
+            structures = [self.samples[index] for index in missing]
+            relax(structures, **self.limits, workers=workers, on_result=keep)
+
+    def results(self) -> dict[int, RelaxResult]:
+        """Return the results by index, failures included."""
+        return {index: result_of(atoms) for index, atoms in sorted(self.frames.items())}
+
+
+def read_search(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder of a search says of itself; None where it is none."""
+    try:
+        content = json.loads((folder / SEARCH).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(content, dict) and content.get("format") == FORMAT
+    return content if ours else None
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what is not as it was."""
+    now = json.loads(json_text({"format": FORMAT, **now}))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} was {before.get(name)}, not {now.get(name)}" for name in names]
+
+
+def _text(structures: Iterable[Atoms]) -> str:
+    buffer = io.StringIO()
+    for atoms in structures:
+        write_extxyz(buffer, [atoms])
+    return buffer.getvalue()
