@@ -219,6 +219,7 @@ def _relaxed(answer: Placed) -> Row:
         columns |= {
             "energy_above_hull": hull.energy_above_hull,
             "metastable_probability": hull.metastable_probability,
+            "hull_gap": "no competing phase is known" if hull.knows_nothing else None,
         }
     data = {
         "relaxation": result.as_record(),

@@ -36,7 +36,8 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
 
 CAPTION = (
     "E hull: eV/atom by the potential; * not converged: an upper bound. P: probability that DFT "
-    "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases. Charges: "
+    "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases; without any "
+    "a structure is ranked last. Charges: "
     "balanced by SMACT's rule, its mixed-valence rule, pymatgen's guess, or none. Novelty: the "
     "relaxed structure is in the training set, its formula is there or in the hull's table, or "
     "neither; that nobody knows it is not said."

@@ -340,7 +340,8 @@ class Store:
 
         A candidate was structurally valid, unique and novel, and so relaxed; it has its place on
         the hull, is no duplicate of a better one (`mark_relaxed_duplicates`), and keeps the
-        campaign's `neutral_by` and `max_hull`.
+        campaign's `neutral_by` and `max_hull`. Last come those of which the hull knows no
+        competing phase: their distance says little.
         """
         settings = Settings(**self.metadata.get("settings", {}))
         below = math.inf if settings.max_hull is None else settings.max_hull
@@ -351,7 +352,8 @@ class Store:
             rules = NEUTRALITY_RULES[: NEUTRALITY_RULES.index(settings.neutral_by) + 1]
             found = self.texts("neutral_by")
             ids = [row_id for row_id in ids if found.get(row_id) in rules]
-        return ids[:num]
+        gaps = self.texts("hull_gap")
+        return sorted(ids, key=gaps.__contains__)[:num]
 
     def num_found(self) -> int:
         """Return the number of candidates that are no known structure."""

@@ -71,6 +71,11 @@ class HullResult:
         """Whether every sub-system has a known compound; elements need none."""
         return self.num_subsystems_covered == self.num_subsystems
 
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether no competing compound is known: the distance is then a formation energy."""
+        return self.num_subsystems > 0 and self.num_subsystems_covered == 0
+
 
 def formation_energy_per_atom(composition: Composition | str, energy_per_atom: float) -> float:
     """Return the formation energy from the elements, eV/atom.

@@ -21,6 +21,7 @@ from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.report import print_tables
 from adit_plugins.campaign.row_texts import ranking as ranking_of
 from adit_plugins.campaign.store import Row as StoreRow
+from adit_plugins.hull.table import HullResult
 
 
 def named(folder: Path, structures: dict[str, Atoms], **settings: Any) -> list[dict[str, Any]]:
@@ -122,3 +123,25 @@ def test_a_campaign_ends_with_enough_candidates_and_goes_on_no_further(tmp_path:
     ) as campaign:  # fmt: skip
         campaign.run()
         assert (len(campaign.store), campaign.store.num_found()) == (made, found)
+
+
+def test_without_a_competing_phase_a_structure_is_ranked_last(tmp_path: Path) -> None:
+    known = HullResult(0.05, -1.0, 3, 1, 1)
+    unknown = HullResult(-3.9, 0.0, 0, 1, 0)
+    element = HullResult(0.01, 0.0, 0, 0, 0)
+    assert unknown.knows_nothing
+    assert not known.knows_nothing
+    assert not element.knows_nothing
+    with Store.create(tmp_path, {"settings": asdict(Settings())}) as store:
+        rows = []
+        for i, hull in enumerate((unknown, known, element)):
+            atoms = Atoms("NaCl", cell=[4 + i] * 3, pbc=True)
+            columns = {
+                "kind": "crystal", "number": i, "stage": "done", "relaxed": True,
+                "energy_above_hull": hull.energy_above_hull,
+                "hull_gap": "no competing phase is known" if hull.knows_nothing else None,
+            }  # fmt: skip
+            rows.append(StoreRow(atoms, {k: v for k, v in columns.items() if v is not None}, {}))
+        store.add(rows)
+        numbers = [store.row(row_id)["number"] for row_id in store.candidates()]
+    assert numbers == [2, 1, 0]
