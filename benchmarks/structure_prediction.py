@@ -12,7 +12,6 @@ figures are beside. A crystal counts as found if any of its samples matches.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections import defaultdict
@@ -117,9 +116,7 @@ def main() -> None:
         "results": summary(rows),
         "published_match_rate_percent_and_rms": PUBLISHED,
     }
-    print(json.dumps(result, indent=1))
-    if args.json:
-        write_json(args.json, result)
+    write_json(result, args.json)
 
 
 if __name__ == "__main__":
