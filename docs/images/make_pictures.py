@@ -1,6 +1,6 @@
 """Make `candidates.png` of this folder from the report of a campaign.
 
-    adit discover --num 24 --prefilter mace-adit --prefilter-limit 0.2 --out results
+    make discover
     python docs/images/make_pictures.py results/report.html
 
 It is what headless Chromium shows of the page, with 256 colours.
