@@ -149,7 +149,7 @@ def test_the_command_line_takes_requests(tiny_checkpoint: str, tmp_path: object)
 
 def test_variations_stay_near_and_grow_with_strength() -> None:
     """With the release: its autoencoder gives back what it was given."""
-    recipe = ADiTGenerator(num_steps=20, device="cpu")
+    recipe = ADiTGenerator(num_steps=20, device="cpu", precision="float32")
     start = bulk("NaCl", "rocksalt", 5.69, cubic=True)
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.io.ase import AseAtomsAdaptor
@@ -158,8 +158,9 @@ def test_variations_stay_near_and_grow_with_strength() -> None:
     near = recipe.variations(start, 6, 0.02)
     matches = [StructureMatcher().fit(x.to_pymatgen(), original) for x in near]
     assert sum(matches) >= 5
-    far = recipe.variations(start, 6, 1.0)
-    assert sum(StructureMatcher().fit(x.to_pymatgen(), original) for x in far) <= 2
+    far = recipe.variations(start, 6, 1.0)  # rock salt again, but made from nothing
+    spread = [np.std([x.to_ase().get_volume() for x in each]) for each in (near, far)]
+    assert spread[1] > 1.3 * spread[0]
     assert {x.num_atoms for x in near + far} == {2}  # the primitive cell
     assert near[0].provenance["strength"] == 0.02
     assert "Cl4Na4" in near[0].provenance["variation_of"]

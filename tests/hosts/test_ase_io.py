@@ -179,5 +179,6 @@ def test_ase_itself_imports_none_of_our_heavy_parts() -> None:
         "('torch', 'pymatgen', 'rdkit', 'monty', 'adit_model', 'adit_plugins')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    light = ["", "._version", ".hosts", ".hosts.ase_io", ".lazy"]
-    assert sorted(ast.literal_eval(done.stdout)) == [f"adit_plugins{name}" for name in light]
+    moved = [".filters", ".hull_energies", ".transformations"]  # names without a content yet
+    light = ["", "._version", ".hosts", ".hosts.ase_io", ".lazy", *moved]
+    assert sorted(ast.literal_eval(done.stdout)) == sorted(f"adit_plugins{name}" for name in light)

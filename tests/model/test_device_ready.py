@@ -278,7 +278,7 @@ def test_the_speed_of_sampling_is_measured_with_torch_alone(
     told_checkpoint: str, tmp_path: Path
 ) -> None:
     """So that it runs on a bare machine with a GPU."""
-    script = Path(__file__).parents[1] / "benchmarks" / "sampling_speed.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "sampling_speed.py"
     out = tmp_path / "speed.json"
     options = ["--num", "3", "--num-steps", "2", "--json", str(out), "--device", "cpu"]
     code = (

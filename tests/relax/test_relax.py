@@ -172,7 +172,7 @@ def test_bad_arguments() -> None:
         relax([bulk("Cu")], emt, fmax=0)
     with pytest.raises(ValueError, match="fmax=nan"):
         relax([bulk("Cu")], emt, fmax=float("nan"))
-    with pytest.raises(TypeError, match="list of Atoms"):
+    with pytest.raises(TypeError, match="list of structures"):
         relax(bulk("Cu"), emt)  # type: ignore[arg-type]
     with pytest.raises(UnknownPluginError, match="'chgnut'"):
         relax([bulk("Cu")], "chgnut")
