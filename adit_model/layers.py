@@ -32,9 +32,6 @@ def time_features(t: Tensor, num_features: int) -> Tensor:
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-FUSED_ON_GPU = True  # scaled_dot_product_attention
-
-
 class Attention(nn.Module):
     """Multi-head self-attention over the atoms of each structure."""
 
@@ -59,7 +56,7 @@ class Attention(nn.Module):
         qkv = qkv.view(batch, atoms, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)  # [batch, heads, atoms, head_width]
         keep = None if mask is None else mask[:, None, None, :]
-        if FUSED_ON_GPU and x.device.type == "cuda":
+        if x.device.type == "cuda":
             if bias is not None:
                 bias = bias.to(q.dtype)
                 keep = bias if keep is None else bias.masked_fill(~keep, float("-inf"))

@@ -31,7 +31,8 @@ from adit_model.config import (
 from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_for_denoiser
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
-from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError, draw_latent
+from adit_model.training.latents import draw_latent
+from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError
 
 
 def standardize(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
@@ -218,9 +219,8 @@ def continued_model(
     prior = None if alone else old.prior
     if config.stage == "prior":
         prior = prior or new_prior(loaded, conditions)
+    if config.stage == "prior" or config.decoder_only:
         histogram = {}  # sizes are those that the denoiser has learned
-    if config.decoder_only:
-        histogram = {}
     new: set[str] = set()
     if denoiser is not None and config.stage == "denoiser":
         extended = with_conditions(denoiser, loaded, conditions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass
 from functools import partial
@@ -20,20 +19,21 @@ from torch import Tensor, nn
 from adit_model.autoencoder import LossWeights
 from adit_model.batch import AtomBatch
 from adit_model.checked import problem
-from adit_model.config import KINDS, FlowConfig
+from adit_model.config import KINDS
 from adit_model.data import (
     CompositionTable,
     PreparedData,
     SizeGroups,
     augment_for_autoencoder,
-    frame_for_denoiser,
     tokens_by_kind,
 )
 from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
 from adit_model.outputs import replacing
+from adit_model.precision import faster_precision
 from adit_model.training.compiled import compile_parts, complete_labels, eager_if_single
+from adit_model.training.latents import clean_latents, draw_latent, fixed_latents
 from adit_model.training.optimizers import make_optimizers
 from adit_model.training.options import option
 
@@ -105,19 +105,6 @@ class TrainingConfig:
 
 
 STAGES: tuple[str, ...] = get_args(get_type_hints(TrainingConfig)["stage"])
-
-
-def faster_precision(device: torch.device) -> Literal["float32", "bfloat16"]:
-    """Time one matrix product: bf16 is 10x faster on some CPUs and 100x slower on others."""
-    a = torch.randn(1024, 256, device=device)
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        b = a.to(dtype)
-        b @ b.T  # warm up
-        start = time.perf_counter()
-        (b @ b.T).float().sum().item()
-        seconds[dtype] = time.perf_counter() - start
-    return "bfloat16" if seconds[torch.bfloat16] < seconds[torch.float32] else "float32"
 
 
 class Trainer:
@@ -342,38 +329,3 @@ class Trainer:
                     owners[parameter].state[parameter] = state
         self.step, self.seconds = progress["step"], progress["seconds"]
         self.precision = progress["precision"]
-
-
-def fixed_latents(flow: FlowConfig) -> bool:
-    """Whether a structure's clean latent is the same at every step."""
-    return flow.latents == "mean" and flow.molecule_frame == "principal"
-
-
-@torch.no_grad()
-def clean_latents(model: ADiT, groups: SizeGroups) -> dict[int, Tensor]:
-    """Standardised clean latents of all structures by size, `[structures, size, latent_dim]`.
-
-    Where they do not change, encoding them once saves a twentieth of every step.
-    """
-    generator = torch.Generator(model.device)
-    parts: dict[int, list[Tensor]] = {}
-    for size, rows in groups.batches(1 << 14):
-        parts.setdefault(size, []).append(
-            draw_latent(model, groups.batch(size, rows), generator, groups.kind == KINDS[0])
-        )
-    return {size: torch.cat(latents) for size, latents in parts.items()}
-
-
-def draw_latent(
-    model: ADiT, batch: AtomBatch, generator: torch.Generator, periodic: bool
-) -> Tensor:
-    """Standardised latents of structures of one kind and size.
-
-    They are drawn from the encoder's distribution, or are its means.
-    """
-    flow = model.config.flow
-    framed = frame_for_denoiser(batch, flow.molecule_frame, generator, periodic)
-    latent, std = model.autoencoder.encode(framed, padded=False)
-    if flow.latents == "sample":
-        latent = latent + std * torch.randn(latent.shape, generator=generator, device=std.device)
-    return (latent - model.latent_mean) / model.latent_std
