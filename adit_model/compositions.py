@@ -21,8 +21,7 @@ __all__ = ["Constraints", "draw_elements"]
 # Rows that run through the prior together, padded to this number: the same shapes give the same
 # rounding, so that a draw depends on its own random numbers alone. On GPUs a step takes as long for
 # a thousand rows as for one.
-CHUNKS = {"cuda": 4096}
-CHUNK = 256
+CHUNKS = {"cuda": 4096, "cpu": 256}
 HYDROGEN = 1
 UNLIMITED = 10**6  # atoms
 
@@ -75,7 +74,7 @@ def draw_elements(
                 + ", ".join(map(str, sizes))
             )
     result: list[list[int]] = []
-    chunk = CHUNKS.get(prior.kind.weight.device.type, CHUNK)
+    chunk = rows_at_once(prior)
     for start in range(0, len(streams), chunk):
         chosen = slice(start, start + chunk)
         part = _Draw(
@@ -84,6 +83,11 @@ def draw_elements(
         )  # fmt: skip
         result += part.run(None if num_atoms is None else list(num_atoms[chosen]))
     return result
+
+
+def rows_at_once(prior: Prior) -> int:
+    """How many draws run through a prior together, on its device."""
+    return CHUNKS.get(prior.kind.weight.device.type, CHUNKS["cpu"])
 
 
 class _Draw:
@@ -117,7 +121,7 @@ class _Draw:
         self.numbers: list[list[int]] = [[] for _ in streams]
         self.last = np.zeros(self.num, dtype=np.int64)
         device = prior.kind.weight.device
-        self.rows = CHUNKS.get(device.type, CHUNK)
+        self.rows = rows_at_once(prior)
         padded = {
             name: torch.cat([values, values[:1].expand(self.rows - self.num)]).to(device)
             for name, values in labels.items()
