@@ -1,4 +1,4 @@
-"""A campaign on the command line: its run, its files and tables, and what is said at the end."""
+"""How a run ends on the command line: its files and tables, and what is said of a campaign."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def finish(campaign: Campaign) -> None:
     if campaign.interrupted and not num:
         click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
         return
-    with _no_interruption():
+    with no_interruption():
         write_files(campaign.store, campaign.interrupted, campaign.seconds)
         write_campaign_report(campaign.store)
     print_tables(campaign.store, Console())
@@ -66,7 +66,7 @@ def finish(campaign: Campaign) -> None:
 
 
 @contextmanager
-def _no_interruption() -> Iterator[None]:
+def no_interruption() -> Iterator[None]:
     """A second Ctrl-C waits until the files are complete (a second or two)."""
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.finishing import no_interruption
 from adit_plugins.cli.options import network_options
 from adit_plugins.cli.progress import progress
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS
@@ -152,7 +150,7 @@ def predict(
 
 def finish(search: Search, out: Path) -> None:
     """Write the files and print the table."""
-    with _no_interruption():
+    with no_interruption():
         found = search.predictions()
         if found:
             found.write(out)
@@ -163,16 +161,6 @@ def finish(search: Search, out: Path) -> None:
     if interrupted:
         kept = "what was relaxed is ranked" if found else "nothing was relaxed yet"
         click.echo(f"Interrupted: {kept}; the same command with --resume goes on.", err=True)
-
-
-@contextmanager
-def _no_interruption() -> Iterator[None]:
-    """A second Ctrl-C waits until the files are complete."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def print_table(found: Predictions) -> None:
