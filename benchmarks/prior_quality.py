@@ -11,6 +11,7 @@ element occurs and nothing else. Seconds are of one process, on the machine that
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,6 +24,7 @@ from pymatgen.core import Composition, Element
 from relaxed_rows import write_json
 
 from adit_model import ADiT
+from adit_model.config import KINDS
 from adit_model.data import CompositionTable, PreparedData
 from adit_plugins.validity.crystals import is_composition_valid
 
@@ -109,6 +111,15 @@ def _log_factorial(n: int) -> float:
     return float(np.log(np.arange(1, n + 1)).sum())
 
 
+def tempered(model: ADiT, temperature: float) -> None:
+    """Let the prior's draws have another temperature than the checkpoint's own."""
+    sampling = {
+        kind: dataclasses.replace(model.config.sampling_of(kind), temperature=temperature)
+        for kind in KINDS
+    }
+    model.config = dataclasses.replace(model.config, sampling=sampling)
+
+
 def measure(model: ADiT, data: PreparedData, num: int, seed: int) -> dict[str, Any]:
     """Figures of one kind."""
     train, test = (CompositionTable(data, split, model.device) for split in ("train", "test"))
@@ -147,11 +158,19 @@ def main() -> int:
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--num", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=float, help="of the draws; by default its own")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     model = ADiT.from_pretrained(args.checkpoint)
+    if args.temperature is not None:
+        tempered(model, args.temperature)
     rows = [measure(model, PreparedData.load(path), args.num, args.seed) for path in args.data]
-    head = {"checkpoint": model.name, "hash": model.hash, "seed": args.seed}
+    head = {
+        "checkpoint": model.name,
+        "hash": model.hash,
+        "seed": args.seed,
+        "temperature": args.temperature,
+    }
     write_json(head | {"rows": rows}, args.json)
     return 0
 
