@@ -96,7 +96,10 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = ADiT.from_pretrained(args.checkpoint, device="cpu")
-    truth = held_out(PreparedData.load(args.data), args.num, args.seed)
+    data = PreparedData.load(args.data)
+    if data.kind != "crystal":
+        parser.error(f"--data {args.data} holds {data.kind}s; prepare crystals")
+    truth = held_out(data, args.num, args.seed)
     start = time.process_time()
     made = predicted(model, truth, args.samples, args)
     seconds = time.process_time() - start
