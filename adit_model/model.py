@@ -108,6 +108,10 @@ class ADiT(nn.Module):
     def encode(self, batch: AtomBatch) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents, `[batch, atoms, latent_dim]` each.
 
+        Structures are taken as they are. The network knows crystals in the form of its training
+        data, the primitive Niggli cell with atoms in order, and others far less well;
+        `adit_plugins.ADiTGenerator.encode` brings them into it.
+
         Raises:
             ValueError: the batch is empty or holds a type that the model has no embedding for.
         """
@@ -134,7 +138,7 @@ class ADiT(nn.Module):
         return to_atoms(decoded, batch.periodic, batch.mask)
 
     def reconstruct(self, batch: AtomBatch) -> AtomBatch:
-        """Encode and decode a batch, without noise in the latent."""
+        """Encode and decode a batch as it is, without noise in the latent; see `encode`."""
         return self.decode(self.encode(batch)[0], batch)
 
     def sample(

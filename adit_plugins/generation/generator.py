@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
+    import numpy as np
     from ase import Atoms
+    from numpy.typing import NDArray
     from pymatgen.core import Molecule, Structure
 
     from adit_model import ADiT
@@ -384,6 +386,48 @@ class ADiTGenerator(MSONable):
         from adit_plugins.generation.variations import make_variations
 
         return make_variations(self, structure, num, strength)
+
+    def encode(self, structures: Convertible | Sequence[Convertible]) -> list[NDArray[np.float32]]:
+        """Latents of structures, standardised as the diffusion transformer sees them.
+
+        Structures are brought into the form of the training data first: a crystal into its
+        primitive Niggli cell, a molecule to its principal axes.
+
+        Args:
+            structures: one or a list of Atoms, Structure, Molecule, Mol or Sample; both kinds
+                may be mixed.
+
+        Returns:
+            For each a row for each of its atoms, in the order given `[num_atoms, latent_dim]`.
+            Atoms of a crystal that a lattice translation maps onto each other have equal rows.
+
+        Raises:
+            TypeError: one is no structure.
+            ValueError: one has no cell that can be reduced; the message names its place.
+
+        Example:
+            >>> from ase.build import bulk
+            >>> from adit_plugins import ADiTGenerator
+            >>> ADiTGenerator().encode(bulk("NaCl", "rocksalt", 5.6, cubic=True))[0].shape
+            (8, 8)
+        """
+        from adit_plugins.generation.latents import encode
+
+        return encode(self.model, structures)
+
+    def reconstruct(self, structures: Convertible | Sequence[Convertible]) -> list[Sample]:
+        """Encode structures and decode them again, without noise: what the latents can hold.
+
+        They go through the form of the training data, as in `encode`, and come back in the cell,
+        order and orientation in which they were given.
+
+        Raises:
+            TypeError: one is no structure.
+            ValueError: one has no cell that can be reduced; the message names its place.
+        """
+        from adit_plugins.generation.latents import reconstruct
+
+        return reconstruct(self.model, structures)
 
     def complete(
         self,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from numbers import Real
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from adit_plugins.generation.recipe import checked_integer, used_precision
+from adit_plugins.generation.training_form import training_form
 from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_sample
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def make_variations(
     if generator.steer is not None:
         raise ValueError("variations are not steered; leave out steer")
     original = to_sample(structure)
-    sample = training_form(original)
+    sample = training_form(original).sample
     request = generator.composition
     if request:
         request.check_size(sample.num_atoms, sample.kind)
@@ -57,25 +56,3 @@ def make_variations(
             for i in range(num)
         ],
     )
-
-
-def training_form(sample: Sample) -> Sample:
-    """A structure as the training data have it, where the model knows it best.
-
-    Crystals: the primitive Niggli cell, atoms ordered by element and position. Molecules: heavy
-    atoms first, as in QM9.
-    """
-    if sample.kind == "molecule":
-        order = np.argsort(sample.atomic_numbers == 1, kind="stable")
-        return Sample("molecule", sample.atomic_numbers[order], sample.positions[order])
-    from pymatgen.core import Lattice, Structure
-
-    from adit_plugins.datasets.crystals import canonical_crystal
-    from adit_plugins.structures.symmetry import unskewed
-
-    # A conventional cell holds the same crystal several times.
-    structure = sample.to_pymatgen()
-    assert isinstance(structure, Structure)
-    row = canonical_crystal(unskewed(structure).get_primitive_structure())
-    matrix = Lattice.from_parameters(*row["cell"]).matrix
-    return Sample("crystal", np.array(row["atomic_numbers"]), row["coords"] @ matrix, matrix)

@@ -208,7 +208,19 @@ def to_sample(structure: Convertible) -> Sample:
     )
 
 
-def to_batch(structures: Sequence[Convertible]) -> AtomBatch:
+def to_samples(structures: Convertible | Sequence[Convertible]) -> list[Sample]:
+    """Convert one structure, or a list or tuple of them.
+
+    Raises:
+        TypeError: an item has an unknown type; the message names its index.
+        ValueError: an item is impossible; the message names its index.
+    """
+    # Structures are sequences themselves, of atoms.
+    several = structures if isinstance(structures, list | tuple) else [structures]
+    return [_to_sample_at(i, structure) for i, structure in enumerate(several)]
+
+
+def to_batch(structures: Convertible | Sequence[Convertible]) -> AtomBatch:
     """Pad a mixed list of structures into one `AtomBatch` (float32, on the CPU).
 
     Positions of molecules stay where they are; crystals are wrapped into their cell.
@@ -221,7 +233,7 @@ def to_batch(structures: Sequence[Convertible]) -> AtomBatch:
 
     from adit_model.batch import AtomBatch
 
-    samples = [_to_sample_at(i, structure) for i, structure in enumerate(structures)]
+    samples = to_samples(structures)
     if not samples:
         raise ValueError("no structures to convert: the list is empty")
     shape = (len(samples), max(s.num_atoms for s in samples))

@@ -1,0 +1,71 @@
+"""Structures to latents and back, in the form in which the network knows structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from adit_model.data import frame_for_denoiser
+from adit_plugins.generation.training_form import TrainingForm, training_form
+from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_samples
+
+if TYPE_CHECKING:
+    from adit_model import ADiT
+    from adit_model.batch import AtomBatch
+
+ATOMS_AT_ONCE = 4096
+
+
+def encode(
+    model: ADiT, structures: Convertible | Sequence[Convertible]
+) -> list[NDArray[np.float32]]:
+    """See `ADiTGenerator.encode`."""
+    return encode_forms(model, [training_form(each) for each in to_samples(structures)])
+
+
+def encode_forms(model: ADiT, forms: Sequence[TrainingForm]) -> list[NDArray[np.float32]]:
+    """Return the standardised latents of structures that are in the form of the training data."""
+    found: dict[int, NDArray[np.float32]] = {}
+    generator = torch.Generator(model.device).manual_seed(0)
+    for places, batch in _batches(forms):
+        periodic = forms[places[0]].sample.kind == "crystal"
+        batch = frame_for_denoiser(
+            batch.to(model.device), model.config.flow.molecule_frame, generator, periodic
+        )
+        latents = (model.encode(batch)[0] - model.latent_mean) / model.latent_std
+        for place, latent in zip(places, latents.float().cpu().numpy(), strict=True):
+            found[place] = latent[forms[place].sites]
+    return [found[place] for place in range(len(forms))]
+
+
+def reconstruct(model: ADiT, structures: Convertible | Sequence[Convertible]) -> list[Sample]:
+    """See `ADiTGenerator.reconstruct`."""
+    originals = to_samples(structures)
+    forms = [training_form(each) for each in originals]
+    found: dict[int, Sample] = {}
+    for places, batch in _batches(forms):
+        for place, sample in zip(places, from_batch(model.reconstruct(batch)), strict=True):
+            original = originals[place]
+            sample.provenance["reconstruction_of"] = original.provenance or repr(original)
+            found[place] = forms[place].restored(sample)
+    return [found[place] for place in range(len(forms))]
+
+
+def _batches(forms: Sequence[TrainingForm]) -> Iterator[tuple[list[int], AtomBatch]]:
+    """Places and structures of one kind and size, which need no padding."""
+
+    def size(place: int) -> tuple[str, int]:
+        sample = forms[place].sample
+        return sample.kind, sample.num_atoms
+
+    for (_, num_atoms), alike in groupby(sorted(range(len(forms)), key=size), size):
+        places = list(alike)
+        step = max(1, ATOMS_AT_ONCE // num_atoms)
+        for start in range(0, len(places), step):
+            part = places[start : start + step]
+            yield part, to_batch([forms[place].sample for place in part])
