@@ -18,6 +18,7 @@ GROUPS = ("adit.relaxers", "adit.hulls", "adit.datasets", "adit.dft", "adit.expo
 
 # Third-party module -> extra of adit-plugins that installs it.
 EXTRAS = {
+    "chemiscope": "chemiscope",
     "gpaw": "dft",
     "huggingface_hub": "hub",
     "jobflow": "jobflow",

@@ -43,6 +43,20 @@ def main() -> None:
 
 
 @main.command()
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
+def latents(data: tuple[Path, ...], out: Path) -> None:
+    """Write the map of the release's latent space from prepared DATA, one file of each kind."""
+    from adit_model import ADiT
+    from adit_plugins.metrics.latent_map import make_map
+
+    content = make_map(ADiT.from_pretrained(), data)
+    with replacing(out) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    click.echo(f"{out.stat().st_size} bytes: {out}")
+
+
+@main.command()
 @click.argument("sources", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--release", "releases", multiple=True, required=True, metavar="GROUP")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
+
+from adit_plugins.campaign.settings import Settings
 
 ID = "{id}"  # where the page puts the id of a sample
 
 # Field of a generator's recipe -> option; what is not set is left out.
 _LISTS = {"elements", "exclude_elements", "contains"}
+_SHOWN = ("relaxer", "fmax", "max_steps")  # also at their default
 _PLAIN = (
     "checkpoint", "num_steps", "guidance_scale", "sampler", "num_atoms", "elements",
     "exclude_elements", "contains", "chemical_system", "formula",
@@ -63,11 +67,11 @@ def _sampling(generator: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _screening(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Each setting has an option of its name; those at their default are left out."""
     if settings["relaxer"] is None:
         yield "--no-relax"
         return
-    names = ["relaxer", "fmax", "max_steps"]
-    if settings["prefilter"] is not None:
-        names += ["prefilter", "prefilter_steps", "prefilter_limit"]
-    for name in names:
-        yield from (f"--{name.replace('_', '-')}", str(settings[name]))
+    for field in fields(Settings):
+        value = settings.get(field.name)
+        if value is not None and (value != field.default or field.name in _SHOWN):
+            yield from (f"--{field.name.replace('_', '-')}", str(value))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.structures.samples import Convertible, to_sample
+from adit_plugins.structures.samples import Convertible, to_samples
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -53,18 +53,13 @@ def view(samples: Convertible | Sequence[Convertible], height: int = 640) -> Pag
     from adit_plugins.report.results import sample_results
     from adit_plugins.report.write import write_page
 
-    made = [to_sample(each) for each in _items(samples)]
+    made = to_samples(samples)
     if not made:
         raise ValueError("no structures to show: the list is empty")
     buffer = io.StringIO()
     title = "1 structure" if len(made) == 1 else f"{len(made)} structures"
     write_page([sample_results(made)], buffer, title=title)
     return Page(buffer.getvalue(), height)
-
-
-def _items(structures: Any) -> list[Any]:
-    """Structures are sequences themselves, of atoms: only lists and tuples are several."""
-    return list(structures) if isinstance(structures, list | tuple) else [structures]
 
 
 def _for_ase(atoms: Atoms) -> Atoms:
@@ -80,7 +75,8 @@ def view_adit(atoms: Atoms | Sequence[Atoms], **_: Any) -> Path:
     Returns:
         The page, which stays in the folder for temporary files.
     """
-    made = [_for_ase(each) for each in _items(atoms)]
+    several: list[Any] = list(atoms) if isinstance(atoms, list | tuple) else [atoms]
+    made = [_for_ase(each) for each in several]
     page = Path(tempfile.mkdtemp(prefix="adit-view-")) / "view.html"
     page.write_text(view(made).text, encoding="utf-8")
     webbrowser.open(page.as_uri())

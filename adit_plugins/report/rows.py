@@ -15,6 +15,7 @@ from adit_plugins.outputs import without_nan
 from adit_plugins.structures.facts import describe_crystal, describe_molecule
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
+from adit_plugins.validity.posebusters_checks import failing_atoms
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -96,12 +97,16 @@ def busters_values(checks: dict[str, bool] | None) -> dict[str, Any]:
     }
 
 
-def encode(sample: Sample) -> dict[str, Any]:
+def encode(sample: Sample, failed: bool = False) -> dict[str, Any]:
     """Return a structure for the page.
 
     `z` are the atomic numbers, `x` the Cartesian positions (A) one after the other, `l` the nine
     components of the lattice vectors of a crystal. A molecule whose bonds can be found has `b`,
     (atom, atom, order) one after the other, and `q`, (atom, formal charge), where there are any.
+
+    Args:
+        sample: the structure.
+        failed: whether PoseBusters found a fault in it; `m` are the groups of atoms at fault.
     """
     content: dict[str, Any] = {
         "z": sample.atomic_numbers.tolist(),
@@ -113,7 +118,10 @@ def encode(sample: Sample) -> dict[str, Any]:
         mol = sample.to_rdkit()
     except ValueError:
         return content
-    return content | _bonds(mol)
+    content |= _bonds(mol)
+    if failed and (groups := failing_atoms(mol)):
+        content["m"] = groups
+    return content
 
 
 def _bonds(mol: Mol) -> dict[str, list[int]]:
@@ -153,7 +161,8 @@ class Table:
         """Add a row if there is room for it."""
         known = without_nan({**row.values, "set": set_index})
         values = {name: value for name, value in known.items() if value is not None}
-        text = _compact([encode(sample) for sample in row.structures])
+        failed = bool(row.values.get("checks_failed"))
+        text = _compact([encode(sample, failed) for sample in row.structures])
         nulls = len("null,") * len(self.columns.keys() - values.keys())
         needed = len(text) + len(_compact(list(values.values()))) + nulls
         if needed > self.room:

@@ -24,13 +24,16 @@ from adit_plugins.report.rows import Table
 
 if TYPE_CHECKING:
     from adit_plugins.campaign.store import Store
+    from adit_plugins.structures.samples import Sample
 
 REPORT = "report.html"
 KINDS = ("crystal", "molecule")
 MAX_CHARS = 14_000_000  # of rows and structures; with the scripts the file stays under 15 MB
+MAX_PLACED = 1000  # of each kind and set on the map of the latent space, the first ones
 STYLE = "page.css"
 SCRIPTS = (
-    "3Dmol-min.js", "files.js", "viewer.js", "charts.js", "hulls.js", "panel.js", "table.js",
+    "3Dmol-min.js", "files.js", "viewer.js", "charts.js", "map.js", "hulls.js", "panel.js",
+    "table.js",
 )  # fmt: skip
 
 
@@ -89,9 +92,14 @@ def _fill(results: Sequence[Results], max_chars: int) -> tuple[dict[str, Table],
             table = tables[kind]
             table.room = max_chars // len(results) // len(kinds)
             num = len(table)
+            generated: list[Sample] = []
             for row in each.rows(kind):
                 if not table.add(row, index):
                     break
+                if len(generated) < MAX_PLACED and row.structures:
+                    generated.append(row.structures[0])
+                    table.rows[-1]["latent"] = len(generated) - 1
+            _place(table, num, generated)
             shown, total = len(table) - num, each.totals[kind]
             if shown < total:
                 each.notes.append(
@@ -100,6 +108,18 @@ def _fill(results: Sequence[Results], max_chars: int) -> tuple[dict[str, Table],
                 )
         about.append(without_nan(each.about()))
     return tables, about
+
+
+def _place(table: Table, first: int, generated: Sequence[Sample]) -> None:
+    """Put the places on the map of the latent space into rows that name their structure."""
+    from adit_plugins.metrics.latent_map import points
+
+    found = points(generated) if generated else []
+    for row in table.rows[first:]:
+        place = found[row.pop("latent")] if "latent" in row else None
+        if place is not None:
+            row["latent_1"], row["latent_2"] = place
+            table.columns |= dict.fromkeys(("latent_1", "latent_2"))
 
 
 def _hulls(table: Table) -> list[Any]:
@@ -122,10 +142,14 @@ def _space_groups() -> list[str]:
 def _training() -> dict[str, Any]:
     """The distributions of the training set, the densities as counts of equal shares."""
     from adit_plugins.metrics.distributions import training_set
+    from adit_plugins.metrics.latent_map import shipped_map
 
     names = ("num_atoms", "space_group", "elements", "num_crystals")
+    drawn = ("extent", "counts", "variance_shares")
+    latents = {kind: {name: shipped_map()[kind][name] for name in drawn} for kind in KINDS}
     return {name: training_set()[name] for name in names} | {
-        "density": training_set()["density"][5::10]  # a hundred equal parts by their middles
+        "density": training_set()["density"][5::10],  # a hundred equal parts by their middles
+        "latents": latents,
     }
 
 

@@ -74,6 +74,47 @@ def bust_energy(mol: Mol) -> Checks:
     return checks
 
 
+def failing_atoms(mol: Mol) -> list[list[int]]:
+    """Return the groups of atoms at which the checks of the geometry fail.
+
+    Two atoms of a bond that is too long or short, three of an angle (its centre in the middle), two
+    that clash, and the atoms of a ring or double bond that is not flat, or is flat and should not
+    be. Hydrogens are left out, as PoseBusters does.
+
+    Args:
+        mol: as in `bust_geometry`.
+    """
+    from posebusters.modules.distance_geometry import check_geometry
+    from posebusters.modules.flatness import check_flatness
+    from rdkit.rdBase import BlockLogs
+
+    groups: list[list[int]] = []
+    for module in _config()["modules"]:
+        parameters = module.get("parameters", {})
+        with BlockLogs():
+            if module["function"] == "distance_geometry":
+                details = check_geometry(mol, **parameters).get("details")
+                groups += [] if details is None else _outliers(details, parameters)
+            elif module["function"] == "flatness":
+                found = check_flatness(mol, **parameters).get("details") or {}
+                passed = found.get("flatness_passes", [])
+                groups += [
+                    list(group)
+                    for group, good in zip(found.get("planar_group", []), passed, strict=True)
+                    if not good
+                ]
+    return [[int(atom) for atom in group] for group in groups]
+
+
+def _outliers(details: dict[str, Any], limits: dict[str, float]) -> list[list[int]]:
+    """The bonds, angles and contacts beyond the limits, by the columns of PoseBusters' details."""
+    bonds, angles, contacts = details["bonds"], details["angles"], details["clash"]
+    bad_bonds = bonds[bonds["percent_error"].abs() > limits["threshold_bad_bond_length"]]
+    bad_angles = angles[angles["bound_absolute_percent_error"] > limits["threshold_bad_angle"]]
+    clashes = contacts[contacts["bound_percent_error"] < -limits["threshold_clash"]]
+    return [list(g) for g in (*bad_bonds["atom_pair"], *bad_angles["angle"], *clashes["atom_pair"])]
+
+
 def strain_energy(mol: Mol) -> float | None:
     """Return the UFF energy above the nearest minimum, eV (1 eV = 23.06 kcal/mol).
 

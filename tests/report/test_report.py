@@ -29,7 +29,9 @@ from adit_plugins.campaign import (
 from adit_plugins.campaign.files import remove_results, write_files
 from adit_plugins.cli import main
 from adit_plugins.hull.table import Hull
+from adit_plugins.metrics.latent_map import points, shipped_map
 from adit_plugins.report import write_campaign_report, write_report
+from adit_plugins.report.commands import campaign_command
 from adit_plugins.report.hulls import hull_picture
 from adit_plugins.report.results import Results
 from adit_plugins.report.rows import Row, encode
@@ -304,6 +306,68 @@ def test_the_command_makes_the_sample_again(
     whole = shlex.split(about["command"])
     assert whole[:4] == ["adit", "discover", "--num", "3"] and "--no-relax" in whole
     main.commands["discover"].make_context("discover", whole[2:])  # takes every option
+
+
+def test_the_command_of_a_campaign_has_all_its_settings(tmp_path: Path) -> None:
+    settings = Settings(
+        "mace-adit", fmax=0.2, max_steps=7, prefilter="mace-adit", prefilter_steps=9,
+        prefilter_limit=0.3, neutral_by="mixed", max_hull=0.07, until=5,
+    )  # fmt: skip
+    source = GeneratorSource([ADiTGenerator(num_steps=3)], 8)
+    with Campaign.create(tmp_path, source, settings, SERIAL) as campaign:
+        words = shlex.split(campaign_command(campaign.store.metadata))
+    given = main.commands["discover"].make_context("discover", words[2:]).params
+    assert {name: given[name] for name in vars(settings)} == vars(settings)
+
+
+def test_atoms_at_fault_are_in_the_page() -> None:
+    benzene = molecule("C6H6")
+    benzene.positions[0, 2] += 0.8
+    assert encode(Sample.from_ase(benzene), failed=True)["m"] == [[0, 1, 2, 3, 4, 5]]
+    assert "m" not in encode(Sample.from_ase(benzene))
+    ethane = molecule("C2H6")
+    ethane.positions[[0, 2, 3, 4], 2] += 0.6  # one methyl group away from the other
+    assert encode(Sample.from_ase(ethane), failed=True)["m"] == [[0, 1]]
+
+
+def test_structures_have_their_places_on_the_map(tmp_path: Path) -> None:
+    """The map of the training set is of the release that is shipped."""
+    model = ADiTGenerator().model
+    assert shipped_map()["hash"] == model.hash
+    salt, huge = bulk("NaCl", "rocksalt", a=5.64), bulk("Cu") * (6, 6, 6)
+    huge.rattle(0.3)
+    found = points([Sample.from_ase(each) for each in (salt, salt * (2, 1, 1), huge)])
+    assert found[0] == pytest.approx(found[1], abs=1e-3) and found[2] is None
+    ase.io.write(tmp_path / "set.extxyz", [salt, molecule("H2O")])
+    run(tmp_path / "set.extxyz")
+    (row,) = rows((tmp_path / "report.html").read_text())
+    assert (row["latent_1"], row["latent_2"]) == pytest.approx(found[0], abs=1e-3)
+    for kind in ("crystal", "molecule"):
+        part = shipped_map()[kind]
+        assert 0.98 * part["num"] < np.sum(part["counts"]) <= part["num"]
+
+
+def test_chemiscope_gets_structures_and_properties(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("chemiscope")
+    done = run(folder, "--out", tmp_path / "page.html", "--explore")
+    assert done.exit_code == 0 and "6 of them" in done.output
+    page = (tmp_path / "explore.html").read_text()
+    assert "<script>alert" not in page and "<img src=x" not in page
+    data = json.loads(re.search(r'id="data">(.*?)</script', page, re.DOTALL)[1])  # type: ignore[index]
+    assert [each["size"] for each in data["structures"]] == [2, 2, 2, 9, 11, 4]
+    energies = data["properties"]["energy_above_hull"]["values"]
+    assert energies[0] < energies[1] and energies[3:] == [None] * 3
+
+
+def test_without_chemiscope_it_is_said(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adit_plugins.report.explore.find_spec", lambda name: None)
+    done = CliRunner().invoke(
+        main, ["report", str(folder), "--out", str(tmp_path / "page.html"), "--explore"]
+    )
+    assert done.exit_code == 2 and "adit-plugins[chemiscope]" in done.output
+    assert not list(tmp_path.iterdir())
 
 
 def test_hulls_are_those_of_the_reference() -> None:

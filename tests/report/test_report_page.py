@@ -22,8 +22,10 @@ from test_report import HOSTILE, begin, many, rows
 from adit_plugins import Sample
 from adit_plugins.campaign.store import Store
 from adit_plugins.report import write_campaign_report, write_report
+from adit_plugins.report.explore import write_explorer
 from adit_plugins.report.results import Results, sample_results
 from adit_plugins.report.rows import Row
+from adit_plugins.structures.facts import describe_molecule
 
 pytestmark = [
     pytest.mark.slow,  # half a minute to start, where other programs run
@@ -208,7 +210,7 @@ def test_hostile_texts_are_seen_as_texts(page: Browser) -> None:
     assert page.run("document.querySelectorAll('img, iframe, object').length") == 0
     assert HOSTILE in page.run("document.getElementById('facts').textContent")
     assert page.run("window.alerted") is None
-    assert page.run("document.scripts.length") == 8
+    assert page.run("document.scripts.length") == 9
 
 
 def test_a_script_that_came_in_would_not_run(browser: Browser, campaign_page: Path) -> None:
@@ -277,3 +279,34 @@ def test_light_and_dark(page: Browser) -> None:
     assert dark != light
     page.click("#theme")
     assert page.run(background) == dark
+
+
+def test_chemiscope_draws_a_map_and_a_structure(browser: Browser, tmp_path: Path) -> None:
+    pytest.importorskip("chemiscope")
+    samples = [Sample.from_ase(molecule(name)) for name in ("H2O", "CH4", "C6H6")]
+    write_explorer([sample_results(samples)], tmp_path / "explore.html")
+    browser.problems.clear()
+    browser.open(tmp_path / "explore.html")
+    for part in ("map", "structure", "info"):  # each has a tree of its own
+        browser.wait(f"document.querySelector('#{part} > *')?.shadowRoot !== null")
+    browser.wait("document.querySelector('#map > *').shadowRoot.querySelectorAll('svg').length > 2")
+    browser.picture(tmp_path / "shot.png", "#structure")
+    picture = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
+    assert ((picture[..., 0] > 150) & (picture[..., 1] < 80)).sum() > 300  # the oxygen of water
+    assert not browser.problems
+
+
+def test_faults_are_red(browser: Browser, tmp_path: Path) -> None:
+    benzene = molecule("C6H6")
+    benzene.positions[0, 2] += 0.8
+    sample = Sample.from_ase(benzene)
+    values = {"id": "bent", "checks_failed": ["aromatic_ring_flatness"]}
+    row = Row("molecule", describe_molecule(sample) | values, [sample])
+    write_report([Results("set", lambda _: iter([row]), {"molecule": 1})], tmp_path / "page.html")
+    browser.open(tmp_path / "page.html")
+    browser.click("#body tr")
+    browser.run(SETTLE)
+    browser.picture(tmp_path / "shot.png", "#view")
+    picture = np.asarray(Image.open(tmp_path / "shot.png").convert("RGB")).astype(int)
+    red = (picture[..., 0] - picture[..., 1] > 60) & (picture[..., 2] > picture[..., 1])
+    assert red.sum() > 300

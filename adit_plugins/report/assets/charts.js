@@ -31,7 +31,7 @@ function drawCharts(kind, rows) {
     found.push(integers("Atoms", rows, "num_atoms"), integers("Heavy atoms", rows, "num_heavy_atoms"),
       checksCard(rows));
   }
-  found.push(elementsCard(kind, rows));
+  found.push(mapCard(kind, rows), elementsCard(kind, rows));
   document.getElementById("charts").replaceChildren(...found.filter(Boolean));
 }
 

@@ -56,7 +56,8 @@ function drawProblem(row) {
   const marks = failed.map((name) => element("span", { class: "chip no" }, name.replaceAll("_", " ")));
   const texts = [row.problem, row.hull_problem].filter(Boolean).join("; ");
   byId("problem").replaceChildren(texts,
-    ...(marks.length ? [element("span", { class: "quiet" }, " PoseBusters failed: "), ...marks] : []));
+    ...(marks.length ? [element("span", { class: "quiet" }, " PoseBusters failed: "), ...marks] : []),
+    ...(row.structures.some((each) => each.m) ? [element("span", { class: "quiet" }, " red in the picture")] : []));
 }
 
 // Which of the structures are drawn: as generated, relaxed, or both.

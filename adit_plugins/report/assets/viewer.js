@@ -37,6 +37,7 @@ function drawStructures(structures, cells) {
     model.addAtoms(atoms);
     model.setStyle({}, styleOf(structure, ghost));
     if (structure.l && !ghost) drawCell(viewer, lattice(structure));
+    drawFaults(viewer, structure);
   });
   viewer.zoomTo();
   if (structures.some((each) => each.l)) {
@@ -46,6 +47,18 @@ function drawStructures(structures, cells) {
     viewer.zoom(0.95);
   }
   viewer.render();
+}
+
+// Groups of atoms that failed a check: red nets, and a line between neighbours of a group.
+function drawFaults(viewer, structure) {
+  const places = positions(structure).map(([x, y, z]) => ({ x, y, z }));
+  const color = "#d6336c";
+  for (const group of structure.m ?? []) {
+    group.forEach((i) => viewer.addSphere({ center: places[i], radius: 0.5, color, wireframe: true, linewidth: 2 }));
+    group.slice(1).forEach((j, n) => viewer.addCylinder({
+      start: places[group[n]], end: places[j], radius: 0.05, color, dashed: true,
+    }));
+  }
 }
 
 function styleOf(structure, ghost) {
