@@ -32,7 +32,7 @@ from adit_model.samplers.request import (
 class ADiT(nn.Module):
     """All-atom Diffusion Transformer (arXiv 2503.03965).
 
-    Example:
+    Examples:
         >>> from adit_model import ADiT
         >>> model = ADiT.from_pretrained()
         >>> batch = model.sample(4, kind="crystal", num_steps=10, seed=0)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from adit_plugins.report import view
     from adit_plugins.structures.reading import read_structures
     from adit_plugins.structures.samples import Sample, from_batch, to_batch, to_sample
-    from adit_plugins.structures.symmetry import symmetrized
+    from adit_plugins.structures.symmetrizing import symmetrized
     from adit_plugins.structures.writers import write_samples
 
 __all__ = [
@@ -48,7 +48,7 @@ __getattr__, __dir__ = lazily(
         "report": "view",
         "structures.reading": "read_structures",
         "structures.samples": "Sample from_batch to_batch to_sample",
-        "structures.symmetry": "symmetrized",
+        "structures.symmetrizing": "symmetrized",
         "structures.writers": "write_samples",
     },
 )

@@ -50,7 +50,7 @@ def _is_installed(potential: str) -> bool:
 class Campaign:
     """A campaign in a folder; `run` goes on until everything has its verdict.
 
-    Example:
+    Examples:
         >>> from adit_plugins.campaign import Campaign, Settings
         >>> from adit_plugins.campaign import StructuresSource
         >>> from ase.build import bulk

@@ -106,7 +106,7 @@ class ADiTGenerator(MSONable):
     Raises:
         ValueError: a field has an impossible value; the message names the allowed ones.
 
-    Example:
+    Examples:
         >>> from adit_plugins import ADiTGenerator
         >>> generator = ADiTGenerator(kind="crystal", num_steps=10, seed=1)
         >>> structures = generator.generate(2)
@@ -243,7 +243,7 @@ class ADiTGenerator(MSONable):
         Raises:
             ValueError: `num` is not a positive integer, or the model cannot follow the recipe.
 
-        Example:
+        Examples:
             >>> from adit_plugins import ADiTGenerator
             >>> molecules = ADiTGenerator(kind="molecule", num_steps=10).generate(2)
             >>> molecules[1].properties["adit"]["index"]
@@ -304,7 +304,7 @@ class ADiTGenerator(MSONable):
             ValueError: an argument has an impossible value, or the model cannot follow the
                 recipe (`num_atoms` beyond its training set).
 
-        Example:
+        Examples:
             >>> from adit_plugins import ADiTGenerator
             >>> for atoms in ADiTGenerator(num_steps=10, batch_size=2).stream(as_="ase"):
             ...     if len(atoms) > 1:
@@ -331,7 +331,7 @@ class ADiTGenerator(MSONable):
         Raises:
             ValueError: an id cannot be read, or names another checkpoint.
 
-        Example:
+        Examples:
             >>> from adit_plugins import ADiTGenerator
             >>> generator = ADiTGenerator(num_steps=10)
             >>> sample = generator.samples(3)[2]
@@ -376,7 +376,7 @@ class ADiTGenerator(MSONable):
             ValueError: strength is out of range, or the structure is larger than any that the
                 model was trained on.
 
-        Example:
+        Examples:
             >>> from ase.build import bulk
             >>> from adit_plugins import ADiTGenerator
             >>> near = ADiTGenerator(num_steps=10).variations(bulk("NaCl", "rocksalt", 5.6), 2)
@@ -405,7 +405,7 @@ class ADiTGenerator(MSONable):
             TypeError: one is no structure.
             ValueError: one has no cell that can be reduced; the message names its place.
 
-        Example:
+        Examples:
             >>> from ase.build import bulk
             >>> from adit_plugins import ADiTGenerator
             >>> ADiTGenerator().encode(bulk("NaCl", "rocksalt", 5.6, cubic=True))[0].shape
@@ -459,7 +459,7 @@ class ADiTGenerator(MSONable):
         Raises:
             ValueError: an argument is impossible, or no completion fits the training data.
 
-        Example:
+        Examples:
             >>> from ase.build import bulk
             >>> from adit_plugins import ADiTGenerator
             >>> salt = bulk("NaCl", "rocksalt", 5.6)

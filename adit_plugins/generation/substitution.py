@@ -52,7 +52,7 @@ def substituted(
         ValueError: an element is unknown or not in the crystal, it is a molecule, or an element
             has no radius.
 
-    Example:
+    Examples:
         >>> from ase.build import bulk
         >>> from adit_plugins import substituted
         >>> made = substituted(bulk("NaCl", "rocksalt", 5.64), {"Na": "K"})

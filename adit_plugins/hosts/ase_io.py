@@ -114,7 +114,7 @@ def stream(
         FileNotFoundError: there is no such file.
         ValueError: it is no saved generator, or a setting is unknown or impossible.
 
-    Example:
+    Examples:
         >>> from itertools import islice
         >>> from adit_plugins import stream
         >>> molecules = stream(kind="molecule", num_steps=10, batch_size=2)

@@ -31,7 +31,7 @@ class ADiTVariationTransformation(AbstractTransformation):
     Raises:
         ValueError: strength or num is out of range.
 
-    Example:
+    Examples:
         >>> from pymatgen.core import Lattice, Structure
         >>> from adit_plugins import ADiTGenerator
         >>> from adit_plugins.hosts import ADiTVariationTransformation

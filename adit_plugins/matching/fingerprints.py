@@ -21,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adit_model.outputs import replacing
+from adit_plugins.structures.given import to_structure
 from adit_plugins.structures.symmetry import niggli_reduced
 from adit_plugins.structures.untrusted import check_unpacked_size
 
 if TYPE_CHECKING:
     from pymatgen.core import Composition, Structure
+
+    from adit_plugins.structures.samples import Convertible
 
 # Lengths are in units of the cube root of the volume an atom, as StructureMatcher scales cells.
 COORDINATION_WIDTH = 0.8  # near the shortest distances: resolves order and coordination
@@ -199,7 +202,7 @@ _KINDS: dict[str, type[Fingerprints]] = {
 }
 
 
-def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
+def crystal_invariants(structure: Convertible) -> tuple[int, NDArray[np.int8]]:
     """Return the sites of the primitive cell and its invariants as scaled logarithms.
 
     The invariants: the lengths of the shortest lattice vectors of the primitive cell [12], then
@@ -210,6 +213,7 @@ def crystal_invariants(structure: Structure) -> tuple[int, NDArray[np.int8]]:
     Raises:
         ValueError: if the cell has no volume, next to no atoms, or cannot be reduced.
     """
+    structure = to_structure(structure)
     if is_too_empty(structure):
         raise ValueError("a cell with next to no atoms has no invariants")
     primitive = niggli_reduced(structure).get_primitive_structure()

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adit_plugins.matching.fingerprints import is_too_empty
+from adit_plugins.structures.given import to_structure
 from adit_plugins.structures.symmetry import niggli_reduced, unskewed
 
 if TYPE_CHECKING:
     from pymatgen.analysis.structure_matcher import StructureMatcher
     from pymatgen.core import Structure
+
+    from adit_plugins.structures.samples import Convertible
 
 __all__ = [
     "LEMAT_LTOL",
@@ -96,15 +99,16 @@ def first_match(
     return next((i for i, each in enumerate(earlier) if _fit(matcher, each, crystal)), None)
 
 
-def find_duplicates(structures: Sequence[Structure], ltol: float = LTOL) -> list[int | None]:
+def find_duplicates(structures: Sequence[Convertible], ltol: float = LTOL) -> list[int | None]:
     """Return for each crystal the index of the first earlier one it matches, or None.
 
     Matches are looked for among those that are no duplicates themselves, so every index in the
     answer points to a unique structure.
     """
-    answer: list[int | None] = [None] * len(structures)
-    for places in group(each.composition.reduced_formula for each in structures).values():
-        found = match_alike([structures[i] for i in places], ltol=ltol) if len(places) > 1 else []
+    crystals = [to_structure(each) for each in structures]
+    answer: list[int | None] = [None] * len(crystals)
+    for places in group(each.composition.reduced_formula for each in crystals).values():
+        found = match_alike([crystals[i] for i in places], ltol=ltol) if len(places) > 1 else []
         for place, matches in zip(places, found, strict=False):
             if matches.duplicate_of is not None:
                 answer[place] = places[matches.duplicate_of]
@@ -119,24 +123,26 @@ def group(labels: Iterable[Hashable]) -> dict[Hashable, list[int]]:
     return dict(places)
 
 
-def is_match(first: Structure, second: Structure, ltol: float = LTOL) -> bool:
+def is_match(first: Convertible, second: Convertible, ltol: float = LTOL) -> bool:
     """Return whether StructureMatcher maps one crystal onto the other.
 
     A cell too distorted or too empty to be reduced matches nothing; pymatgen raises various
     errors there, and takes all memory for cells of micrometres.
     """
+    first, second = to_structure(first), to_structure(second)
     if first.composition.reduced_formula != second.composition.reduced_formula:
         return False
     return _fit(structure_matcher(ltol), reduce_cell(first), reduce_cell(second))
 
 
 def rms_distance(
-    first: Structure, second: Structure, matcher: StructureMatcher | None = None
+    first: Convertible, second: Convertible, matcher: StructureMatcher | None = None
 ) -> float | None:
     """Return the RMS displacement of matched sites in units of (volume / atom)^(1/3), or None.
 
     None where the matcher finds no mapping, or cannot reduce a cell.
     """
+    first, second = to_structure(first), to_structure(second)
     if is_too_empty(first) or is_too_empty(second):
         return None
     try:
@@ -146,8 +152,9 @@ def rms_distance(
     return None if result is None else float(result[0])
 
 
-def reduce_cell(structure: Structure) -> Structure | None:
+def reduce_cell(structure: Convertible) -> Structure | None:
     """Return the primitive cell that StructureMatcher works on; None where there is none."""
+    structure = to_structure(structure)
     if is_too_empty(structure):
         return None
     try:

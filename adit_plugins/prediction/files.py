@@ -16,7 +16,7 @@ from adit_plugins.report import REPORT, write_report
 from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text, is_ours
 from adit_plugins.structures.samples import to_sample
 from adit_plugins.structures.selection import INDEX
-from adit_plugins.structures.symmetry import symmetrized
+from adit_plugins.structures.symmetrizing import symmetrized
 from adit_plugins.structures.writers import check_output, write_samples
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from adit_plugins.hull.table import Hull, HullResult, UnknownElementError
 from adit_plugins.matching import first_match, group, reduce_cell
 from adit_plugins.relax.results import RelaxResult, bare_structure
 from adit_plugins.structures.provenance import KEY, provenance_in
+from adit_plugins.structures.symmetrizing import symmetrized
 from adit_plugins.structures.symmetry import (
     SYMPREC,
     space_group_symbol,
-    symmetrized,
     symmetry_dataset,
 )
 

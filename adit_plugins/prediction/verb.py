@@ -58,7 +58,7 @@ def predict(
         ValueError: the request cannot be met; the message says what can.
         KeyboardInterrupt: at Ctrl-C, once what is finished is written to `out`.
 
-    Example:
+    Examples:
         >>> from adit_plugins import predict
         >>> found = predict("NaCl", num=4, num_atoms=2, num_steps=5, max_steps=5)
         >>> {prediction.formula for prediction in found}

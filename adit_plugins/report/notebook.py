@@ -43,7 +43,7 @@ def view(samples: Convertible | Sequence[Convertible], height: int = 640) -> Pag
         TypeError: the type of a structure is not known.
         ValueError: a structure is impossible, or there is none.
 
-    Example:
+    Examples:
         >>> from ase.build import bulk
         >>> from adit_plugins import view
         >>> page = view([bulk("NaCl", "rocksalt", a=5.64), bulk("Cu")])

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from adit_plugins.structures.entries import Entry, InputError
     from adit_plugins.structures.reading import iter_entries, read_structures
     from adit_plugins.structures.samples import Sample, from_batch, to_batch, to_sample
-    from adit_plugins.structures.symmetry import niggli_reduced, symmetrized
+    from adit_plugins.structures.symmetrizing import symmetrized
+    from adit_plugins.structures.symmetry import niggli_reduced
     from adit_plugins.structures.writers import OutputError, WriteReport, write_samples
 
 __all__ = [
@@ -43,6 +44,7 @@ __getattr__, __dir__ = lazily(
     entries="Entry InputError",
     reading="iter_entries read_structures",
     samples="Sample from_batch to_batch to_sample",
-    symmetry="niggli_reduced symmetrized",
+    symmetrizing="symmetrized",
+    symmetry="niggli_reduced",
     writers="OutputError WriteReport write_samples",
 )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moyopy import MoyoDataset
     from pymatgen.core import Structure
 
+
 MAX_CELL_LENGTH = 500.0  # angstrom
 SYMPREC = 0.1  # angstrom, the Materials Project's
 SKEWED = 4.0  # times the length of a reduced cell
@@ -76,46 +77,3 @@ def space_group_symbol(number: int) -> str:
 
     symbol = moyopy.SpaceGroupType(number).hm_short.replace(" ", "")
     return re.sub(r"_(\d)", lambda axis: chr(ord("₀") + int(axis[1])), symbol)
-
-
-def symmetrized(structure: Structure, tolerance: float = SYMPREC) -> Structure:
-    """Return the primitive cell with lattice and positions moved to exact symmetry.
-
-    A generated crystal misses its symmetry by hundredths of an angstrom, so that its own space
-    group is mostly P1. The cell is moyopy's standardised primitive one; the provenance in
-    `properties` is kept, with the space group and the tolerance added.
-
-    Args:
-        structure: an ordered crystal.
-        tolerance: how far atoms may be from a symmetric place, angstrom. Large ones merge what
-            differs: look at the number of atoms.
-
-    Raises:
-        ValueError: the tolerance is not above 0, or no symmetry is found with it (overlapping
-            atoms, a cell of more than 500 angstrom).
-
-    Example:
-        >>> from pymatgen.core import Lattice, Structure
-        >>> from adit_plugins import symmetrized
-        >>> nearly_cubic = Lattice.orthorhombic(4.02, 4.0, 3.99)
-        >>> nearly = Structure(nearly_cubic, ["Po"], [[0, 0, 0]])
-        >>> symmetrized(nearly).properties["adit"]["space_group"]
-        221
-    """
-    from moyopy.interface import MoyoAdapter
-
-    from adit_plugins.structures.provenance import KEY, provenance_in
-
-    if not tolerance > 0:
-        raise ValueError(f"tolerance is {tolerance!r}; it must be above 0 (angstrom)")
-    dataset = symmetry_dataset(structure, tolerance)
-    if dataset is None:
-        raise ValueError(
-            f"no symmetry of {structure.formula} is found with tolerance {tolerance:g} angstrom; "
-            "try a smaller one, or check the structure: is_structure_valid"
-        )
-    symmetric = MoyoAdapter.get_structure(dataset.prim_std_cell)
-    found = {"space_group": dataset.number, "symmetry_tolerance": float(tolerance)}
-    provenance = provenance_in(structure.properties)
-    symmetric.properties = structure.properties | {KEY: provenance | found}
-    return symmetric

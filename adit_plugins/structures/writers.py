@@ -125,7 +125,7 @@ def write_samples(
         OutputError: see `check_output`; or an exporter fails.
         TypeError: an item is none of the known objects, or `samples` is one of them.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from pathlib import Path
         >>> from ase.build import bulk
@@ -202,6 +202,11 @@ def _format(path: str | os.PathLike[str], name: str | None = None) -> str:
     suffix = Path(path).suffix.lower() if name is None else f".{name}"
     if name is None and not suffix and f"{Path(path).name}" in WRITERS:
         raise OutputError(f"Cannot write {os.fspath(path)}: a suffix alone is no name of a file.")
+    if name is None and Path(path).name.upper() in ("POSCAR", "CONTCAR"):
+        raise OutputError(
+            f"Cannot write {os.fspath(path)}: VASP's format is not written for many. Name a folder "
+            "for one CIF a crystal, or write one by pymatgen: structure.to_file('POSCAR')."
+        )
     if name is None and (not suffix or os.fspath(path).endswith(("/", os.sep))):
         return FOLDER
     if suffix in WRITERS:

@@ -53,7 +53,7 @@ class ModelFile:
     Raises:
         ModelFileError: a value is missing, unknown or of the wrong kind.
 
-    Example:
+    Examples:
         >>> from adit_plugins.submissions.model_file import ModelFile, template
         >>> ModelFile.from_mapping(template("chgnet-0.3.0"))
         Traceback (most recent call last):

@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adit_plugins.structures.bonds import canonical_smiles
+from adit_plugins.structures.given import to_composition, to_structure
 from adit_plugins.validity.lemat import LematReport, check_lemat, smact_element
 from adit_plugins.validity.molecules import MoleculeReport, check_molecules, openbabel_smiles
 
 if TYPE_CHECKING:
     import smact
-    from pymatgen.core import Composition, Structure
+    from pymatgen.core import Composition
+
+    from adit_plugins.structures.samples import Convertible
 
 __all__ = [
     "OXIDATION_TABLES",
@@ -47,12 +50,13 @@ OXIDATION_TABLES = {
 }
 
 
-def min_interatomic_distance(structure: Structure) -> float:
+def min_interatomic_distance(structure: Convertible) -> float:
     """Return the shortest distance between two atoms or periodic images, in angstrom.
 
     An atom's own images count (an atom in a cell thinner than the limit collides with itself).
     A cell without volume or with coordinates that are not finite gives 0.
     """
+    structure = to_structure(structure)
     matrix = np.asarray(structure.lattice.matrix)
     if not (np.isfinite(matrix).all() and np.isfinite(structure.frac_coords).all()):
         return 0.0
@@ -67,15 +71,16 @@ def min_interatomic_distance(structure: Structure) -> float:
 
 
 def is_structure_valid(
-    structure: Structure, min_distance: float = 0.5, min_volume: float = 0.1
+    structure: Convertible, min_distance: float = 0.5, min_volume: float = 0.1
 ) -> bool:
     """Return whether all distances and the volume reach their minima (CDVAE's structural rule).
 
     Args:
-        structure: the crystal.
+        structure: the crystal: Structure, Atoms or Sample.
         min_distance: angstrom.
         min_volume: cubic angstrom, of the whole cell.
     """
+    structure = to_structure(structure)
     volume = abs(structure.volume)
     if not math.isfinite(volume) or volume < min_volume:
         return False
@@ -83,7 +88,9 @@ def is_structure_valid(
 
 
 def is_composition_valid(
-    composition: Composition | str, table: str = "smact14", mixed_valence: bool = False
+    composition: Composition | str | Convertible,
+    table: str = "smact14",
+    mixed_valence: bool = False,
 ) -> bool:
     """Return whether the composition can be charge neutral with sensible ions.
 
@@ -92,7 +99,7 @@ def is_composition_valid(
     anion is less electronegative than a cation (Davies et al. 2019, SMACT).
 
     Args:
-        composition: a pymatgen Composition or a formula; whole numbers of atoms.
+        composition: a pymatgen Composition, a formula or a structure; whole numbers of atoms.
         table: oxidation states, one of `OXIDATION_TABLES`.
         mixed_valence: atoms of the elements that SMACT lists as such (Fe, Mn, ...) may have
             different states, as in Fe3O4; `smact_validity(..., mixed_valence=True)` of SMACT 4.
@@ -100,12 +107,10 @@ def is_composition_valid(
     Raises:
         ValueError: on an unknown table, or a composition with fractions of atoms.
     """
-    from pymatgen.core import Composition as PymatgenComposition
-
     if table not in OXIDATION_TABLES:
         known = ", ".join(OXIDATION_TABLES)
         raise ValueError(f"No oxidation-state table '{table}'. Known: {known}.")
-    amounts = PymatgenComposition(composition).element_composition.get_el_amt_dict()
+    amounts = to_composition(composition).element_composition.get_el_amt_dict()
     if any(abs(n - round(n)) > 1e-3 or round(n) < 1 for n in amounts.values()):
         raise ValueError(f"{composition} has fractions of atoms; multiply it to whole numbers.")
     divisor = math.gcd(*(round(n) for n in amounts.values())) or 1

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from adit_plugins.structures.given import to_structure
+
 if TYPE_CHECKING:
     import smact
     from pymatgen.core import Structure
+
+    from adit_plugins.structures.samples import Convertible
 
 METALLIC = 0.7  # SMACT's metallicity score, above which charge is no question
 RADIUS_SCALE, RADIUS_EXTRA, RADIUS_UNKNOWN = 0.5, 0.7, 1.0  # angstrom, but for the scale
@@ -49,7 +53,7 @@ class LematReport:
         return self.charge and self.distance and self.plausible
 
 
-def check_lemat(structure: Structure) -> LematReport:
+def check_lemat(structure: Convertible) -> LematReport:
     """Judge one crystal with finite coordinates and a volume.
 
     Two steps of the original are left out. Bond-valence assignment (`BVAnalyzer`), which takes up
@@ -58,6 +62,7 @@ def check_lemat(structure: Structure) -> LematReport:
     table, where the original has its own count over ICSD and LeMat-Bulk. Its space-group check is
     part of the caller's work (`adit_plugins.metrics.crystals`).
     """
+    structure = to_structure(structure)
     return LematReport(
         charge=_is_neutral_or_metallic(structure),
         distance=_distances_pass(structure),

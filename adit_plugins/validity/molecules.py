@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from adit_plugins.structures.bonds import (
     openbabel_bonds,
     perceive_bonds,
 )
+from adit_plugins.structures.given import to_atoms
 from adit_plugins.structures.resonance import (
     has_radicals,
     has_separated_charges,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rdkit.Chem import Mol
 
-    from adit_plugins.structures.samples import Sample
+    from adit_plugins.structures.samples import Convertible
 
 TIME_LIMIT = 10.0  # seconds a molecule; half a second is usual, some cages never end
 MAX_ATOMS = 1000  # all pairs are compared: memory grows with the square
@@ -55,7 +56,7 @@ class MoleculeReport:
 
 
 def check_molecules(
-    samples: Sequence[Sample | Atoms],
+    samples: Convertible | Sequence[Convertible],
     posebusters: bool = True,
     workers: int | None = None,
     time_limit: float = TIME_LIMIT,
@@ -68,13 +69,14 @@ def check_molecules(
     (Buttenschoen et al. 2024, doi 10.1039/D3SC04185A), about half a second a molecule.
 
     Args:
-        samples: molecules as Sample or ASE Atoms.
+        samples: one molecule or a list of them: Sample, ASE Atoms, pymatgen, RDKit.
         posebusters: run PoseBusters on the molecules for which bonds were found.
         workers: processes for PoseBusters; None for one a core, 0 for none (then no time limit).
         time_limit: seconds a molecule; PoseBusters' conformers of a cage may take minutes.
         on_result: called with the index and the report as soon as a molecule is done.
     """
-    atoms = [_atoms(sample) for sample in samples]
+    several: list[Any] = list(samples) if isinstance(samples, list | tuple) else [samples]
+    atoms = [to_atoms(each) for each in several]
     if not posebusters:  # bonds alone take milliseconds: no process is worth its start
         workers = 0
     work = parts_with_posebusters if posebusters else _parts
@@ -153,7 +155,7 @@ def prepare_worker() -> None:
     logging.getLogger("rdkit").setLevel(logging.CRITICAL + 1)  # PoseBusters reroutes them here
 
 
-def openbabel_smiles(atoms: Atoms) -> str | None:
+def openbabel_smiles(molecule: Convertible) -> str | None:
     """Return the SMILES of the largest fragment by OpenBabel's bonds, None if RDKit rejects them.
 
     The lenient rule of the published ADiT figures (`adit_plugins.structures.openbabel_bonds`): what
@@ -162,6 +164,7 @@ def openbabel_smiles(atoms: Atoms) -> str | None:
     Raises:
         MissingExtraError: if OpenBabel is not installed.
     """
+    atoms = to_atoms(molecule)
     if input_problem(atoms):
         return None
     try:
@@ -202,12 +205,6 @@ def _invalid(reason: str) -> MoleculeReport:
     return MoleculeReport(
         None, rdkit_valid=False, connected=False, strict_valid=False, reason=reason
     )
-
-
-def _atoms(sample: Sample | Atoms) -> Atoms:
-    from ase import Atoms as AseAtoms
-
-    return sample if isinstance(sample, AseAtoms) else sample.to_ase()
 
 
 def _is_connected(atoms: Atoms) -> bool:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pymatgen.core import Composition
 
+    from adit_plugins.structures.samples import Convertible
+
 # In the order in which they are asked; each is more lenient than those before it.
 NEUTRALITY_RULES = ("smact", "mixed", "guess")
 NO_RULE = "none"
@@ -22,11 +24,11 @@ PYMATGEN_MAX_SITES = 20  # of the reduced formula; pymatgen itself guesses up to
 MAX_COMBINATIONS, MAX_SUMS = 10_000, 5_000_000
 
 
-def neutral_by(composition: Composition | str) -> str:
+def neutral_by(composition: Composition | str | Convertible) -> str:
     """Return the first rule that finds a composition charge neutral.
 
     Args:
-        composition: a pymatgen Composition or a formula; whole numbers of atoms.
+        composition: a pymatgen Composition, a formula or a structure; whole numbers of atoms.
 
     Returns:
         `"smact"`: the classical rule, one state an element (`is_composition_valid`);
@@ -38,15 +40,15 @@ def neutral_by(composition: Composition | str) -> str:
     Raises:
         ValueError: a composition with fractions of atoms.
     """
-    from pymatgen.core import Composition as PymatgenComposition
-
+    from adit_plugins.structures.given import to_composition
     from adit_plugins.validity.crystals import is_composition_valid  # RDKit; `adit --help` waits
 
+    composition = to_composition(composition)
     if is_composition_valid(composition):
         return "smact"
     if is_composition_valid(composition, "smact4", mixed_valence=True):
         return "mixed"
-    elements = PymatgenComposition(composition).element_composition
+    elements = composition.element_composition
     return "guess" if guessed_oxidation_states(elements.reduced_formula) else NO_RULE
 
 

@@ -122,7 +122,7 @@ class DiscoverFlowMaker(Maker):
         screen: relaxes and ranks them.
         candidates: what to do with the best; None ends with the ranking.
 
-    Example:
+    Examples:
         >>> from jobflow import run_locally
         >>> from adit_integrations.jobflow_makers import DiscoverFlowMaker
         >>> flow = DiscoverFlowMaker().make()

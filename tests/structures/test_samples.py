@@ -23,7 +23,7 @@ from scipy.spatial.transform import Rotation
 
 from adit_plugins.structures.bonds import perceive_bonds
 from adit_plugins.structures.samples import KINDS, Sample, from_batch, to_batch, to_sample
-from adit_plugins.structures.symmetry import symmetrized
+from adit_plugins.structures.symmetrizing import symmetrized
 
 PROVENANCE = {
     "id": "adit-joint/0/17",
