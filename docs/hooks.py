@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import sys
@@ -22,7 +23,25 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Put the generated parts in the places of their marks."""
     if "<!-- commands -->" in markdown:
         markdown = markdown.replace("<!-- commands -->", "\n".join(commands()))
+    markdown = re.sub(
+        r"<!-- api (\S+) -->", lambda found: "\n".join(public_names(found[1])), markdown
+    )
     return re.sub(r"<!-- notebook (\S+) -->", lambda found: notebook(found[1]), markdown)
+
+
+def public_names(room: str) -> Iterator[str]:
+    """Yield a heading and the docstring of each public name of a package, for mkdocstrings.
+
+    The names are looked up where they are defined, as packages load them at their first use.
+    """
+    package = importlib.import_module(room)
+    for name in sorted(package.__all__, key=str.lower):
+        thing = getattr(package, name)
+        home = getattr(thing, "__module__", None)
+        if not isinstance(home, str) or not hasattr(thing, "__qualname__"):
+            continue  # a constant
+        yield f"### {name}\n"
+        yield f"::: {home}.{thing.__qualname__}\n"
 
 
 def commands() -> Iterator[str]:
@@ -71,7 +90,8 @@ def _paragraphs(text: str) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    plain = " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return plain.replace("[", "&#91;")  # no reference to the description of an object
 
 
 def notebook(name: str) -> str:

@@ -6,6 +6,7 @@ Examples run as they stand, but for numbers of samples and steps, which become s
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
 import re
@@ -198,3 +199,13 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     nbclient.NotebookClient(notebook, timeout=300, resources=resources).execute()
     shown = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert len(shown) > 3
+
+
+def test_the_built_page_describes_every_public_name(site: Path) -> None:
+    page = (site / "api" / "index.html").read_text()
+    for room in re.findall(r"<!-- api (\S+) -->", (DOCS / "api.md").read_text()):
+        package = importlib.import_module(room)
+        for name in package.__all__:
+            if callable(getattr(package, name)):
+                assert f'<h3 id="{name.lower()}' in page, f"{room}.{name}"
+    assert "FrechetCellFilter" in page  # in the description of a relaxer
