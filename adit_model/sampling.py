@@ -14,6 +14,7 @@ class KindSampling(Checked):
     """How samples of one kind are made best; the defaults suit any network.
 
     Attributes:
+        num_steps: from noise to structure.
         fresh_noise: deviation of the ancestral sampler's fresh noise: (up to this time,
             deviation), in order, up to time 1. Below one it samples at a lower temperature:
             valid, but less varied.
@@ -28,6 +29,7 @@ class KindSampling(Checked):
         conditions: what the network is told unless the caller says otherwise.
     """
 
+    num_steps: int = 50
     fresh_noise: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
     times: float = 1.75
     weaker: Literal["labels", "block", "distances"] = "labels"
@@ -43,6 +45,8 @@ class KindSampling(Checked):
         ends = [until for until, _ in self.fresh_noise]
         if not ends or ends != sorted(ends) or ends[-1] != 1.0:
             raise ValueError(f"fresh_noise must have rising times up to 1; got {self.fresh_noise}")
+        if self.num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1; got {self.num_steps}")
         if self.temperature <= 0 or self.times <= 0:
             raise ValueError("temperature and times must be above 0")
 

@@ -30,6 +30,7 @@ from rdkit import Chem, rdBase
 from relaxed_rows import chgnet_energies
 from sample_quality import write_json
 
+from adit_model.config import KINDS
 from adit_model.data import SPLITS, PreparedData
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.matching.matcher import structure_matcher
@@ -190,17 +191,18 @@ def main() -> int:
     parser.add_argument("--molecules", type=Path, help="prepared file")
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--each", type=int, default=4, help="completions of each")
-    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--num-steps", type=int, help="default: the checkpoint's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
     recipe = {"seed": args.seed, "num_steps": args.num_steps, "checkpoint": args.checkpoint}
-    model = ADiTGenerator(**recipe).model
+    generator = ADiTGenerator(**recipe)
+    model = generator.model
     results: dict[str, Any] = {"checkpoint": model.name, "hash": model.hash} | {
         "seed": args.seed,
-        "num_steps": args.num_steps,
+        "num_steps": {kind: generator.steps(kind) for kind in KINDS},
     }
     with rdBase.BlockLogs():
         if args.crystals:

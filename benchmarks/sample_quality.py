@@ -99,7 +99,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say how samples are made and scored."""
     parser.add_argument("--num", type=int, default=1000, help="samples of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-steps", type=int, default=ADiTGenerator.num_steps)
+    parser.add_argument("--num-steps", type=int, help="default: the checkpoint's own")
     parser.add_argument("--guidance-scale", type=float, default=ADiTGenerator.guidance_scale)
     parser.add_argument("--sampler", default=ADiTGenerator.sampler)
     parser.add_argument("--precision", default=ADiTGenerator.precision)

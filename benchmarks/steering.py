@@ -89,7 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--particles", type=int, default=4)
-    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--num-steps", type=int, help="default: the checkpoint's own")
     parser.add_argument("--steer-weight", type=float)
     parser.add_argument("--max-steps", type=int, default=200, help="of relaxation; 0 for none")
     parser.add_argument("--stable", type=float, default=0.1, help="eV/atom")
@@ -113,7 +113,7 @@ def main() -> int:
         "checkpoint": generator.model.name,
         "hash": generator.model.hash,
         "seed": args.seed,
-        "num_steps": args.num_steps,
+        "num_steps": generator.steps(),
         "particles": args.particles,
         "mean_effective_sample_size": [mean(s for s in each if s is not None) for each in sizes],
         "mean_ancestors": mean(each["ancestors"] for each in told),

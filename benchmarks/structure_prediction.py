@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="adit-joint")
     parser.add_argument("--num", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=1, help="of each crystal")
-    parser.add_argument("--num-steps", type=int, default=50)
+    parser.add_argument("--num-steps", type=int, help="default: the checkpoint's own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
@@ -99,6 +99,7 @@ def main() -> None:
     data = PreparedData.load(args.data)
     if data.kind != "crystal":
         parser.error(f"--data {args.data} holds {data.kind}s; prepare crystals")
+    args.num_steps = args.num_steps or model.config.sampling_of("crystal").num_steps
     truth = held_out(data, args.num, args.seed)
     start = time.process_time()
     made = predicted(model, truth, args.samples, args)

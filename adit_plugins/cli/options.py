@@ -110,9 +110,7 @@ _NETWORK = (
     click.option(
         "--num-steps",
         type=click.IntRange(min=1),
-        default=50,
-        show_default=True,
-        help="Steps from noise to structure.",
+        help="Steps from noise to structure. [default: the checkpoint's own for the kind]",
     ),
     click.option(
         "--guidance-scale",

@@ -23,12 +23,12 @@ from adit_plugins.structures.samples import Sample
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.settings import Recipe
 
 HYDROGEN = 1
 
 
-def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
+def complete(generator: Recipe, task: Task, num: int) -> list[Sample]:
     """See `ADiTGenerator.complete`."""
     from adit_model.samplers import SamplingSettings
     from adit_plugins.structures.samples import from_batch
@@ -50,7 +50,7 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
         elements["elements"] = [each for each, _ in ordered]
         filling.places = [places for _, places in ordered]
     settings = SamplingSettings(
-        generator.num_steps,
+        generator.steps(given.kind),
         generator.guidance_scale,
         generator.sampler,
         precision=used_precision(generator.precision, generator.model),
@@ -67,6 +67,7 @@ def complete(generator: ADiTGenerator, task: Task, num: int) -> list[Sample]:
     name, seed = generator.model.name, generator.seed
     origin = {
         "kind": given.kind,
+        "num_steps": generator.steps(given.kind),
         "guidance_scale": generator.guidance(given.kind),
         "completion_of": repr(given),
         "num_given": given.num_atoms,
@@ -95,7 +96,7 @@ def _given_first(
     return whole[order].tolist(), np.argsort(order)[: len(given)]
 
 
-def _elements(generator: ADiTGenerator, task: Task, num: int) -> dict[str, Any]:
+def _elements(generator: Recipe, task: Task, num: int) -> dict[str, Any]:
     """What `ADiT.draw` is told of the elements of completions."""
     model, kind = generator.model, task.given.kind
     told = model.tells_elements and generator.elements_first is not False

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from adit_model.compositions import Constraints
     from adit_model.decoding import Drawn
     from adit_model.samplers import SamplingSettings
-    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.settings import Recipe
 
 MAX_ATTEMPTS = 100  # draws of one composition until it is charge-balanced
 
 
-def goes_elements_first(generator: ADiTGenerator) -> bool:
+def goes_elements_first(generator: Recipe) -> bool:
     """Whether the elements are drawn from the prior and told to the network.
 
     Raises:
@@ -34,7 +34,7 @@ def goes_elements_first(generator: ADiTGenerator) -> bool:
     return can and generator.elements_first is not False
 
 
-def described(generator: ADiTGenerator) -> dict[str, Any]:
+def described(generator: Recipe) -> dict[str, Any]:
     """What a recipe asks for, for provenance; what it leaves out is not recorded."""
     asked: dict[str, Any] = generator.composition.describe()
     if generator.conditions:
@@ -50,7 +50,7 @@ def described(generator: ADiTGenerator) -> dict[str, Any]:
 
 
 def draw_samples(
-    generator: ADiTGenerator,
+    generator: Recipe,
     seed: int,
     indices: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
@@ -63,7 +63,7 @@ def draw_samples(
     from adit_model.samplers import SamplingSettings, Steering
 
     settings = SamplingSettings(
-        generator.num_steps,
+        generator.steps(),
         generator.guidance_scale,
         generator.sampler,
         precision=used_precision(generator.precision, generator.model),
@@ -84,7 +84,7 @@ def draw_samples(
 
 
 def _draw(
-    generator: ADiTGenerator,
+    generator: Recipe,
     settings: SamplingSettings,
     seed: int,
     indices: Sequence[int],
@@ -107,7 +107,7 @@ def _draw(
 
 
 def _with_particles(
-    generator: ADiTGenerator, seed: int, indices: Sequence[int], first: list[list[int]]
+    generator: Recipe, seed: int, indices: Sequence[int], first: list[list[int]]
 ) -> list[list[int]]:
     """Compositions of all particles, sample by sample; those of one sample are of one size."""
     sizes = [len(elements) for elements in first]
@@ -119,7 +119,7 @@ def _with_particles(
 
 
 def draw_compositions(
-    generator: ADiTGenerator,
+    generator: Recipe,
     kind: str,
     seed: int,
     indices: Sequence[int],
@@ -188,7 +188,7 @@ def draw_compositions(
     )
 
 
-def _check_elements(generator: ADiTGenerator, kind: str) -> None:
+def _check_elements(generator: Recipe, kind: str) -> None:
     """Refuse elements that could never appear, beside others that can.
 
     Raises:

@@ -8,39 +8,27 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from monty.json import MSONable
-
-from adit_plugins._version import __version__
-from adit_plugins.generation.composition import CompositionRequest, formula_text, system_text
-from adit_plugins.generation.drawing import described, draw_samples
+from adit_plugins.generation.drawing import draw_samples
+from adit_plugins.generation.on_structures import OnStructures
 from adit_plugins.generation.recipe import (
     AT_ONCE,
     ENDLESS,
-    PRECISIONS,
-    check_sampler,
-    checked_conditions,
     checked_integer,
-    last_change,
-    load_model,
     parse_id,
 )
 from adit_plugins.generation.saved import load_recipe, save_recipe
-from adit_plugins.generation.steering import check_steering, find_score
-from adit_plugins.structures.samples import KINDS, Convertible, Sample, from_batch
+from adit_plugins.generation.steering import find_score
+from adit_plugins.structures.samples import Sample, from_batch
 
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    import numpy as np
     from ase import Atoms
-    from numpy.typing import NDArray
     from pymatgen.core import Molecule, Structure
 
-    from adit_model import ADiT
     from adit_model.decoding import Drawn
 
 Progress = Callable[[int, int | None], None]
@@ -53,7 +41,7 @@ _CONVERTERS: dict[str, Callable[[Sample], Any]] = {
 
 
 @dataclass
-class ADiTGenerator(MSONable):
+class ADiTGenerator(OnStructures):
     """Generate crystals or molecules; every field is a part of the recipe.
 
     Sample `i` of seed `s` depends on the recipe and on `(s, i)` alone, never on the batch size
@@ -64,7 +52,8 @@ class ADiTGenerator(MSONable):
         kind: `"crystal"` or `"molecule"`. Both count their samples from 0 for each seed.
         checkpoint: name, folder, published `.ckpt` file or `hf:OWNER/REPOSITORY` (see
             `ADiT.from_pretrained`); None is the release that ships with the package.
-        num_steps: integration steps; more is slower and closer to the model's distribution.
+        num_steps: integration steps; more is slower and closer to the model's distribution. None
+            takes the checkpoint's own for the kind.
         guidance_scale: away from a weaker network (`adit_model.samplers.Guided`); 1 is none, None
             the checkpoint's own.
         seed: of the noise and of the sizes.
@@ -114,100 +103,6 @@ class ADiTGenerator(MSONable):
         True
     """
 
-    kind: Literal["crystal", "molecule"] = "crystal"
-    checkpoint: str | None = None
-    num_steps: int = 50
-    guidance_scale: float | None = None
-    seed: int = 0
-    num_atoms: int | None = None
-    batch_size: int | None = None
-    device: str | None = None
-    sampler: str = "ancestral"
-    elements: list[str] | None = None
-    exclude_elements: list[str] | None = None
-    chemical_system: str | None = None
-    formula: str | None = None
-    contains: list[str] | None = None
-    conditions: dict[str, float | int | None] | None = None
-    elements_first: bool | None = None
-    charge_balanced: bool = False
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    steer: Callable[[Atoms], float] | str | None = None
-    steer_weight: float | None = None
-    particles: int = 4
-    workers: int | None = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"Unknown kind {self.kind!r}. Known: {', '.join(KINDS)}.")
-        # Plain integers, as those of numpy would not survive JSON.
-        self.num_steps = checked_integer("num_steps", self.num_steps, 1)
-        self.seed = checked_integer("seed", self.seed, 0)
-        if self.batch_size is not None:
-            self.batch_size = checked_integer("batch_size", self.batch_size, 1)
-        if self.workers is not None:
-            self.workers = checked_integer("workers", self.workers, 0)
-            if self.workers and callable(self.steer):
-                raise ValueError("workers take a score by its name: steer='module:function'")
-        if self.num_atoms is not None:
-            self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
-        scale = self.guidance_scale
-        if scale is not None:
-            if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
-                raise ValueError(
-                    f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
-                    "(1 is no guidance), or None for the checkpoint's own"
-                )
-            self.guidance_scale = float(scale)
-        if self.sampler != "ancestral":  # a look at the rules imports torch
-            check_sampler(self.sampler)
-        if self.checkpoint is not None:
-            self.checkpoint = str(self.checkpoint)  # a Path would not survive JSON
-        self.chemical_system = system_text(self.chemical_system)
-        self.formula = formula_text(self.formula)
-        for name in ("elements", "exclude_elements", "contains"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"{name} must be a list of symbols; got {value!r}")
-            setattr(self, name, None if value is None else [str(symbol) for symbol in value])
-        if self.num_atoms is not None:
-            self.composition.check_size(self.num_atoms, self.kind)
-        else:
-            _ = self.composition  # refuses impossible requests now
-        self.conditions = checked_conditions(self.conditions)
-        check_steering(self)
-        for name, allowed in (
-            ("elements_first", (True, False, None)),
-            ("charge_balanced", (True, False)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
-            )
-        if self.charge_balanced and (self.kind != "crystal" or self.elements_first is False):
-            raise ValueError(
-                "charge_balanced draws compositions of crystals: it needs kind='crystal' and the "
-                "elements first"
-            )
-
-    @property
-    def composition(self) -> CompositionRequest:
-        """The request on the samples' elements; false if there is none."""
-        return CompositionRequest(
-            None if self.elements is None else tuple(self.elements),
-            None if self.exclude_elements is None else tuple(self.exclude_elements),
-            self.chemical_system,
-            self.formula,
-            None if self.contains is None else tuple(self.contains),
-        )
-
-    @property
-    def model(self) -> ADiT:
-        """The network, loaded at the first use."""
-        return load_model(self.checkpoint, self.device, last_change(self.checkpoint))
-
     def check(self) -> None:
         """Load the weights and find out, by a sample of few steps, whether they can do it.
 
@@ -216,7 +111,7 @@ class ADiTGenerator(MSONable):
         """
         if self.steer is not None:
             find_score(self.steer, self.kind)
-        few = min(self.num_steps, 2)
+        few = min(self.steps(), 2)
         dataclasses.replace(  # without steering: noise scores nothing
             self, num_steps=few, guidance_scale=1.0, steer=None, steer_weight=None, workers=0
         ).samples(1)
@@ -361,117 +256,6 @@ class ADiTGenerator(MSONable):
         }
         return [made[seed, index] for _, seed, index in parsed]
 
-    def variations(
-        self, structure: Convertible, num: int = 8, strength: float = 0.3
-    ) -> list[Sample]:
-        """Structures near a given one: its latent with noise, denoised again.
-
-        Args:
-            structure: Atoms, Structure, Molecule, Mol or Sample of any kind; crystals are taken
-                in their Niggli cell.
-            num: how many.
-            strength: share of noise, above 0 (nearly the structure) up to 1 (a fresh sample).
-
-        Raises:
-            ValueError: strength is out of range, or the structure is larger than any that the
-                model was trained on.
-
-        Examples:
-            >>> from ase.build import bulk
-            >>> from adit_plugins import ADiTGenerator
-            >>> near = ADiTGenerator(num_steps=10).variations(bulk("NaCl", "rocksalt", 5.6), 2)
-            >>> len(near)
-            2
-        """
-        from adit_plugins.generation.variations import make_variations
-
-        return make_variations(self, structure, num, strength)
-
-    def encode(self, structures: Convertible | Sequence[Convertible]) -> list[NDArray[np.float32]]:
-        """Latents of structures, standardised as the diffusion transformer sees them.
-
-        Structures are brought into the form of the training data first: a crystal into its
-        primitive Niggli cell, a molecule to its principal axes.
-
-        Args:
-            structures: one or a list of Atoms, Structure, Molecule, Mol or Sample; both kinds
-                may be mixed.
-
-        Returns:
-            For each a row for each of its atoms, in the order given `[num_atoms, latent_dim]`.
-            Atoms of a crystal that a lattice translation maps onto each other have equal rows.
-
-        Raises:
-            TypeError: one is no structure.
-            ValueError: one has no cell that can be reduced; the message names its place.
-
-        Examples:
-            >>> from ase.build import bulk
-            >>> from adit_plugins import ADiTGenerator
-            >>> ADiTGenerator().encode(bulk("NaCl", "rocksalt", 5.6, cubic=True))[0].shape
-            (8, 8)
-        """
-        from adit_plugins.generation.latents import encode
-
-        return encode(self.model, structures)
-
-    def reconstruct(self, structures: Convertible | Sequence[Convertible]) -> list[Sample]:
-        """Encode structures and decode them again, without noise: what the latents can hold.
-
-        They go through the form of the training data, as in `encode`, and come back in the cell,
-        order and orientation in which they were given.
-
-        Raises:
-            TypeError: one is no structure.
-            ValueError: one has no cell that can be reduced; the message names its place.
-        """
-        from adit_plugins.generation.latents import reconstruct
-
-        return reconstruct(self.model, structures)
-
-    def complete(
-        self,
-        structure: Convertible,
-        num: int = 8,
-        *,
-        num_atoms: int | Sequence[int] | None = None,
-        fixed: Sequence[int] | None = None,
-        elements: str | Sequence[str] | None = None,
-        replace: str | Sequence[str] | None = None,
-    ) -> list[Sample]:
-        """Fill a structure in: given atoms, and a crystal's cell, stay exactly where they are.
-
-        Args:
-            structure: a host crystal, or the atoms of a molecule's scaffold or fragments with the
-                places that they have to each other; Atoms, Structure, Molecule, Mol or Sample.
-            num: how many completions.
-            num_atoms: atoms of a completion, the given ones included; several let each draw one
-                of them. By default as many as `structure` has where atoms of it are taken away,
-                else drawn.
-            fixed: indices of the atoms that are given; by default all that `replace` leaves.
-            elements: of the atoms that are added: exactly these as a formula (`"Li2O"`), or any of
-                a list (`["Li"]`); by default any, in a crystal but those that `replace` names.
-            replace: symbols of atoms that are taken away and drawn anew, such as `["Co"]`.
-
-        Returns:
-            Completions: the given atoms in their order, then the added ones.
-
-        Raises:
-            ValueError: an argument is impossible, or no completion fits the training data.
-
-        Examples:
-            >>> from ase.build import bulk
-            >>> from adit_plugins import ADiTGenerator
-            >>> salt = bulk("NaCl", "rocksalt", 5.6)
-            >>> made = ADiTGenerator(num_steps=10).complete(salt, 2, fixed=[1], elements="K")
-            >>> made[0].atomic_numbers.tolist()
-            [17, 19]
-        """
-        from adit_plugins.generation.completion import complete
-        from adit_plugins.generation.completion_task import make_task
-
-        return complete(self, make_task(structure, num_atoms, fixed, elements, replace), num)
-
     def _samples(
         self, num: int | None, start: int, report: Callable[[int], None]
     ) -> Iterator[Sample]:
@@ -529,27 +313,3 @@ class ADiTGenerator(MSONable):
         for each, report in zip(made, drawn.steering or (), strict=False):
             each["steering"] = report
         return made
-
-    def guidance(self, kind: str | None = None) -> float:
-        """The guidance scale that samples of a kind (by default this one's) are made with."""
-        if self.guidance_scale is not None:
-            return self.guidance_scale
-        return self.model.config.guidance_scales.get(kind or self.kind, 1.0)
-
-    def provenance(self, seed: int, index: int) -> dict[str, Any]:
-        """What is recorded with sample `index` of a seed."""
-        model = self.model
-        return {
-            "id": f"{model.name}/{seed}/{index}",
-            "checkpoint": model.name,
-            "checkpoint_hash": model.hash,
-            "kind": self.kind,
-            "seed": seed,
-            "index": index,
-            "num_steps": self.num_steps,
-            "guidance_scale": self.guidance(),
-            "num_atoms": self.num_atoms,
-            "sampler": self.sampler,
-            "licence": model.config.provenance.get("licence", "not stated"),
-            "version": __version__,
-        } | described(self)

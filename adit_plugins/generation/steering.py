@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_model.batch import AtomBatch
-    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.settings import Recipe
 
 Function = Callable[["Atoms"], float]
 Many = Callable[[Sequence["Atoms"]], Sequence[float]]
@@ -69,7 +69,7 @@ class Named:
         return self.sign * value if self.target is None else abs(value - self.target)
 
 
-def described(generator: ADiTGenerator) -> dict[str, Any]:
+def described(generator: Recipe) -> dict[str, Any]:
     """What steers a recipe, for provenance."""
     steer = generator.steer
     if steer is None:
@@ -81,7 +81,7 @@ def described(generator: ADiTGenerator) -> dict[str, Any]:
     return asked | ({"steer_weight": generator.steer_weight} if generator.steer_weight else {})
 
 
-def check_steering(generator: ADiTGenerator) -> None:
+def check_steering(generator: Recipe) -> None:
     """Refuse a recipe that cannot be steered; nothing heavy is loaded.
 
     Raises:

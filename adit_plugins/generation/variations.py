@@ -10,11 +10,11 @@ from adit_plugins.generation.training_form import training_form
 from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_sample
 
 if TYPE_CHECKING:
-    from adit_plugins.generation.generator import ADiTGenerator
+    from adit_plugins.generation.settings import Recipe
 
 
 def make_variations(
-    generator: ADiTGenerator, structure: Convertible, num: int, strength: float
+    generator: Recipe, structure: Convertible, num: int, strength: float
 ) -> list[Sample]:
     """See `ADiTGenerator.variations`."""
     num = checked_integer("num", num, 1)
@@ -33,7 +33,7 @@ def make_variations(
     batch = model.vary(
         to_batch([sample] * num),
         float(strength),
-        generator.num_steps,
+        generator.steps(sample.kind),
         generator.guidance_scale,
         generator.seed,
         sampler=generator.sampler,
@@ -44,6 +44,7 @@ def make_variations(
     )
     origin = {
         "kind": sample.kind,
+        "num_steps": generator.steps(sample.kind),
         "guidance_scale": generator.guidance(sample.kind),
         "variation_of": original.provenance or repr(original),
         "strength": float(strength),

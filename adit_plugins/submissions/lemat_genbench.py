@@ -59,8 +59,8 @@ def generate(
         "peak_memory_MB": round(_peak_memory() / 1e6),
         "num_parameters": sum(each.numel() for each in model.parameters()),
         "settings": {name: getattr(generator, name) for name in
-                     ("seed", "num_steps", "sampler", "batch_size")}
-                    | {"guidance_scale": generator.guidance()},
+                     ("seed", "sampler", "batch_size")}
+                    | {"num_steps": generator.steps(), "guidance_scale": generator.guidance()},
         **card_figures(generator.checkpoint),
     }  # fmt: skip
     return {sample.id: sample.to_ase() for sample in samples}, figures

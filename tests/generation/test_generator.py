@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import molecule as ase_molecule
 from monty.json import MontyDecoder
 from numpy.testing import assert_allclose, assert_array_equal
 from pymatgen.core import Molecule, Structure
@@ -313,3 +315,20 @@ def test_one_id_need_not_be_a_list(recipe: dict[str, Any]) -> None:
 def test_sizes_beyond_the_model_are_refused(recipe: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"num_atoms must be 1\.\.7"):
         ADiTGenerator(num_atoms=500, **recipe).generate(1)
+
+
+def test_steps_are_the_checkpoints_own_unless_given(tiny_checkpoint: str, tmp_path: Path) -> None:
+    folder = tmp_path / "few"
+    shutil.copytree(tiny_checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["sampling"] = {"crystal": {"num_steps": 4}}
+    (folder / "config.json").write_text(json.dumps(config))
+    generator = ADiTGenerator(checkpoint=str(folder), device="cpu")
+    (sample,) = generator.samples(1)
+    assert sample.provenance["num_steps"] == 4 == generator.steps()
+    (same,) = replace(generator, num_steps=4).samples(1)
+    assert (same.positions == sample.positions).all()
+    assert generator.steps("molecule") == 50
+    (near,) = generator.variations(ase_molecule("H2O"), 1)
+    assert near.provenance["num_steps"] == 50
+    assert ADiTGenerator.from_dict(generator.as_dict()).num_steps is None
