@@ -14,7 +14,8 @@ from rdkit import Chem
 from adit_plugins import processes
 from adit_plugins.campaign import rendering
 from adit_plugins.campaign.records import current_atoms, generated_sample
-from adit_plugins.campaign.store import PAGE, Store
+from adit_plugins.campaign.store import Store
+from adit_plugins.campaign.store_queries import PAGE
 from adit_plugins.outputs import json_text, without_nan
 from adit_plugins.relax.files import RELAX
 from adit_plugins.structures.facts import reduced_formula

@@ -11,8 +11,6 @@ in vain: "database is locked".
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +20,6 @@ from typing import Any
 
 import ase.db
 from ase import Atoms
-from ase.db.row import AtomsRow
 
 from adit_model.outputs import replacing
 from adit_plugins.campaign.ownership import (
@@ -33,18 +30,16 @@ from adit_plugins.campaign.ownership import (
     not_begun,
     owner_text,
 )
-from adit_plugins.campaign.settings import KNOWN_STRUCTURE, WAITING, Settings
-from adit_plugins.campaign.stored_rows import ROW, SETUP, Row, kept_columns, stored_row
+from adit_plugins.campaign.store_queries import Queries
+from adit_plugins.campaign.stored_rows import SETUP, Row, kept_columns
 from adit_plugins.outputs import without_nan
-from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 STORE = "results.db"
 FORMAT, VERSION = "adit campaign", 1
-PAGE = 500  # rows in memory while all are read
 LOCKED_SECONDS = 20.0  # to wait for another program that writes, such as `ase db`
 
 
-class Store:
+class Store(Queries):
     """The rows of a campaign in `FOLDER/results.db`; open it in a `with`.
 
     Args:
@@ -247,121 +242,6 @@ class Store:
             with self._transaction() as connection:
                 connection.execute("DELETE FROM adit_claims")
         return num
-
-    def count(self, key: str, value: str | float) -> int:
-        """Return the number of rows with a value in a column."""
-        table = "text_key_values" if isinstance(value, str) else "number_key_values"
-        query = f"SELECT COUNT(*) FROM {table} WHERE key=? AND value=?"  # noqa: S608 (two names)
-        return int(self._query(query, (key, value))[0][0])
-
-    def num_waiting(self, stage: str | None = None) -> int:
-        """Return the number of rows that wait for a stage, or for any."""
-        return sum(self.count("stage", each) for each in ((stage,) if stage else WAITING))
-
-    def find(self, key: str, value: str) -> list[int]:
-        """Return the ids of rows with a text in a column, in order."""
-        query = "SELECT id FROM text_key_values WHERE key=? AND value=? ORDER BY id"
-        return [row[0] for row in self._query(query, (key, value))]
-
-    def largest(self, key: str) -> float | None:
-        """Return the largest number in a column."""
-        query = "SELECT MAX(value) FROM number_key_values WHERE key=?"
-        value = self._query(query, (key,))[0][0]
-        return None if value is None else float(value)
-
-    def texts(self, key: str) -> dict[int, str]:
-        """Return the texts in a column by row."""
-        return dict(self._query("SELECT id, value FROM text_key_values WHERE key=?", (key,)))
-
-    def ranked(self, key: str, flag: str, below: float = math.inf) -> list[int]:
-        """Return the ids of rows with a true flag, the lowest number in a column first.
-
-        Only of rows whose number lies below a limit.
-        """
-        # A join of the table with itself takes SQLite time that grows with the square of the rows.
-        query = (
-            "SELECT id FROM number_key_values WHERE key=? AND value<? AND id IN "
-            "(SELECT id FROM number_key_values WHERE key=? AND value=1) ORDER BY value, id"
-        )
-        return [row[0] for row in self._query(query, (key, below, flag))]
-
-    def row(self, row_id: int) -> AtomsRow:
-        """Return one row.
-
-        Raises:
-            KeyError: there is none.
-        """
-        found = list(self.rows(ids=[row_id]))
-        if not found:
-            raise KeyError(f"The store in {self.folder} has no row {row_id}.")
-        return found[0]
-
-    def ids(self) -> list[int]:
-        """Return the ids of all rows, in order."""
-        return [row[0] for row in self._query("SELECT id FROM systems ORDER BY id")]
-
-    def rows(self, kind: str | None = None, ids: Sequence[int] | None = None) -> Iterator[AtomsRow]:
-        """Yield rows, a page in memory at a time; rows may be written meanwhile.
-
-        Args:
-            kind: only crystals, or only molecules.
-            ids: only these, in this order; None for all, in theirs.
-        """
-        pages = self._pages() if ids is None else self._chosen(ids)
-        for page in pages:
-            for values in page:
-                row = stored_row(values)
-                if kind is None or row["kind"] == kind:
-                    yield row
-
-    def _pages(self, columns: str = ROW) -> Iterator[list[tuple[Any, ...]]]:
-        query = f"SELECT {columns} FROM systems WHERE id>? ORDER BY id LIMIT {PAGE}"  # noqa: S608
-        last = 0
-        while page := self._query(query, (last,)):
-            yield page
-            last = page[-1][0]
-
-    def _chosen(self, ids: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
-        for start in range(0, len(ids), PAGE):
-            part = ids[start : start + PAGE]
-            marks = ",".join("?" * len(part))
-            query = f"SELECT {ROW} FROM systems WHERE id IN ({marks})"  # noqa: S608 (marks)
-            found = {values[0]: values for values in self._query(query, part)}
-            yield [found[row_id] for row_id in part if row_id in found]
-
-    def verdicts(self) -> Iterator[dict[str, Any]]:
-        """Yield the columns of every row in order: all that counting needs."""
-        for page in self._pages("id, key_value_pairs"):
-            for _, text in page:
-                yield json.loads(text)
-
-    def candidates(self, num: int | None = None) -> list[int]:
-        """Return the ids of the candidates, the lowest energy above the hull first.
-
-        A candidate was structurally valid, unique and novel, and so relaxed; it has its place on
-        the hull, is no duplicate of a better one (`mark_relaxed_duplicates`), and keeps the
-        campaign's `neutral_by` and `max_hull`. Last come those of which the hull knows no
-        competing phase: their distance says little.
-        """
-        settings = Settings(**self.metadata.get("settings", {}))
-        below = math.inf if settings.max_hull is None else settings.max_hull
-        ids = self.ranked("energy_above_hull", "relaxed", below)
-        worse = self.texts("relaxed_duplicate_of")
-        ids = [row_id for row_id in ids if row_id not in worse]
-        if settings.neutral_by is not None:
-            rules = NEUTRALITY_RULES[: NEUTRALITY_RULES.index(settings.neutral_by) + 1]
-            found = self.texts("neutral_by")
-            ids = [row_id for row_id in ids if found.get(row_id) in rules]
-        gaps = self.texts("hull_gap")
-        return sorted(ids, key=gaps.__contains__)[:num]
-
-    def num_found(self) -> int:
-        """Return the number of candidates that are no known structure."""
-        novelty = self.texts("novelty")
-        return sum(novelty.get(row_id) != KNOWN_STRUCTURE for row_id in self.candidates())
-
-    def __len__(self) -> int:
-        return int(self._query("SELECT COUNT(*) FROM systems")[0][0])
 
 
 def has_store(folder: Path) -> bool:

@@ -36,7 +36,8 @@ from adit_plugins.campaign import (
 )
 from adit_plugins.campaign.duplicates import MAX_KEPT, Duplicates
 from adit_plugins.campaign.files import write_files
-from adit_plugins.campaign.store import PAGE, Row
+from adit_plugins.campaign.store import Row
+from adit_plugins.campaign.store_queries import PAGE
 from adit_plugins.campaign.work import pack
 from adit_plugins.outputs import json_text, without_nan
 from adit_plugins.processes import WorkerStartError
