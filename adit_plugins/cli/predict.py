@@ -80,6 +80,11 @@ ROWS = 15  # of the table
     help="Crystals of other elements: with those of FORMULA in their places they take part.",
 )
 @click.option(
+    "--ensemble",
+    is_flag=True,
+    help="Also vary the lowest structures, again and again, until nothing lower appears.",
+)
+@click.option(
     "--fmax",
     type=click.FloatRange(min=0, min_open=True),
     default=PREDICTION_FMAX,
@@ -128,7 +133,7 @@ def predict(
 
     check_folder(out, resume, overwrite)
     check_device(settings["device"])
-    own = ("relaxer", "keep", "prefilter", "fmax", "max_steps", "workers")
+    own = ("relaxer", "keep", "prefilter", "fmax", "max_steps", "workers", "ensemble")
     recipe = {name: value for name, value in settings.items() if name not in own}
     generator = ADiTGenerator(formula=formula, chemical_system=chemical_system, **recipe)
     search = Search(
@@ -215,5 +220,5 @@ def _cells(each: Prediction) -> list[str]:
         str(len(each.structure)),
         f"{each.density:.2f}",
         str(each.num_found),
-        ", ".join(each.known_as) or each.sample_ids[0],
+        ", ".join(each.known_as) or each.names[0],
     ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
-from adit_plugins.prediction.store import RELAXED, SAMPLES, SEARCH, read_search
+from adit_plugins.prediction.store import RELAXED, SAMPLES, SEARCH, VARIED, read_search
 from adit_plugins.report import REPORT, write_report
 from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text, is_ours
 from adit_plugins.structures.samples import to_sample
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 TABLE, RECORDS, STRUCTURES, CIFS = (
     "predictions.csv", "predictions.json", "predictions.extxyz", "cif",
 )  # fmt: skip
-FILES = (TABLE, RECORDS, STRUCTURES, REPORT, SEARCH, SAMPLES, RELAXED)
+FILES = (
+    TABLE, RECORDS, STRUCTURES, REPORT, SEARCH, SAMPLES, RELAXED, f"{VARIED}{SAMPLES}",
+    f"{VARIED}{RELAXED}",
+)  # fmt: skip
+LISTS = ("sample_ids", "variation_ids")  # in the records, not in the table
 MAX_CIFS = 100
 
 
@@ -101,7 +105,7 @@ def _write_json(content: dict[str, Any], path: Path) -> None:
 
 
 def _write_csv(records: list[dict[str, Any]], path: Path) -> None:
-    names = [name for name in (records[0] if records else ("rank",)) if name != "sample_ids"]
+    names = [name for name in (records[0] if records else ("rank",)) if name not in LISTS]
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
@@ -117,7 +121,7 @@ def _write_cifs(made: list[Prediction], path: Path) -> None:
             index.writerow(INDEX_COLUMNS)
             for name, each, text in _cifs(made):
                 (folder / name).write_text(text, encoding="utf-8")
-                first = (each.sample_ids + each.known_as)[0]
+                first = each.names[0]
                 index.writerow((name, first, each.formula, len(each.structure)))
 
 

@@ -46,12 +46,19 @@ class Contestant:
         sample_ids: of the samples that ended in it.
         known_as: names of the reference structures that ended in it.
         refined: by the second potential, whose energies come first.
+        variation_ids: of the variations of low structures that ended in it.
     """
 
     result: RelaxResult
     sample_ids: tuple[str, ...] = ()
     known_as: tuple[str, ...] = ()
     refined: bool = False
+    variation_ids: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that ended in it."""
+        return self.sample_ids + self.variation_ids + self.known_as
 
     @property
     def energy(self) -> float:
@@ -75,8 +82,10 @@ class Prediction:
         space_group: international number; None where no symmetry was found.
         symmetry_tolerance: with which, angstrom.
         density: g/cm^3.
-        num_found: how many samples ended in it.
+        num_found: how many samples ended in it; variations of low structures are not counted, as
+            they come back to where they began.
         sample_ids: of these, the lowest first.
+        variation_ids: of the variations that ended in it.
         known_as: names of the reference structures that are this one.
         converged: the relaxation ended below its force limit; if not, the energy is an upper bound.
         potential: where the energies come from.
@@ -94,11 +103,17 @@ class Prediction:
     density: float
     num_found: int
     sample_ids: tuple[str, ...]
+    variation_ids: tuple[str, ...]
     known_as: tuple[str, ...]
     converged: bool
     potential: str
     refined: bool
     hull: HullResult | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that ended in it: samples, variations, known structures."""
+        return self.sample_ids + self.variation_ids + self.known_as
 
     @property
     def energy(self) -> float:
@@ -122,7 +137,7 @@ class Prediction:
 
     def as_record(self) -> dict[str, Any]:
         """Return all but the structure, for tables and JSON."""
-        names = ("structure", "hull", "sample_ids", "known_as")
+        names = ("structure", "hull", "sample_ids", "variation_ids", "known_as")
         values = {name: value for name, value in vars(self).items() if name not in names}
         return {
             "formula": self.formula,
@@ -131,6 +146,7 @@ class Prediction:
             **values,
             "known_as": list(self.known_as),
             "sample_ids": list(self.sample_ids),
+            "variation_ids": list(self.variation_ids),
         }
 
 
@@ -195,6 +211,7 @@ def _merged(equal: Sequence[Contestant]) -> Contestant:
         tuple(name for each in equal for name in each.sample_ids),
         tuple(name for each in equal for name in each.known_as),
         lowest.refined,
+        tuple(name for each in equal for name in each.variation_ids),
     )
 
 
@@ -244,6 +261,7 @@ def _prediction(each: Contestant, lowest: float, hull: Hull, problems: list[str]
         density=float(structure.density),
         num_found=len(each.sample_ids),
         sample_ids=each.sample_ids,
+        variation_ids=each.variation_ids,
         known_as=each.known_as,
         converged=each.result.converged,
         potential=each.result.potential,

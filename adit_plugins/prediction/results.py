@@ -71,7 +71,7 @@ class Predictions(list[Prediction]):
 
         for rank, each in enumerate(self, start=1):
             sample = to_sample(each.structure)
-            values = {"rank": rank, "id": (each.sample_ids + each.known_as)[0]}
+            values = {"rank": rank, "id": each.names[0]}
             values |= describe_crystal(sample)
             names = (
                 "energy_above_hull", "energy_above_lowest", "formation_energy_per_atom",
@@ -111,10 +111,11 @@ class About:
         request: the formula or chemical system.
         num_samples: that were made.
         num_relaxed: of these, with an energy.
-        stopped: `"samples"`, `"minutes"` or `"interrupted"`.
+        stopped: `"samples"`, `"minutes"`, `"settled"`, `"rounds"` or `"interrupted"`.
         notes: what a reader must know.
         failures: why the other relaxations gave no energy.
         hull: source of the reference phases.
+        num_variations: of low structures that were relaxed.
     """
 
     request: str
@@ -124,6 +125,7 @@ class About:
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     hull: str = ""
+    num_variations: int = 0
 
 
 def notes_on(
@@ -144,6 +146,11 @@ def notes_on(
         )
     elif lowest.num_found:
         notes.append(f"The lowest structure was found {lowest.num_found} times.")
+    elif lowest.variation_ids:
+        notes.append(
+            "The lowest structure came out of variations alone, no sample ended in it: lower ones "
+            "may be missing. More samples (--num) tell."
+        )
     else:
         notes.append("The lowest structure is a reference that no sample ended in.")
     return [*notes, *_compared(lowest, hull)]

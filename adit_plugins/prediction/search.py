@@ -17,10 +17,11 @@ from adit_plugins.generation.generator import ADiTGenerator
 from adit_plugins.generation.recipe import checked_integer
 from adit_plugins.hull.loaders import load_hull
 from adit_plugins.prediction.cells import cell_of, fitting_cells, sizes_of
+from adit_plugins.prediction.ensemble import CHILDREN, LOWER, PATIENCE, ROUNDS, children
 from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
 from adit_plugins.prediction.results import About, Predictions, notes_on
-from adit_plugins.prediction.store import Store, differences, read_search
+from adit_plugins.prediction.store import VARIED, Store, differences, read_search
 from adit_plugins.relax import load_relaxer, relax
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
 from adit_plugins.relax.results import RelaxResult
@@ -52,13 +53,15 @@ class Search:
         hull: the reference for energies above hull (`adit_plugins.hull.load_hull`).
         folder: where everything goes as it is made; None for nowhere.
         workers: processes that relax; 0 for none, None for one a core.
+        ensemble: also vary the lowest structures, again and again, until nothing lower appears.
 
     Raises:
         ValueError: the request cannot be met; the message says what can.
 
     Attributes:
         cells: numbers of atoms that are looked in; empty where the prior draws them.
-        stopped: why it ended: `"samples"`, `"minutes"`, or `"interrupted"`.
+        stopped: why it ended: `"samples"`, `"minutes"`, or `"interrupted"`; of an ensemble
+            `"settled"`, or `"rounds"` where lower ones kept coming.
     """
 
     generator: ADiTGenerator
@@ -74,6 +77,7 @@ class Search:
     hull: str = "mp"
     folder: Path | None = None
     workers: int | None = 0
+    ensemble: bool = False
     cells: list[int] = field(init=False)
     stopped: str = field(init=False, default="")
 
@@ -91,10 +95,9 @@ class Search:
             self.generator.check()
         self._hull = load_hull(self.hull)
         self._check_potentials()
-        self._store = Store(
-            self.folder,
-            {"relaxer": self.prefilter, "fmax": self.fmax, "max_steps": self.max_steps},
-        )
+        limits = {"relaxer": self.prefilter, "fmax": self.fmax, "max_steps": self.max_steps}
+        self._store = Store(self.folder, limits)
+        self._varied = Store(self.folder, limits, VARIED)
         self._known: list[tuple[str, RelaxResult]] = []
         self._refined: list[Contestant] = []
 
@@ -157,6 +160,7 @@ class Search:
                     "folder, or overwrite it."
                 )
             self._store.load()
+            self._varied.load()
         elif resume:
             raise ValueError(f"{self.folder} holds no search to resume.")
         else:
@@ -180,7 +184,10 @@ class Search:
                     strict=True,
                 )
             ]  # fmt: skip
+            begun = time.monotonic()
             self._sample_and_relax(report)
+            if self.ensemble:
+                self._vary(begun, report)
             if self.relaxer is not None:
                 self._refine(report)
         except KeyboardInterrupt:
@@ -209,6 +216,50 @@ class Search:
             if self.minutes is not None and 2 * now - begun - start > 60 * self.minutes:
                 self.stopped = "minutes"
                 break
+
+    def _vary(self, begun: float, report: Progress) -> None:
+        """Vary the lowest structures until a few rounds in a row have found nothing lower."""
+        end = math.inf if self.minutes is None else begun + 60 * self.minutes
+        self.stopped, quiet, lowest = "rounds", 0, self._lowest()
+        first = len(self._varied.samples) // CHILDREN
+        for number in range(first, first + ROUNDS):
+            start = time.monotonic()
+            self._varied.add_samples(children(self.generator, self._first_pass(), number))
+            self._varied.relax(
+                list(self._varied.samples), self.workers,
+                lambda n, m: report("variations relaxed", n, m),
+            )  # fmt: skip
+            now, found = time.monotonic(), self._lowest()
+            quiet, lowest = (0, found) if found < lowest - LOWER else (quiet + 1, lowest)
+            if quiet == PATIENCE:
+                self.stopped = "settled"
+                return
+            if 2 * now - start > end:
+                self.stopped = "minutes"
+                return
+
+    def _lowest(self) -> float:
+        """Energy of the lowest structure so far: above the hull for a chemical system, eV/atom."""
+        found = self._first_pass()[:1]
+        if not found:
+            return math.inf
+        if self.generator.formula is not None:
+            return found[0].energy
+        distance = ranked(found, self._hull)[0][0].energy_above_hull
+        return math.inf if distance is None else distance
+
+    def _varied_note(self) -> str:
+        """What is to be said of an ensemble."""
+        num = len(self._varied.frames)
+        if not num:
+            return ""
+        why = {
+            "settled": f"{PATIENCE} rounds in a row found nothing lower",
+            "rounds": f"after {ROUNDS} rounds, the last of which still found lower ones",
+            "minutes": "the minutes were over",
+            "interrupted": "interrupted",
+        }.get(self.stopped, "")
+        return f"{num} variations of the lowest structures were relaxed{why and f'; {why}'}."
 
     def _missing(self, places: Iterable[int]) -> dict[int, list[int]]:
         """Indices by the number of atoms; 0 where the prior is to draw it."""
@@ -240,7 +291,7 @@ class Search:
         def keep(place: int, result: RelaxResult) -> None:
             if not result.failed:
                 each = lowest[place]
-                self._refined.append(Contestant(result, each.sample_ids, each.known_as, True))
+                self._refined.append(dataclasses.replace(each, result=result, refined=True))
             report(f"by {self.relaxer}", len(self._refined), len(lowest))
 
         relax(
@@ -250,22 +301,21 @@ class Search:
 
     def _first_pass(self) -> list[Contestant]:
         """Distinct structures by the first potential, the nearest to the hull first."""
-        made = [
-            Contestant(result, sample_ids=(str(result.atoms.info["adit"]["id"]),))
-            for result in self._store.results().values()
-            if not result.failed
+        made = [Contestant(result, sample_ids=(_id(result),)) for result in self._store.successes()]
+        made += [
+            Contestant(result, variation_ids=(_id(result),)) for result in self._varied.successes()
         ]
         made += [Contestant(r, known_as=(name,)) for name, r in self._known if not r.failed]
         found = distinct(made)
         if self.generator.formula is not None:
             return found
-        by_name = {each.sample_ids + each.known_as: each for each in found}
-        return [by_name[p.sample_ids + p.known_as] for p in ranked(found, self._hull)[0]]
+        by_name = {each.names: each for each in found}
+        return [by_name[p.names] for p in ranked(found, self._hull)[0]]
 
     def predictions(self) -> Predictions:
         """Return what was found so far, ranked, with what is to be said of it."""
-        seen = {name for each in self._refined for name in each.sample_ids + each.known_as}
-        rest = [e for e in self._first_pass() if not seen & {*e.sample_ids, *e.known_as}]
+        seen = {name for each in self._refined for name in each.names}
+        rest = [each for each in self._first_pass() if not seen & {*each.names}]
         made, problems = ranked([*distinct(self._refined), *rest], self._hull)
         results = self._store.results()
         failed = [result.reason for result in results.values() if result.failed]
@@ -276,8 +326,13 @@ class Search:
             num_samples=len(self._store.samples),
             num_relaxed=len(results) - len(failed),
             stopped=self.stopped,
-            notes=[*filter(None, [self._reach]), *notes, *lost, *problems],
+            notes=[*filter(None, [self._reach, self._varied_note()]), *notes, *lost, *problems],
             failures=failed,
             hull=self._hull.source,
+            num_variations=len(self._varied.frames),
         )
         return Predictions(made, about)
+
+
+def _id(result: RelaxResult) -> str:
+    return str(result.atoms.info["adit"]["id"])

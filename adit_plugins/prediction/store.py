@@ -31,6 +31,7 @@ from adit_plugins.structures.provenance import provenance_in
 from adit_plugins.structures.reading import iter_entries
 
 SEARCH, SAMPLES, RELAXED = "search.json", "samples.extxyz", "relaxed.extxyz"
+VARIED = "varied-"  # before the names of the files of variations
 FORMAT = "adit predict"  # marks a folder as ours
 
 Told = Callable[[int, int], None]
@@ -45,9 +46,16 @@ class Store:
         limits: of the relaxations: relaxer, fmax, max_steps.
     """
 
-    def __init__(self, folder: Path | None, limits: Mapping[str, Any]) -> None:
-        """Begin empty; `load` takes up what a folder holds."""
+    def __init__(self, folder: Path | None, limits: Mapping[str, Any], prefix: str = "") -> None:
+        """Begin empty; `load` takes up what a folder holds.
+
+        Args:
+            folder: of the search; None for nowhere.
+            limits: of the relaxations.
+            prefix: of the names of the files.
+        """
         self.folder, self.limits = folder, dict(limits)
+        self._samples, self._relaxed = f"{prefix}{SAMPLES}", f"{prefix}{RELAXED}"
         self.samples: dict[int, Atoms] = {}
         self.frames: dict[int, Atoms] = {}
 
@@ -72,7 +80,7 @@ class Store:
         """
         if self.folder is None:
             return
-        samples, relaxed = self.folder / SAMPLES, self.folder / RELAXED
+        samples, relaxed = self.folder / self._samples, self.folder / self._relaxed
         if samples.exists():
             for entry in iter_entries(samples):
                 told = {} if entry.atoms is None else provenance_in(entry.atoms.info)
@@ -89,7 +97,7 @@ class Store:
         """Take samples with their provenance."""
         new = {int(provenance_in(atoms.info)["index"]): atoms for atoms in made}
         if self.folder is not None:
-            append_durably(self.folder / SAMPLES, _text(new.values()))
+            append_durably(self.folder / self._samples, _text(new.values()))
         self.samples |= new
 
     def relax(self, indices: Iterable[int], workers: int | None, told: Told) -> None:
@@ -104,7 +112,7 @@ class Store:
             index = missing[place]
             self.frames[index] = frame(index, result, self.limits)
             if self.folder is not None:
-                append_frame(self.frames[index], self.folder / RELAXED)
+                append_frame(self.frames[index], self.folder / self._relaxed)
             told(len(self.frames), len(self.samples))
 
         if missing:
@@ -114,6 +122,10 @@ class Store:
     def results(self) -> dict[int, RelaxResult]:
         """Return the results by index, failures included."""
         return {index: result_of(atoms) for index, atoms in sorted(self.frames.items())}
+
+    def successes(self) -> list[RelaxResult]:
+        """Return those with an energy."""
+        return [result for result in self.results().values() if not result.failed]
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:

@@ -48,8 +48,8 @@ def predict(
         resume: go on with the search in `out`.
         overwrite: replace it.
         progress: called with (stage, done, total).
-        **settings: of `Search` (`prefilter`, `keep`, `max_steps`, `workers`, ...) and of
-            `ADiTGenerator` (`checkpoint`, `seed`, `num_steps`, ...).
+        **settings: of `Search` (`prefilter`, `keep`, `max_steps`, `workers`, `ensemble`, ...) and
+            of `ADiTGenerator` (`checkpoint`, `seed`, `num_steps`, ...).
 
     Returns:
         Distinct structures, the best first.
