@@ -217,7 +217,13 @@ def to_samples(structures: Convertible | Sequence[Convertible]) -> list[Sample]:
     """
     # Structures are sequences themselves, of atoms.
     several = structures if isinstance(structures, list | tuple) else [structures]
-    return [_to_sample_at(i, structure) for i, structure in enumerate(several)]
+    samples = []
+    for index, structure in enumerate(several):
+        try:
+            samples.append(to_sample(structure))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"item {index}: {error}") from error
+    return samples
 
 
 def to_batch(structures: Convertible | Sequence[Convertible]) -> AtomBatch:
@@ -339,13 +345,6 @@ def _site_number(site: Any, index: int) -> int:
     if element.value in ("D", "T"):  # their symbol is "H"
         raise ValueError(f"site {index} is an isotope ({element.value}); replace it with H")
     return int(element.Z)
-
-
-def _to_sample_at(index: int, structure: Convertible) -> Sample:
-    try:
-        return to_sample(structure)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"item {index}: {error}") from error
 
 
 def _wrap(frac: NDArray[Any]) -> NDArray[Any]:
