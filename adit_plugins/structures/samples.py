@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # torch is imported by the two functions that need it, and by
     from adit_model.batch import AtomBatch
 
 KINDS = ("crystal", "molecule")
-# What provenance holds under these names has these types.
 MAX_ATOMIC_NUMBER = 99  # the type head of the network ends there
 
 
@@ -212,15 +211,14 @@ def to_samples(structures: Convertible | Sequence[Convertible]) -> list[Sample]:
     """Convert one structure, or a list or tuple of them.
 
     Raises:
-        TypeError: an item has an unknown type; the message names its index.
-        ValueError: an item is impossible; the message names its index.
+        TypeError, ValueError: as `to_sample`; the message names the item.
     """
     # Structures are sequences themselves, of atoms.
     several = structures if isinstance(structures, list | tuple) else [structures]
     samples = []
-    for index, structure in enumerate(several):
+    for index, each in enumerate(several):
         try:
-            samples.append(to_sample(structure))
+            samples.append(to_sample(each))
         except (TypeError, ValueError) as error:
             raise type(error)(f"item {index}: {error}") from error
     return samples
@@ -349,5 +347,4 @@ def _site_number(site: Any, index: int) -> int:
 
 def _wrap(frac: NDArray[Any]) -> NDArray[Any]:
     frac = frac % 1.0
-    frac[frac >= 1.0] = 0.0  # -1e-17 % 1.0 is 1.0 in floating point
-    return frac
+    return np.where(frac >= 1.0, 0.0, frac)  # -1e-17 % 1.0 is 1.0 in floating point
