@@ -1,6 +1,10 @@
 """The All-atom Diffusion Transformer: network, sampling, training. Needs torch and safetensors.
 
 The public names are loaded on first use, so that `adit_model.outputs` costs no torch.
+
+Add a condition (what a network is told and a sample can be asked for) as a label of the prepared
+data (`data`): no code here knows its name. A new type of condition is a `type` of
+`config.Condition`; what reads it is in `data`, `flow`, `denoiser`, `prior` and `samplers.request`.
 """
 
 from __future__ import annotations

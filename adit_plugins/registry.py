@@ -1,4 +1,4 @@
-"""Look up plugins by entry point: relaxers, hulls, data sets, DFT engines, exporters.
+"""Look up plugins by entry point: relaxers, hulls, data sets, exporters and the other `GROUPS`.
 
 The one file that scans installed distributions, so that a stranger's package joins by declaring an
 entry point in a group below, and so that the mechanism can be exchanged in one place.

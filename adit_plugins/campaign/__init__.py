@@ -1,7 +1,10 @@
 """The discovery campaign: structures in, verdicts and a ranking out, in a store that survives.
 
-`campaign` is the driver, `store` the database, `work` what workers do, `records` the rows. Add a
-stage in `settings` and `work`, a way to run chunks by the entry point `adit.executors`.
+`driver` decides what is done next, `store` is the database, `work` what workers do, `records` the
+rows. Add an option of `adit discover` in `adit_plugins.cli.discover`: a field of
+`settings.Settings` if it decides verdicts, else of `Resources` and named in `MEANS` there. Add a
+stage in `settings`, `work`, `driver` and `records`, a way to run chunks by the entry point
+`adit.executors`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 needs a potential or target structures. Every rate (`.rates`) has its numerator and denominator.
 The modules are imported one by one: a molecule needs none of what a crystal needs.
 
-Add a rate to `crystals` or `molecule_rates`; what it asks of one structure is a predicate and lives
-with the others, so that filters and campaigns have it too.
+Add a rate to `crystals` or `molecule_rates`; what it asks of one structure is a predicate in
+`adit_plugins.validity`, which counts where it is called: `crystals._fill` here, `campaign.work`,
+`hosts.filters` and `report.results`.
 """
