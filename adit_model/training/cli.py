@@ -9,7 +9,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -28,9 +28,13 @@ from adit_model.config import (
 )
 from adit_model.model import ADiT
 from adit_model.outputs import replacing
+from adit_model.training.distributed import World, joined
 from adit_model.training.options import add_options, changes_of, values_of
-from adit_model.training.stages import continued_model, initial_model, run
-from adit_model.training.trainer import STAGES, Trainer, TrainingConfig, TrainingError
+from adit_model.training.running import run
+from adit_model.training.saving import SETTINGS, STATE
+from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
+from adit_model.training.stages import continued_model, initial_model
+from adit_model.training.trainer import Trainer
 
 INTERRUPTED = 130  # the shell's exit status for Ctrl-C
 
@@ -162,44 +166,66 @@ def main(argv: list[str] | None = None) -> int:
     """Run a training stage; returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        return _train(args)
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        with joined(device) as (world, own):
+            return _train(args, own, world)
     except (ValueError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
 
 
-def _train(args: argparse.Namespace) -> int:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def _train(args: argparse.Namespace, device: torch.device, world: World) -> int:
     config = TrainingConfig(**values_of(TrainingConfig, args))
     out = Path(config.out)
-    state = out / "state.safetensors"
-    if out.exists() and not out.is_dir():
-        raise TrainingError(f"{out} is a file; choose another --out")
-    if state.exists() and not args.resume:
-        raise TrainingError(f"{out} holds a run: pass --resume to continue it, or another --out")
-    if args.resume and not state.exists():
-        raise TrainingError(f"{out} holds no run to resume; leave out --resume to begin one")
+    _check_folder(out, args.resume)
     model = _model(args, config)
-    trainer = Trainer(config, model, device)
+    trainer = Trainer(config, model, device, world)
     if args.resume:
         trainer.resume()
-        _tell_changes(config, out)
-    out.mkdir(parents=True, exist_ok=True)
-    _record(trainer, out)
+    # Where all processes meet; one that found nothing in the folder has done so before it is made.
+    world.share([*model.state_dict().values(), *trainer.ema])
+    if world.is_first:
+        if args.resume:
+            _tell_changes(trainer)
+        out.mkdir(parents=True, exist_ok=True)
+        _record(trainer)
     # A scheduler's SIGTERM ends a run as Ctrl-C does: with a checkpoint.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with progress_bar(config.stage) as report:
+    with progress_bar(config.stage) if world.is_first else nullcontext(_say_nothing) as report:
         finished = run(trainer, report)
+    if world.is_first:
+        _finish(trainer, out)
+        if not finished:
+            print("Interrupted; continue with --resume.", file=sys.stderr)
+    return 0 if finished else INTERRUPTED
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder that is not what the command needs.
+
+    Raises:
+        TrainingError: it holds a run that is not to be resumed, or none.
+    """
+    state = out / STATE
+    if out.exists() and not out.is_dir():
+        raise TrainingError(f"{out} is a file; choose another --out")
+    if state.exists() and not resume:
+        raise TrainingError(f"{out} holds a run: pass --resume to continue it, or another --out")
+    if resume and not state.exists():
+        raise TrainingError(f"{out} holds no run to resume; leave out --resume to begin one")
+
+
+def _say_nothing(_: dict[str, float]) -> None:
+    """Only the first of many processes reports."""
+
+
+def _finish(trainer: Trainer, out: Path) -> None:
     _describe(trainer)
     if plot_losses(out):
         print(f"Losses: {out / 'loss.png'}")
     print(f"Weights: {out / 'model'} after {trainer.step} steps, {trainer.seconds / 60:.1f} min")
-    if not finished:
-        print("Interrupted; continue with --resume.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
 
 
 def _model(args: argparse.Namespace, config: TrainingConfig) -> ADiT:
@@ -231,20 +257,28 @@ def _changed(model: ADiT, args: argparse.Namespace) -> ADiT:
     return model
 
 
-def _tell_changes(config: TrainingConfig, out: Path) -> None:
+def _settings(trainer: Trainer) -> dict[str, Any]:
+    """What is recorded of a run, as JSON has it."""
+    settings = dataclasses.asdict(trainer.config) | {"processes": trainer.world.size}
+    found: dict[str, Any] = json.loads(json.dumps(settings))
+    return found
+
+
+def _tell_changes(trainer: Trainer) -> None:
     """Say which settings differ from those that the run has had so far."""
     try:
-        before = json.loads((out / "training.json").read_text())
+        before = json.loads((Path(trainer.config.out) / SETTINGS).read_text())
     except (OSError, ValueError):
         return
-    for name, value in json.loads(json.dumps(dataclasses.asdict(config))).items():
+    for name, value in _settings(trainer).items():
         if name in before and before[name] != value:
-            print(f"--{name.replace('_', '-')}: {before[name]} until here, {value} from here on")
+            option = name if name == "processes" else _option(name)
+            print(f"{option}: {before[name]} until here, {value} from here on")
 
 
-def _record(trainer: Trainer, out: Path) -> None:
-    with replacing(out / "training.json") as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(trainer.config), indent=2))
+def _record(trainer: Trainer) -> None:
+    with replacing(Path(trainer.config.out) / SETTINGS) as temporary:
+        temporary.write_text(json.dumps(_settings(trainer), indent=2))
 
 
 def _describe(trainer: Trainer) -> None:
@@ -258,13 +292,15 @@ def _describe(trainer: Trainer) -> None:
         ],
         "steps": trainer.step,
         "minutes": round(trainer.seconds / 60, 1),
-        "tokens_per_step": sum(trainer.tokens),
+        "tokens_per_step": trainer.tokens_per_step,
         "precision": trainer.precision,
         "hardware": gpu or f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
     }
+    if trainer.world.size > 1:
+        entry["processes"] = trainer.world.size
     provenance = model.config.provenance | {trainer.config.stage: entry}
     model.config = dataclasses.replace(model.config, provenance=provenance)
-    trainer.save()
+    trainer.save(wait=True)
 
 
 @contextmanager

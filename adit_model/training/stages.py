@@ -1,17 +1,10 @@
-"""The two training stages: `python -m adit_model.training autoencoder|denoiser`.
-
-Needs torch, numpy and safetensors only; rich and matplotlib are used where they are installed.
-A run is a folder: `model/` (EMA weights, loadable at any time), `state.safetensors` (to resume),
-`training.json`, `log.jsonl`, `loss.png`.
-"""
+"""What each stage begins with: a new network, or that of a checkpoint with what is added to it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +25,7 @@ from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_fo
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
 from adit_model.training.latents import draw_latent
-from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError
+from adit_model.training.settings import TrainingConfig, TrainingError
 
 
 def standardize(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
@@ -75,57 +68,6 @@ def aim_pairs(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
         aim_points(
             model.denoiser.pairs, torch.cat(latents), torch.cat(coordinates), group.kind == KINDS[0]
         )
-
-
-def run(trainer: Trainer, report: Callable[[dict[str, float]], None]) -> bool:
-    """Train until the budget ends or Ctrl-C; either way a complete checkpoint is left.
-
-    Returns:
-        True if the budget ended, False if the user interrupted.
-
-    Raises:
-        TrainingError: the loss is no longer finite; the last checkpoint is kept.
-    """
-    config = trainer.config
-    log = Path(config.out) / "log.jsonl"
-    began = time.monotonic() - trainer.seconds
-    saved = logged = time.monotonic()
-    logged_step = trainer.step
-    try:
-        while trainer.progress() < 1.0:
-            values = trainer.train_step()
-            now = time.monotonic()
-            trainer.seconds = now - began
-            if trainer.step % config.log_steps == 0 or trainer.progress() >= 1.0:
-                row = {k: round(float(v), 6) for k, v in values.items()}
-                if not all(map(_finite, row.values())):
-                    raise TrainingError(
-                        f"loss is not finite at step {trainer.step}: {row}; lower --learning-rate"
-                    )
-                rate = (trainer.step - logged_step) * sum(trainer.tokens) / (now - logged)
-                row |= {
-                    "step": trainer.step,
-                    "minutes": round(trainer.seconds / 60, 3),
-                    "learning_rate": trainer.learning_rate(),
-                    "tokens_per_second": round(rate),
-                    "progress": trainer.progress(),
-                }
-                logged, logged_step = now, trainer.step
-                with log.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                report(row)
-            if now - saved > 60 * config.save_minutes:
-                trainer.save()
-                saved = now
-    except KeyboardInterrupt:
-        trainer.save()
-        return False
-    trainer.save()
-    return True
-
-
-def _finite(value: float) -> bool:
-    return value == value and abs(value) != float("inf")
 
 
 def initial_model(

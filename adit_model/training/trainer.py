@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import random
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from adit_model.autoencoder import LossWeights
 from adit_model.batch import AtomBatch
-from adit_model.checked import problem
 from adit_model.config import KINDS
 from adit_model.data import (
+    SPLITS,
     CompositionTable,
     PreparedData,
     SizeGroups,
@@ -30,94 +25,43 @@ from adit_model.data import (
 from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
-from adit_model.outputs import replacing
 from adit_model.precision import faster_precision
 from adit_model.training.compiled import compile_parts, complete_labels, eager_if_single
+from adit_model.training.distributed import World
 from adit_model.training.latents import clean_latents, draw_latent, fixed_latents
 from adit_model.training.optimizers import make_optimizers
-from adit_model.training.options import option
+from adit_model.training.saving import STATE, CheckpointWriter, on_cpu, read_state
+from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
+
+__all__ = ["STAGES", "Trainer", "TrainingConfig", "TrainingError", "draw_latent"]
 
 DISTANCES_FROM = 0.3  # time; earlier predictions are an average of many structures
-
-
-class TrainingError(ValueError):
-    """A training run cannot start, or its loss is no longer finite."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train; recorded in the run folder and, with the hardware, in the checkpoint."""
-
-    stage: Literal["autoencoder", "denoiser", "prior"]
-    data: tuple[str, ...] = option(
-        MISSING, "prepared files, see `adit data prepare`", metavar="FILE"
-    )
-    out: str = option(MISSING, "run folder", metavar="DIR")
-    shares: tuple[float, ...] = option(
-        (), "share of each step's atoms by data set; equal by default", metavar="SHARE"
-    )
-    tokens: int = option(2048, "atoms a step")
-    draws: int = option(
-        1, "batches a step and data set, each of one size; on a GPU several mix the sizes"
-    )
-    optimizer: Literal["adamw", "muon"] = option("adamw", "muon needs torch 2.9")
-    learning_rate: float = option(1e-3, "at its highest")
-    weight_decay: float = option(0.01, "of AdamW, and of Muon")
-    warmup_steps: int = option(200, "in which the learning rate rises")
-    decay: float = option(1.0, "last share of the budget, in which the learning rate falls")
-    steps: int | None = option(None, "budget; whichever ends first")
-    minutes: float | None = option(None, "budget; whichever ends first")
-    ema_decay: float = option(0.999, "of the averaged weights, which are those that are kept")
-    clip_norm: float = 1.0
-    seed: int = option(0, "of weights, batches and noise")
-    precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto", "auto: whichever is faster here"
-    )
-    save_minutes: float = option(3.0, "between checkpoints")
-    log_steps: int = option(50, "between lines of the log")
-    threads: int | None = option(None, "of torch, which chooses by default")
-    compile: bool = option(False, "torch.compile the network")
-    distance_loss: float = option(
-        0.0, "weight of distances between atoms in the denoiser's loss (`adit_model.distances`)"
-    )
-    decoder_only: bool = option(
-        False,
-        "train the autoencoder's decoder alone (with --init): latents, and with them a denoiser "
-        "and a prior, stay as they are",
-    )
-    loss_weights: LossWeights = dataclasses.field(default_factory=LossWeights)
-
-    def __post_init__(self) -> None:
-        choices = {n: h for n, h in get_type_hints(type(self)).items() if get_origin(h) is Literal}
-        for name, hint in choices.items():
-            if wanted := problem(getattr(self, name), hint):
-                raise TrainingError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
-        if self.steps is None and self.minutes is None:
-            raise TrainingError("A run needs a budget: pass --steps or --minutes.")
-        for name in ("tokens", "draws", "learning_rate", "steps", "minutes", "log_steps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise TrainingError(f"{name} must be positive; got {value}")
-        if self.decoder_only and self.stage != "autoencoder":
-            raise TrainingError(f"decoder_only is of the autoencoder; the stage is {self.stage!r}")
-        if not 0 < self.decay <= 1:
-            raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
-
-
-STAGES: tuple[str, ...] = get_args(get_type_hints(TrainingConfig)["stage"])
 
 
 class Trainer:
     """One run: data and model on the device, a step, and everything needed to resume it."""
 
-    def __init__(self, config: TrainingConfig, model: ADiT, device: torch.device) -> None:
-        self.config = config
-        self.device = device
+    def __init__(
+        self,
+        config: TrainingConfig,
+        model: ADiT,
+        device: torch.device,
+        world: World | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        self.world = world or World()
+        self.writer = CheckpointWriter(Path(config.out), config.keep)
         self.data = [PreparedData.load(Path(path)) for path in config.data]
         table = CompositionTable if config.stage == "prior" else SizeGroups
         self.groups: list[Any] = [table(data, "train", device) for data in self.data]
         shares = list(config.shares) or [1.0] * len(self.groups)
         self.tokens = tokens_by_kind(self.groups, config.tokens, shares)
+        self.tokens_per_step = sum(self.tokens) * self.world.size * config.accumulate
+        unseen = [data for data in self.data if (data.split == SPLITS.index("val")).any()]
+        self.held: list[Any] = []  # what the losses during the run are asked of
+        if config.validate_minutes:
+            self.held = [table(data, "val", device) for data in unseen]
+        self.held_tokens = max(self.tokens)
         self.model = model.to(device)
         if config.stage == "denoiser":
             model.autoencoder.requires_grad_(False)
@@ -165,26 +109,19 @@ class Trainer:
         return self.config.learning_rate * warm * min(1.0, max(0.01, left))
 
     def train_step(self) -> dict[str, Tensor]:
-        """One update from one equal-size batch of each data set.
+        """One update from equal-size batches of each data set, in all processes together.
 
-        All random numbers come from (seed, step), so that a resumed run is the same run.
+        All random numbers come from (seed, step, place of the batch among those of the step), so
+        that a resumed run is the same run, with any number of processes.
         """
-        mixed = random.Random(f"{self.config.seed}/{self.step}")  # noqa: S311
-        self.generator.manual_seed(mixed.getrandbits(60))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
-        values: dict[str, Tensor] = {}
-        autocast = torch.autocast(
-            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
-        )
-        draws = list(zip(self.groups, self.tokens, strict=True)) * self.config.draws
-        for groups, tokens in draws:
-            each = max(1, tokens // self.config.draws)
-            loss, parts = self.loss(groups, each, mixed, autocast)
-            (loss * (tokens / sum(self.tokens) / self.config.draws)).backward()
-            values |= {f"{groups.kind}_{k}": v.detach() for k, v in parts.items()}
-            values[f"{groups.kind}_loss"] = loss.detach()
+        found: defaultdict[str, list[Tensor]] = defaultdict(list)
+        for part in self.world.parts(self.config.accumulate):
+            self._add_gradients(part, found)
+        self.world.sum_gradients(self.parameters)
+        values = {k: torch.stack(each).mean() if each[1:] else each[0] for k, each in found.items()}
         values["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -194,6 +131,23 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
         return values
+
+    def _add_gradients(self, part: int, found: dict[str, list[Tensor]]) -> None:
+        """Add the gradients of one of the batches of a step, and its losses to what was found."""
+        stream = f"{self.config.seed}/{self.step}" + (f"/{part}" if part else "")
+        mixed = random.Random(stream)  # noqa: S311
+        self.generator.manual_seed(mixed.getrandbits(60))
+        autocast = torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+        draws = list(zip(self.groups, self.tokens, strict=True)) * self.config.draws
+        for groups, tokens in draws:
+            each = max(1, tokens // self.config.draws)
+            loss, parts = self.loss(groups, each, mixed, autocast)
+            share = tokens / self.config.draws / self.tokens_per_step
+            (loss * share).backward()
+            for name, value in {"loss": loss, **parts}.items():
+                found[f"{groups.kind}_{name}"].append(value.detach())
 
     def _autoencoder_loss(
         self, groups: SizeGroups, tokens: int, mixed: random.Random, autocast: torch.autocast
@@ -262,20 +216,36 @@ class Trainer:
                 parameter.copy_(average)
                 average.copy_(kept)
 
-    def save(self) -> None:
-        """Write the EMA model and the full state; each file replaces its older self at once."""
-        out = Path(self.config.out)
+    def save(self, wait: bool = False) -> None:
+        """Write the EMA model and the full state, in a thread beside the training.
+
+        Each file replaces its older self at once.
+
+        Args:
+            wait: until they are on the disk.
+
+        Raises:
+            TrainingError: the weights are not finite; the checkpoint before stays.
+            OSError: this one, or the one before, cannot be written.
+        """
+        if not self.world.is_first:
+            return
+        if not torch.stack(torch._foreach_norm(self.ema)).sum().isfinite():
+            raise TrainingError(
+                f"the weights are not finite at step {self.step}; the checkpoint before is kept: "
+                "go on from it with --resume and a lower --learning-rate"
+            )
         self.swap_ema()
         try:
-            self.model.save_pretrained(out / "model")
+            weights = {name: on_cpu(t) for name, t in self.model.state_dict().items()}
         finally:
             self.swap_ema()
-        tensors = {f"ema.{i}": t for i, t in enumerate(self.ema)}
-        tensors |= {f"weight.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        state = {f"ema.{i}": on_cpu(t) for i, t in enumerate(self.ema)}
+        state |= {f"weight.{i}": on_cpu(p) for i, p in enumerate(self.parameters)}
         for i, parameter in enumerate(self.parameters):
             for optimizer in self.optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{i}.{key}"] = value
+                    state[f"optimizer.{i}.{key}"] = on_cpu(value)
         progress = {
             "step": self.step,
             "seconds": self.seconds,
@@ -283,13 +253,9 @@ class Trainer:
             "stage": self.config.stage,
             "optimizer": self.config.optimizer,
         }
-        # The counters ride inside the same file: one rename is atomic, two are not.
-        with replacing(out / "state.safetensors") as temporary:
-            save_file(
-                {k: v.contiguous() for k, v in tensors.items()},
-                temporary,
-                {"progress": json.dumps(progress)},
-            )
+        self.writer.write(self.model.config, weights, state, progress)
+        if wait:
+            self.writer.wait()
 
     def resume(self) -> None:
         """Continue from the state in the run folder.
@@ -297,10 +263,8 @@ class Trainer:
         Raises:
             TrainingError: the state is of another stage or architecture.
         """
-        path = Path(self.config.out) / "state.safetensors"
-        with safe_open(path, framework="pt", device=str(self.device)) as file:
-            progress = json.loads(file.metadata()["progress"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        path = Path(self.config.out) / STATE
+        progress, tensors = read_state(path, self.device)
         shapes = [tuple(p.shape) for p in self.parameters]
         stored = [
             tuple(tensors[f"weight.{i}"].shape)

@@ -13,7 +13,7 @@ import click
 @click.pass_context
 def train(ctx: click.Context, arguments: tuple[str, ...]) -> None:
     """Train: `adit train autoencoder|denoiser|labels|prefilter --help`."""
-    from adit_model.training.trainer import STAGES
+    from adit_model.training.settings import STAGES
     from adit_plugins import registry
 
     trainers = registry.names("adit.trainers")

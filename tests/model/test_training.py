@@ -174,7 +174,8 @@ def test_latents_for_the_denoiser_have_unit_variance(stages: tuple[Path, list[st
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_resumed_run_is_the_uninterrupted_run(tmp_path: Path, optimizer: str) -> None:
     from adit_model.config import ADiTConfig, AutoencoderConfig
-    from adit_model.training.stages import initial_model, run
+    from adit_model.training.running import run
+    from adit_model.training.stages import initial_model
     from adit_model.training.trainer import Trainer, TrainingConfig
 
     data = make_data(tmp_path)

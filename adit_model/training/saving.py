@@ -1,0 +1,149 @@
+"""Checkpoints of a run: written beside the training, several kept, and read again to resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adit_model.checkpoints import folder as checkpoint
+from adit_model.config import ADiTConfig
+from adit_model.outputs import replacing
+
+MODEL, STATE, SETTINGS, KEPT = "model", "state.safetensors", "training.json", "kept"
+_STEP = re.compile(r"step-(\d{8,})(-good)?")
+
+
+def on_cpu(tensor: Tensor) -> Tensor:
+    """A copy that training does not change."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+class CheckpointWriter:
+    """Writes one checkpoint after the other in a thread of its own.
+
+    `model/` and `state.safetensors` are the last one. Earlier ones are folders `kept/step-N` with
+    the same files, as links: what is written anew never changes an old file. Each is a run that
+    `--resume` goes on with.
+    """
+
+    def __init__(self, out: Path, keep: int) -> None:
+        """Write nothing yet.
+
+        Args:
+            out: the run folder.
+            keep: how many checkpoints stay, the last one included.
+        """
+        self.out, self.keep = out, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def write(
+        self,
+        config: ADiTConfig,
+        weights: dict[str, Tensor],
+        state: dict[str, Tensor],
+        progress: dict[str, Any],
+    ) -> None:
+        """Begin to write a checkpoint, once the one before is on the disk.
+
+        Args:
+            config: of the model.
+            weights: of the model, by name; nobody else may change them.
+            state: what resumes the run; likewise.
+            progress: counters, with `step`.
+
+        Raises:
+            OSError: the one before could not be written.
+        """
+        self.wait()
+        self._writing = self._thread.submit(self._write, config, weights, state, progress)
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def keep_last(self) -> Path | None:
+        """Keep the checkpoint that is on the disk now, whatever follows; None if there is none."""
+        self.wait()
+        step = self._last_step()
+        if step is None:
+            return None
+        folder = self._link(f"step-{step:08d}-good")
+        for other in self._kept(good=True):
+            if other != folder:
+                shutil.rmtree(other)
+        return folder
+
+    def _write(
+        self,
+        config: ADiTConfig,
+        weights: dict[str, Tensor],
+        state: dict[str, Tensor],
+        progress: dict[str, Any],
+    ) -> None:
+        last = self._last_step()
+        if self.keep > 1 and last is not None and last != progress["step"]:
+            self._link(f"step-{last:08d}")
+        checkpoint.save(self.out / MODEL, config, weights)
+        # The counters ride inside the same file: one rename is atomic, two are not.
+        with replacing(self.out / STATE) as temporary:
+            save_file(state, temporary, {"progress": json.dumps(progress)})
+        kept = self._kept(good=False)
+        for old in kept[: max(0, len(kept) - (self.keep - 1))]:
+            shutil.rmtree(old)
+
+    def _last_step(self) -> int | None:
+        if not (self.out / STATE).is_file():
+            return None
+        with safe_open(self.out / STATE, framework="pt") as file:
+            return int(json.loads(file.metadata()["progress"])["step"])
+
+    def _kept(self, good: bool) -> list[Path]:
+        """Folders of earlier checkpoints, the oldest first."""
+        if not (self.out / KEPT).is_dir():
+            return []
+        found = {path: _STEP.fullmatch(path.name) for path in (self.out / KEPT).iterdir()}
+        chosen = {p: int(m[1]) for p, m in found.items() if m is not None and bool(m[2]) == good}
+        return sorted(chosen, key=lambda path: chosen[path])
+
+    def _link(self, name: str) -> Path:
+        """Give the files of the last checkpoint a second name."""
+        folder = self.out / KEPT / name
+        folder.parent.mkdir(exist_ok=True)
+        with replacing(folder) as temporary:
+            shutil.copytree(self.out / MODEL, temporary / MODEL, copy_function=_link_or_copy)
+            for file in (STATE, SETTINGS):
+                if (self.out / file).is_file():
+                    _link_or_copy(self.out / file, temporary / file)
+        return folder
+
+
+def _link_or_copy(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copy2(source, target)
+
+
+def read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The counters and the tensors of a state."""
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        progress = json.loads(file.metadata()["progress"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return progress, tensors
