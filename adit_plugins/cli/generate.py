@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from adit_plugins.cli.options import KINDS, sampling_options
+from adit_plugins.cli import sharded
+from adit_plugins.cli.options import KINDS, Shard, sampling_options
 from adit_plugins.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -67,6 +68,20 @@ KEPT = 10_000  # samples in memory while none has fitted into the file
     type=click.IntRange(min=0),
     help="Processes of one thread each; 0: none. [default: one a core for 256 samples or more]",
 )
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Make --out a folder of files with N samples each (--format, default extxyz); the same "
+    "command goes on where it was. adit merge makes one file of them.",
+)
+@click.option("--shard", type=Shard(), help="Only the files of one of N machines.")
+@click.option(
+    "--executor",
+    default="processes",
+    show_default=True,
+    help="Of the files: serial, processes, parsl, parsl:FILE.py, or a plugin's.",
+)
 @sampling_options
 @click.pass_context
 def generate(
@@ -79,6 +94,9 @@ def generate(
     out: str,
     form: str | None,
     ids: tuple[str, ...],
+    shard_size: int | None,
+    shard: tuple[int, int] | None,
+    executor: str,
     **recipe: Any,
 ) -> None:
     """Generate crystals or molecules into a file; the suffix names the format.
@@ -87,6 +105,9 @@ def generate(
     C, N, O and F. Sample i of a seed is always the same, however many are made at once. Ctrl-C
     keeps what was finished.
     """
+    if sharded.is_wanted(ctx):
+        sharded.generate(ctx, recipe)
+        return
     wanted = _read_ids(ctx, ids)
     num, recipe["batch_size"] = _budget(ctx, num, recipe["batch_size"])
     from adit_plugins.generation.keeping import Selection

@@ -13,16 +13,22 @@ import click
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the whole campaign goes. [default: FOLDER]",
+    metavar="PATH",
+    help="Where the whole campaign goes. [default: FOLDER] Of samples: the file.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier merge.")
 def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: bool) -> None:
     """Merge the shards in FOLDER, or the shards FOLDER MORE... with --out.
 
     Shards are what `adit discover --shard I/N --out FOLDER` makes on N machines. Duplicates are
-    looked for again across all of them; the result is that of one machine.
+    looked for again across all of them; the result is that of one machine. A FOLDER of samples
+    (`adit generate --shard-size`) becomes the one file --out, in the order of the samples.
     """
+    from adit_plugins.generation.shards import holds
+
+    if holds(folder):
+        _merge_samples(folder, more, out)
+        return
     from rich.console import Console
 
     from adit_plugins.campaign.files import write_files
@@ -50,3 +56,15 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
         click.echo(f"{len(store)} structures of {len(shards)} shards in {target}/.")
         if waiting:
             click.echo(f"{waiting} are left to relax: adit discover --resume {target}", err=True)
+
+
+def _merge_samples(folder: Path, more: tuple[Path, ...], out: Path | None) -> None:
+    """Write the samples of all shards into one file, a few at a time in memory."""
+    from adit_plugins.generation.shards import read_shards
+    from adit_plugins.structures.writers import write_samples
+
+    if more or out is None:
+        raise click.UsageError(f"{folder} holds samples: adit merge {folder} --out FILE")
+    report = write_samples(read_shards(folder), out)
+    left = f"; {len(report.skipped)} do not fit into this format" if report.skipped else ""
+    click.echo(f"{report.written} samples in {out}{left}.")
