@@ -113,6 +113,10 @@ class PreparedData:
             **{key: tensors[key] for key in _REQUIRED},
         )
 
+    def compositions(self) -> PreparedData:
+        """What the prior needs; see `ShardedData`."""
+        return self
+
     def size_histogram(self) -> list[int]:
         """Training structures of 0, 1, 2, ... atoms."""
         sizes = self.num_atoms[self.split == SPLITS.index("train")]
@@ -121,6 +125,8 @@ class PreparedData:
 
 class SizeGroups:
     """The structures of one split, grouped by size, so that batches need no padding."""
+
+    streamed = False  # whether batches are read from the disk, see `adit_model.sharded_data`
 
     def __init__(self, data: PreparedData, split: str, device: torch.device | str) -> None:
         self.kind = data.kind
@@ -155,7 +161,11 @@ class SizeGroups:
         self._cumulative = list(accumulate(atoms_per_group))
 
     def __len__(self) -> int:
-        return sum(len(group[0]) for group in self.groups.values())
+        return sum(map(self.number, self._sizes))
+
+    def number(self, size: int) -> int:
+        """Structures of a size."""
+        return len(self.groups[size][0])
 
     def draw(self, num_tokens: int, generator: torch.Generator, pick: float) -> AtomBatch:
         """A random batch of about `num_tokens` atoms in structures of one size; see `choose`."""
@@ -175,7 +185,7 @@ class SizeGroups:
         place = bisect_right(self._cumulative, pick * self._cumulative[-1])
         place = min(place, len(self._sizes) - 1)
         size = self._sizes[place]
-        total = len(self.groups[size][0])
+        total = self.number(size)
         num = max(1, round(num_tokens / size))
         return size, torch.randint(total, (num,), generator=generator, device=self.device)
 
@@ -195,25 +205,29 @@ class SizeGroups:
 
     def batch(self, size: int, rows: Tensor | slice) -> AtomBatch:
         """Chosen structures of one size, as stored."""
-        numbers, coords, lattice = (t[rows] for t in self.groups[size])
-        crystal = self.kind == "crystal"
-        return AtomBatch(
-            atomic_numbers=numbers,
-            frac_coords=coords if crystal else torch.zeros_like(coords),
-            positions=coords @ lattice if crystal else coords,
-            lattice=lattice,
-            periodic=torch.full((len(numbers),), crystal, device=self.device),
-            mask=torch.ones_like(numbers, dtype=torch.bool),
-        )
+        return batch_of(self.kind, *(t[rows] for t in self.groups[size]))
 
     def batches(self, num_tokens: int, limit: int | None = None) -> list[tuple[int, slice]]:
         """All structures once, as (size, rows) of at most `num_tokens` atoms, for evaluation."""
         plan = []
-        for size, group in self.groups.items():
+        for size in self._sizes:
             step = max(1, num_tokens // size)
-            total = len(group[0]) if limit is None else min(limit, len(group[0]))
+            total = self.number(size) if limit is None else min(limit, self.number(size))
             plan += [(size, slice(i, min(i + step, total))) for i in range(0, total, step)]
         return plan
+
+
+def batch_of(kind: str, numbers: Tensor, coords: Tensor, lattice: Tensor) -> AtomBatch:
+    """Structures of one size as stored: `[structures, size]`, `[..., 3]`, `[structures, 3, 3]`."""
+    crystal = kind == "crystal"
+    return AtomBatch(
+        atomic_numbers=numbers,
+        frac_coords=coords if crystal else torch.zeros_like(coords),
+        positions=coords @ lattice if crystal else coords,
+        lattice=lattice,
+        periodic=torch.full((len(numbers),), crystal, device=numbers.device),
+        mask=torch.ones_like(numbers, dtype=torch.bool),
+    )
 
 
 def labels_of(

@@ -21,7 +21,7 @@ class TrainingConfig:
 
     stage: Literal["autoencoder", "denoiser", "prior"]
     data: tuple[str, ...] = option(
-        MISSING, "prepared files, see `adit data prepare`", metavar="FILE"
+        MISSING, "prepared files, or folders of them; see `adit data prepare`", metavar="FILE"
     )
     out: str = option(MISSING, "run folder", metavar="DIR")
     shares: tuple[float, ...] = option(

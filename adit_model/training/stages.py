@@ -24,6 +24,7 @@ from adit_model.config import (
 from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_for_denoiser
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
+from adit_model.sharded_data import ShardedData, groups_of, load_data
 from adit_model.training.latents import draw_latent
 from adit_model.training.settings import TrainingConfig, TrainingError
 
@@ -83,7 +84,7 @@ def initial_model(
         CheckpointError: the autoencoder's folder is unreadable.
     """
     torch.manual_seed(config.seed)
-    loaded = [PreparedData.load(Path(path)) for path in config.data]
+    loaded = [load_data(Path(path)) for path in config.data]
     histogram = {data.kind: data.size_histogram() for data in loaded}
     if config.stage == "autoencoder":
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
@@ -112,7 +113,7 @@ def initial_model(
         if k.startswith("autoencoder.")
     }
     checkpoint.load_into(model.autoencoder, stage_one, str(autoencoder))
-    groups = [SizeGroups(data, "train", "cpu") for data in loaded]
+    groups = [groups_of(data, "train", "cpu") for data in loaded]
     if architecture.flow.standardize_latents:
         standardize(model, groups)
     if model.denoiser is not None and model.denoiser.config.pair_bias:
@@ -146,7 +147,7 @@ def continued_model(
         CheckpointError: it is missing or damaged.
     """
     old, tensors, identity = read(init)
-    loaded = [PreparedData.load(Path(path)) for path in config.data]
+    loaded = [load_data(Path(path)) for path in config.data]
     if config.stage != "autoencoder" and old.denoiser is None:
         raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
     histogram = {data.kind: data.size_histogram() for data in loaded}
@@ -188,12 +189,12 @@ def continued_model(
     kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
     checkpoint.load_into(model, kept, init)
     if added:
-        aim_pairs(model, [SizeGroups(data, "train", "cpu") for data in loaded])
+        aim_pairs(model, [groups_of(data, "train", "cpu") for data in loaded])
     return model
 
 
 def with_conditions(
-    denoiser: DenoiserConfig, data: Sequence[PreparedData], names: Sequence[str]
+    denoiser: DenoiserConfig, data: Sequence[PreparedData | ShardedData], names: Sequence[str]
 ) -> DenoiserConfig:
     """The configuration with more conditions, see `described_conditions`."""
     there = {c.name: c for c in denoiser.conditions}
@@ -201,12 +202,12 @@ def with_conditions(
     return dataclasses.replace(denoiser, conditions=(*there.values(), *new))
 
 
-def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig:
+def new_prior(data: Sequence[PreparedData | ShardedData], names: Sequence[str]) -> PriorConfig:
     """A prior over the elements and sizes of some data sets."""
     elements: dict[str, set[int]] = {}
     hydrogens_last = even_electrons = True
     for part in data:
-        table = CompositionTable(part, "train", "cpu").numbers
+        table = CompositionTable(part.compositions(), "train", "cpu").numbers
         elements.setdefault(part.kind, set()).update(table.unique().tolist())
         if part.kind == "molecule":
             after = (table[:, 1:] > 1) & (table[:, :-1] == 1)
@@ -222,7 +223,7 @@ def new_prior(data: Sequence[PreparedData], names: Sequence[str]) -> PriorConfig
 
 
 def described_conditions(
-    data: Sequence[PreparedData], names: Sequence[str]
+    data: Sequence[PreparedData | ShardedData], names: Sequence[str]
 ) -> tuple[Condition, ...]:
     """Conditions by name, each as the data sets describe it.
 

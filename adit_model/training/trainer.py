@@ -26,6 +26,7 @@ from adit_model.distances import distance_errors
 from adit_model.flow import drop_labels, flow_loss
 from adit_model.model import ADiT
 from adit_model.precision import faster_precision
+from adit_model.sharded_data import ShardedData, groups_of, load_data
 from adit_model.training.compiled import compile_parts, complete_labels, eager_if_single
 from adit_model.training.distributed import World
 from adit_model.training.latents import clean_latents, draw_latent, fixed_latents
@@ -51,16 +52,15 @@ class Trainer:
         self.config, self.device = config, device
         self.world = world or World()
         self.writer = CheckpointWriter(Path(config.out), config.keep)
-        self.data = [PreparedData.load(Path(path)) for path in config.data]
-        table = CompositionTable if config.stage == "prior" else SizeGroups
-        self.groups: list[Any] = [table(data, "train", device) for data in self.data]
+        self.data = [load_data(Path(path)) for path in config.data]
+        self.groups: list[Any] = [self._table(data, "train") for data in self.data]
         shares = list(config.shares) or [1.0] * len(self.groups)
         self.tokens = tokens_by_kind(self.groups, config.tokens, shares)
         self.tokens_per_step = sum(self.tokens) * self.world.size * config.accumulate
         unseen = [data for data in self.data if (data.split == SPLITS.index("val")).any()]
         self.held: list[Any] = []  # what the losses during the run are asked of
         if config.validate_minutes:
-            self.held = [table(data, "val", device) for data in unseen]
+            self.held = [self._table(data, "val") for data in unseen]
         self.held_tokens = max(self.tokens)
         self.model = model.to(device)
         if config.stage == "denoiser":
@@ -79,7 +79,8 @@ class Trainer:
         )
         self.clean: dict[SizeGroups, dict[int, Tensor]] = {}
         if config.stage == "denoiser" and fixed_latents(model.config.flow):
-            self.clean = {groups: clean_latents(model, groups) for groups in self.groups}
+            here = [groups for groups in self.groups if not groups.streamed]
+            self.clean = {groups: clean_latents(model, groups) for groups in here}
         self.precision: str = config.precision
         if self.precision == "auto":
             self.precision = faster_precision(device)
@@ -94,6 +95,11 @@ class Trainer:
         self.loss = losses[config.stage]
         if config.compile:
             compile_parts(model, config.stage)
+
+    def _table(self, data: PreparedData | ShardedData, split: str) -> Any:
+        if self.config.stage == "prior":
+            return CompositionTable(data.compositions(), split, self.device)
+        return groups_of(data, split, self.device)
 
     def progress(self) -> float:
         """Share of the budget that is spent, 0 to 1."""

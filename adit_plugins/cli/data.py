@@ -32,16 +32,32 @@ def data() -> None:
     help="A column of the source that a network can be told, e.g. bulk_modulus:GPa; NAME:class "
     "for classes; repeatable.",
 )
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Make a folder of files, of N rows of the source each, larger than the memory if need be; "
+    "the same command goes on where it was. Crystals only.",
+)
 def prepare(
-    names: tuple[str, ...], out: Path, source: Path | None, labels: tuple[str, ...]
+    names: tuple[str, ...],
+    out: Path,
+    source: Path | None,
+    labels: tuple[str, ...],
+    shard_size: int | None,
 ) -> None:
     """Turn data sets into arrays that training loads in seconds.
 
-    NAME is qm9 (from the package qm9pack), mp20 (downloaded once), crystals (your own table,
-    folder of CIFs or other structures, with --source), or any that an installed plugin adds.
+    NAME is qm9 (from the package qm9pack), mp20, perov5 or carbon24 (downloaded once), mpts52 or
+    alexandria (with --source), crystals (your own table, folder of CIFs or other structures, with
+    --source), or any that an installed plugin adds. What is left out is told with its reason.
     """
     check_writable(out)
     from adit_plugins.datasets import prepare as prepare_data
 
-    for path in prepare_data(list(names), out, source, labels):
-        click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    def report(line: str) -> None:
+        click.echo(line, err=True)
+
+    for path in prepare_data(list(names), out, source, labels, shard_size, report):
+        files = [each for each in (path, *path.rglob("*.safetensors")) if each.is_file()]
+        click.echo(f"{path}: {sum(each.stat().st_size for each in files) / 1e6:.1f} MB")

@@ -3,7 +3,8 @@
 Raw data are never shipped: they come from a package, a download with a checksum, or the user.
 
 Add a data set as a function that returns `adit_model.data.PreparedData`, here or in a package of
-your own, and name it under the entry point `adit.datasets`.
+your own, and name it under the entry point `adit.datasets`. Crystals larger than the memory are a
+`streams.CrystalStream`, of a function that is decorated with `streams.Streamed`.
 """
 
 from __future__ import annotations
@@ -11,27 +12,35 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adit_plugins import registry
 from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
-    from adit_model.data import PreparedData
+    from adit_plugins.datasets.streams import CrystalStream
 
 __all__ = ["DatasetError", "prepare"]
 
 
 def prepare(
-    names: list[str], out: Path, source: Path | None = None, labels: Sequence[str] = ()
+    names: list[str],
+    out: Path,
+    source: Path | None = None,
+    labels: Sequence[str] = (),
+    shard_size: int | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
-    """Write `NAME.safetensors` for each data set into `out`.
+    """Write `NAME.safetensors` for each data set into `out`, or a folder `NAME` of shards.
 
     Args:
         names: data sets by entry point: `qm9`, `mp20`, `crystals`, or a stranger's.
         out: folder for the prepared files; made if missing.
         source: the user's file or folder instead of a download (one name only).
         labels: columns of the source that a network can be trained on as conditions.
+        shard_size: rows of the source a shard; then no more than one is in memory at a time, and
+            the same call goes on where an earlier one was ended. Sets of crystals only.
+        report: called with a line for each shard, and what was left out and why.
 
     Raises:
         DatasetError: as its docstring says; nothing is left half-written.
@@ -39,9 +48,7 @@ def prepare(
     """
     if source is not None and len(names) != 1:
         raise DatasetError(f"--source serves one data set, got {len(names)}: {names}")
-    loaders: list[Callable[..., PreparedData]] = [
-        registry.load("adit.datasets", name) for name in names
-    ]
+    loaders: list[Callable[..., Any]] = [registry.load("adit.datasets", name) for name in names]
     made = not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -50,18 +57,57 @@ def prepare(
     written: list[Path] = []
     try:
         for name, loader in zip(names, loaders, strict=True):
-            options = {"labels": labels} if labels else {}
-            try:
-                data = loader(source, **options) if source is not None else loader(**options)
-            except TypeError as error:
-                if labels and "labels" in str(error):
-                    raise DatasetError(f"The data set {name!r} takes no --label.") from error
-                raise
-            path = out / f"{name}.safetensors"
-            data.save(path)
+            if shard_size is None:
+                path = out / f"{name}.safetensors"
+                _called(name, loader, source, labels).save(path)
+            else:
+                path = _in_shards(name, loader, out / name, source, labels, shard_size, report)
             written.append(path)
     finally:
         if made and not written:
             with suppress(OSError):
                 out.rmdir()
     return written
+
+
+def _called(
+    name: str, loader: Callable[..., Any], source: Path | None, labels: Sequence[str]
+) -> Any:
+    """Give a data set what it was asked for with.
+
+    Raises:
+        DatasetError: it takes no labels.
+    """
+    options = {"labels": labels} if labels else {}
+    try:
+        return loader(source, **options) if source is not None else loader(**options)
+    except TypeError as error:
+        if labels and "labels" in str(error):
+            raise DatasetError(f"The data set {name!r} takes no --label.") from error
+        raise
+
+
+def _in_shards(
+    name: str,
+    loader: Callable[..., Any],
+    folder: Path,
+    source: Path | None,
+    labels: Sequence[str],
+    shard_size: int,
+    report: Callable[[str], None],
+) -> Path:
+    from adit_plugins.datasets.shards import prepare_shards
+    from adit_plugins.datasets.streams import Streamed
+
+    if not isinstance(loader, Streamed):
+        raise DatasetError(f"The data set {name!r} is one file; leave out --shard-size.")
+    stream: CrystalStream = _called(name, loader.stream, source, labels)
+    summary = prepare_shards(
+        stream,
+        source,
+        folder,
+        shard_size,
+        lambda path, record: report(f"{path}: {record['kept']} of {record['rows']} rows"),
+    )
+    report(f"{folder}: {summary.text()}")
+    return folder

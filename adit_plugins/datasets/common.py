@@ -48,10 +48,25 @@ def assemble(
 
     Rows may have `labels`, numbers by name, whose units are told by name; some may be wanted.
     """
+    import dataclasses
+
+    from adit_plugins.datasets.labels import described_labels
+
+    labels, conditions = described_labels(kind, rows, units or {}, wanted)
+    return dataclasses.replace(
+        arrays(name, kind, rows, source), labels=labels, conditions=conditions
+    )
+
+
+def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> PreparedData:
+    """Concatenate rows as `assemble` does, with all labels and nothing said of them.
+
+    Raises:
+        DatasetError: there is no row.
+    """
     import torch
 
     from adit_model.data import PreparedData
-    from adit_plugins.datasets.labels import described_labels
 
     if not rows:
         raise DatasetError(f"{name}: no structure to prepare from {source}")
@@ -60,10 +75,13 @@ def assemble(
     cell = None
     if kind == "crystal":
         cell = torch.tensor(np.array([r["cell"] for r in rows]), dtype=torch.float32)
-    labels, conditions = described_labels(kind, rows, units or {}, wanted)
+    names = dict.fromkeys(key for row in rows for key in row.get("labels", {}))
+    labels = {
+        key: torch.tensor([row["labels"].get(key, np.nan) for row in rows], dtype=torch.float32)
+        for key in names
+    }
     return PreparedData(
         labels=labels,
-        conditions=conditions,
         name=name,
         kind=kind,
         atomic_numbers=torch.from_numpy(numbers),

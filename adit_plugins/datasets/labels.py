@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adit_plugins.datasets.errors import DatasetError
 
@@ -68,15 +69,41 @@ def described_labels(
     """
     import torch
 
+    names = list(dict.fromkeys(name for row in rows for name in row.get("labels", {})))
+    values = {
+        name: np.array([row["labels"].get(name, np.nan) for row in rows], dtype=np.float64)
+        for name in names
+    }
+    training = np.array([row["split"] == 0 for row in rows])
+    conditions = described(kind, values, training, units, wanted)
+    labels = {c.name: torch.tensor(values[c.name], dtype=torch.float32) for c in conditions}
+    return labels, conditions
+
+
+def described(
+    kind: str,
+    values: Mapping[str, NDArray[np.floating[Any]]],
+    training: NDArray[np.bool_],
+    units: Mapping[str, str],
+    wanted: Iterable[str] = (),
+) -> tuple[Condition, ...]:
+    """What labels are as conditions; those that teach nothing are left out.
+
+    Args:
+        kind: of the structures.
+        values: `[structures]` by name, NaN where unknown.
+        training: `[structures]`, whether each is of the training split.
+        units: as for `described_labels`.
+        wanted: likewise.
+
+    Raises:
+        DatasetError: as `described_labels`.
+    """
     from adit_model.config import Condition
 
-    names = list(dict.fromkeys(name for row in rows for name in row.get("labels", {})))
-    labels: dict[str, Tensor] = {}
     conditions: list[Condition] = []
-    training = np.array([row["split"] == 0 for row in rows])
-    for name in names:
-        values = np.array([row["labels"].get(name, np.nan) for row in rows], dtype=np.float64)
-        known = values[training & np.isfinite(values)]
+    for name, every in values.items():
+        known = every[training & np.isfinite(every)]
         if not len(known):
             continue
         if name in CLASSES or units.get(name) == CLASS:
@@ -94,14 +121,14 @@ def described_labels(
                 _rounded(max(high, low + 1e-3), np.ceil), units.get(name, ""),
             )  # fmt: skip
         conditions.append(condition)
-        labels[name] = torch.tensor(values, dtype=torch.float32)
+    there = {condition.name for condition in conditions}
     for name in wanted:
-        if name not in labels:
+        if name not in there:
             raise DatasetError(
                 f"the label {name!r} has fewer than two different numbers in the training "
-                f"structures; columns that were read: {', '.join(names) or 'none'}"
+                f"structures; columns that were read: {', '.join(values) or 'none'}"
             )
-    return labels, tuple(conditions)
+    return tuple(conditions)
 
 
 def _rounded(value: float, towards: Any) -> float:

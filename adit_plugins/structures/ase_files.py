@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,28 @@ def read_db(path: Path, name: str) -> Iterator[Entry]:
     """Read the rows of an ASE database."""
     if not path.stat().st_size:
         return  # to connect would make a database of it
-    for row in ase.db.connect(path, type="db").select():
-        yield attempt(f"{name}, row {row.id}", partial(_of_row, row))
+    yield from _rows(ase.db.connect(path, type="db"), name)
+
+
+def read_lmdb(path: Path, name: str) -> Iterator[Entry]:
+    """Read the rows of an ASE database in LMDB (`.aselmdb`), such as those of OMat24 and OMol25.
+
+    Raises:
+        InputError: the package that reads it is not installed.
+    """
+    try:
+        database = ase.db.connect(path, type="aselmdb", readonly=True)
+    except (ImportError, ValueError, KeyError) as error:
+        raise InputError(
+            f"an .aselmdb needs another package ({error}): pip install 'adit-plugins[data]'"
+        ) from error
+    yield from _rows(database, name)
+
+
+def _rows(database: Any, name: str) -> Iterator[Entry]:
+    for row in database.select():
+        entry = attempt(f"{name}, row {row.id}", partial(_of_row, row))
+        yield replace(entry, columns=dict(row.key_value_pairs))
 
 
 def _of_row(row: Any) -> Atoms:

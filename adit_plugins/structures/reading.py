@@ -15,7 +15,13 @@ from typing import Any
 from ase import Atoms
 
 from adit_plugins.structures.arrays import read_npz, read_torch
-from adit_plugins.structures.ase_files import read_ase, read_db, read_poscar, read_xdatcar
+from adit_plugins.structures.ase_files import (
+    read_ase,
+    read_db,
+    read_lmdb,
+    read_poscar,
+    read_xdatcar,
+)
 from adit_plugins.structures.cif import parse_cifs
 from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, ReadingNotice
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
@@ -45,6 +51,7 @@ FILES: dict[str, Callable[[Path, str], Iterator[Entry]]] = {
     ".npz": read_npz,
     ".pt": read_torch,
     ".db": read_db,
+    ".aselmdb": read_lmdb,
     ".vasp": read_poscar,
     ".xdatcar": read_xdatcar,
 }

@@ -16,7 +16,7 @@ PLAIN = (
 )  # fmt: skip
 OTHER = (
     ".json", ".aditjson", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".npz", ".pt", ".db",
-    ".txt", *ARCHIVES,
+    ".aselmdb", ".txt", *ARCHIVES,
 )  # fmt: skip
 INDEX = "index.csv"  # of a folder of CIFs that this package wrote
 MATTERGEN = "generated_crystals.extxyz"
