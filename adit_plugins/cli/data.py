@@ -39,7 +39,9 @@ def data() -> None:
     help="Make a folder of files, of N rows of the source each, larger than the memory if need be; "
     "the same command goes on where it was. Crystals only.",
 )
+@click.pass_context
 def prepare(
+    ctx: click.Context,
     names: tuple[str, ...],
     out: Path,
     source: Path | None,
@@ -58,6 +60,12 @@ def prepare(
     def report(line: str) -> None:
         click.echo(line, err=True)
 
-    for path in prepare_data(list(names), out, source, labels, shard_size, report):
+    try:
+        made = prepare_data(list(names), out, source, labels, shard_size, report)
+    except KeyboardInterrupt:
+        kept = " Whole files are kept; the same command goes on." if shard_size else ""
+        click.echo(f"Interrupted.{kept}", err=True)
+        ctx.exit(130)
+    for path in made:
         files = [each for each in (path, *path.rglob("*.safetensors")) if each.is_file()]
         click.echo(f"{path}: {sum(each.stat().st_size for each in files) / 1e6:.1f} MB")
