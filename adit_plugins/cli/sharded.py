@@ -40,11 +40,14 @@ def is_wanted(ctx: click.Context) -> bool:
 
 def generate(ctx: click.Context, recipe: dict[str, Any]) -> None:
     """Make what is missing in the folder; Ctrl-C keeps whole files."""
+    from adit_plugins import registry
+    from adit_plugins.campaign.executors import GROUP
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.recipe import check_device
     from adit_plugins.generation.shards import ShardedGeneration
 
     params = ctx.params
+    registry.load(GROUP, params["executor"].partition(":")[0])  # an unknown one is found now
     check_device(recipe["device"])
     generator = ADiTGenerator(kind=params["kind"], **recipe)
     plan = ShardedGeneration.open(

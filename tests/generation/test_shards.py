@@ -139,6 +139,7 @@ def test_what_does_not_fit_is_one_clear_line(tiny_checkpoint: str, tmp_path: Pat
         (("--unique",), "--unique looks at all samples"),
         (("--until", 3, "--valid-only"), "--until looks at all samples"),
         (("--format", "nonsense"), "unknown suffix '.nonsense'"),
+        (("--executor", "abacus"), "No plugin 'abacus'"),
     ],
 )
 def test_options_that_files_cannot_have_are_refused(
