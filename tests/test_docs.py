@@ -127,6 +127,19 @@ def test_every_command_line_is_one_that_adit_takes(page: Path) -> None:
         command.make_context(command.name, shards)  # raises where an option is wrong
 
 
+TORCHRUN = re.compile(r"^torchrun .* -m adit_model\.training (.+)$", re.MULTILINE)
+SBATCH = re.compile(r"^sbatch (examples/slurm/train\.sh) (\S+) (.+)$", re.MULTILINE)
+
+
+def test_the_training_in_many_processes_is_one_that_the_parser_takes() -> None:
+    text = (DOCS / "scale.md").read_text()
+    lines = TORCHRUN.findall(text)
+    lines += [f"{rest} --out {out}" for _, out, rest in SBATCH.findall(text)]
+    assert len(lines) == 3
+    for line in lines:
+        training_parsers()["autoencoder"].parse_args(shlex.split(line))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_script_that_is_named_is_there(page: Path) -> None:
     for path in re.findall(r"(?:python |`)((?:benchmarks|examples)/[\w./-]+)", page.read_text()):
