@@ -83,7 +83,10 @@ class Trainer:
             self.clean = {groups: clean_latents(model, groups) for groups in here}
         self.precision: str = config.precision
         if self.precision == "auto":
-            self.precision = faster_precision(device)
+            # One decision for all: processes that time it each for itself might disagree.
+            faster = self.world.is_first and faster_precision(device) == "bfloat16"
+            (chosen,) = self.world.sum([float(faster)])
+            self.precision = "bfloat16" if chosen else "float32"
         self.generator = torch.Generator(device)
         self.step = 0
         self.seconds = 0.0
