@@ -71,12 +71,12 @@ def test_a_killed_run_goes_on_and_nothing_is_made_twice(
     arguments = [str(each) for each in command(tiny_checkpoint, out, "--workers", 1)]
     process = subprocess.Popen([sys.executable, "-m", "adit_plugins.cli", *arguments])
     deadline = time.monotonic() + 120
-    while len(list(out.glob("records/*.json"))) < 2:
+    while len(list(out.glob("records/shard-*.json"))) < 2:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = {path: path.stat().st_mtime_ns for path in out.glob("records/*.json")}
+    before = {path: path.stat().st_mtime_ns for path in out.glob("records/shard-*.json")}
     assert before
     assert adit(*arguments) == 0
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
@@ -155,7 +155,7 @@ def test_counts_of_what_was_thrown_away_come_from_all_shards(
 ) -> None:
     out = tmp_path / "out"
     assert adit(*command(tiny_checkpoint, out, "--workers", 0, "--valid-only")) == 0
-    counts = [json.loads(path.read_text())["counts"] for path in out.glob("records/*.json")]
+    counts = [json.loads(path.read_text())["counts"] for path in out.glob("records/shard-*.json")]
     assert sum(each["made"] for each in counts) == 50
     invalid = sum(each.get("invalid", 0) for each in counts)
     assert invalid + len(samples(out)) == 50
