@@ -8,6 +8,7 @@ checkpoints. Without torchrun there is one process, and nothing here does anythi
 from __future__ import annotations
 
 import os
+import re
 import signal
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +113,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            reason = re.sub(r"^\[\S+\] ", "", line).split(". ")[0]  # without torch's own place
             raise LostProcessError(
                 f"process {self.rank + 1} of {self.size} has lost another one, whose own messages "
                 f"say why ({reason})"
