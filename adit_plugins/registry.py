@@ -18,9 +18,11 @@ GROUPS = ("adit.relaxers", "adit.hulls", "adit.datasets", "adit.dft", "adit.expo
 
 # Third-party module -> extra of adit-plugins that installs it.
 EXTRAS = {
+    "ase_db_backends": "data",
     "chemiscope": "chemiscope",
     "gpaw": "dft",
     "huggingface_hub": "hub",
+    "ijson": "data",
     "jobflow": "jobflow",
     "matbench_discovery": "matbench-discovery",
     "mp_api": "mp-api",

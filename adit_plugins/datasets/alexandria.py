@@ -10,6 +10,7 @@ from typing import Any
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import parse_labels
 from adit_plugins.datasets.streams import CrystalStream, Streamed
+from adit_plugins.registry import MissingExtraError, missing_package
 from adit_plugins.structures import json_files
 from adit_plugins.structures.entries import Entry, attempt
 from adit_plugins.structures.members import of_file
@@ -77,14 +78,13 @@ def _values(path: Path) -> Iterator[Any]:
     """The entries of a file, one in memory at a time.
 
     Raises:
-        DatasetError: it is no such file, or a package is missing.
+        DatasetError: it is no such file.
+        MissingExtraError: a package is missing.
     """
     try:
         import ijson
-    except ImportError as error:
-        raise DatasetError(
-            "Files of Alexandria are read by ijson: pip install 'adit-plugins[data]'"
-        ) from error
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(missing_package("the data set 'alexandria'", error)) from error
     number = 0
     try:
         with of_file(path).open() as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from adit_plugins.datasets import DatasetError, prepare, tables
 from adit_plugins.datasets.alexandria import alexandria
 from adit_plugins.datasets.crystals import crystals
 from adit_plugins.datasets.shards import prepare_shards
+from adit_plugins.registry import MissingExtraError
 
 METALS = ("Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Al", "Pb")
 
@@ -258,3 +260,14 @@ def test_alexandria_is_read_entry_by_entry(tmp_path: Path) -> None:
         alexandria(broken)
     with pytest.raises(DatasetError, match="not downloaded"):
         alexandria()
+
+
+def test_what_a_source_needs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_alexandria(tmp_path / "alexandria_000.json.bz2", 1)
+    (tmp_path / "set.aselmdb").write_bytes(b"x")
+    for module in ("ijson", "ase_db_backends.aselmdb"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=r"'ijson'.*adit-plugins\[data\]"):
+        alexandria(tmp_path / "alexandria_000.json.bz2")
+    with pytest.raises(DatasetError, match=r"adit-plugins\[data\]"):
+        crystals(tmp_path / "set.aselmdb")
