@@ -115,6 +115,7 @@ def children_of(pid: int) -> list[int]:
     return [int(each) for each in found.stdout.split()]
 
 
+@pytest.mark.slow
 def test_an_array_generates_what_one_job_would(
     slurm: dict[str, str], tmp_path: Path, tiny_checkpoint: str
 ) -> None:

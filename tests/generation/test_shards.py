@@ -64,6 +64,7 @@ def test_two_workers_two_machines_and_one_process_make_the_same_samples(
         assert (sample.id, sample.atomic_numbers.tolist()) == (identity, numbers)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_nothing_is_made_twice(
     tiny_checkpoint: str, tmp_path: Path
 ) -> None:
