@@ -1,4 +1,4 @@
-"""Values that JSON can hold, and tables that a terminal can."""
+"""Values that JSON can hold, tables that a terminal can, and where a user's own things are."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,6 +16,22 @@ if TYPE_CHECKING:
 
 _AS_THEY_ARE = {str, bool, int, type(None)}
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+
+
+HOME = "ADIT_HOME"
+
+
+def own_folder() -> Path:
+    """Return the folder of what a user has made for all projects: `$ADIT_HOME`, or one at home.
+
+    Raises:
+        OSError: this user has no home folder.
+    """
+    given = os.environ.get(HOME)
+    try:
+        return Path(given) if given else Path.home() / ".local" / "share" / "adit-plugins"
+    except RuntimeError as error:
+        raise OSError(f"No home folder to keep things in: set HOME or {HOME}.") from error
 
 
 def terminal_table(title: str, headings: Mapping[str, str]) -> Table:

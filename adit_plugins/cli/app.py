@@ -21,6 +21,7 @@ from adit_plugins.cli.data import data
 from adit_plugins.cli.dft import dft
 from adit_plugins.cli.discover import discover
 from adit_plugins.cli.doctor import doctor
+from adit_plugins.cli.env import env
 from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
@@ -141,6 +142,6 @@ def start_logging(verbose: int) -> None:
 
 for command in (
     discover, report, merge, dft, generate, predict, complete, relax, hull, evaluate, submit, data,
-    train, convert, doctor,
+    train, convert, env, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -33,6 +33,7 @@ def doctor(ctx: click.Context) -> None:
         _section("Weights", _weights()),
         _section("Plugins", _plugins()),
         _section("Extras", _extras()),
+        _section("Environments", _environments()),
     ]
     ctx.exit(0 if all(sound) else 1)
 
@@ -155,3 +156,16 @@ def _extras() -> Iterator[Finding]:
             yield True, extra, f"{module} found"
         else:
             yield None, extra, f'pip install "adit-plugins[{extra}]"'
+
+
+def _environments() -> Iterator[Finding]:
+    from adit_plugins.relax.environments import RECIPES, environments
+
+    there = environments()
+    for each in there:
+        if each.finished:
+            yield True, each.name, f"{each.versions}, Python {each.python}"
+        else:
+            yield None, each.name, f"never finished: adit env remove {each.name}"
+    for name in sorted(RECIPES.keys() - {each.name for each in there}):
+        yield None, name, f"adit env create {name}: {RECIPES[name].about}"

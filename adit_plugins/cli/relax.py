@@ -39,8 +39,9 @@ ROWS = 20  # of the table
     "--relaxer",
     default="chgnet",
     show_default=True,
-    help="chgnet, mace-mpa-0, mace:NAME or mace:PATH, torch-sim:NAME or PATH, or module:function "
-    "that returns an ASE calculator.",
+    help="chgnet, sevennet, mace-mpa-0, mace:NAME or mace:PATH, torch-sim:NAME or PATH, "
+    "module:function that returns an ASE calculator, or env:NAME_OR_PATH:module:function for one "
+    "in another Python.",
 )
 @fmax_option
 @max_steps_option

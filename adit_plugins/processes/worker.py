@@ -26,7 +26,7 @@ SLOW_SECONDS = 30.0  # that the log tells
 STARTS = 3  # of a process that dies before it can say that it is there
 
 log = logging.getLogger(__name__)
-_starting = threading.Lock()  # what children inherit is set for the whole process
+starting = threading.Lock()  # what children inherit is set for the whole process
 
 Told = Callable[[At | Part], None]
 
@@ -75,7 +75,7 @@ def launch(
     process = context.Process(  # type: ignore[attr-defined]
         target=target, args=(theirs, *arguments), daemon=True
     )
-    with _starting, environment.variables(values or {}), environment.interruption_delayed():
+    with starting, environment.variables(values or {}), environment.interruption_delayed():
         process.start()
     theirs.close()
     log.debug("process %s has started", process.pid)

@@ -2,7 +2,7 @@
 
 Add a potential in a package of your own or in `adit_integrations`, by the entry point
 `adit.relaxers`: an `AseRelaxer`, or anything that is a `Relaxer`. Add what a result says in
-`results`.
+`results`; an environment of its own for a potential that fits beside nothing in `environments`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from adit_plugins.relax.results import (
     collision,
     finished,
     raised,
+    without_stress,
 )
 
 
@@ -59,7 +60,9 @@ class AseRelaxer:
     def _relax_one(self, atoms: Atoms, fmax: float, max_steps: int) -> RelaxResult:
         start = time.perf_counter()
         relaxed = atoms.copy()
-        problem = broken_geometry(relaxed, self.name, self.crystals_only, self.elements)
+        problem = broken_geometry(
+            relaxed, self.name, self.crystals_only, self.elements
+        ) or without_stress(relaxed, self.calculator, self.name)
         reason, num_steps = "step limit", 0
         if not problem:
             relaxed.calc = self.calculator

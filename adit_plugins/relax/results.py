@@ -17,6 +17,7 @@ from ase.neighborlist import neighbor_list
 from ase.units import GPa
 from numpy.typing import NDArray
 
+from adit_plugins.processes import LostError
 from adit_plugins.structures.symmetry import symmetry_dataset
 
 if TYPE_CHECKING:
@@ -176,10 +177,23 @@ def bare_structure(atoms: Atoms) -> Structure:
     )
 
 
+class SaidError(RuntimeError):
+    """What another process has said of an error: the text names its type already."""
+
+
 def raised(error: Exception) -> str:
     """Return the reason that stands for an exception: one line, as tables and counts need it."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:MAX_REASON]}{'...' if len(text) > MAX_REASON else ''}"
+    text = f"{text[:MAX_REASON]}{'...' if len(text) > MAX_REASON else ''}"
+    return text if isinstance(error, SaidError | LostError) else f"{type(error).__name__}: {text}"
+
+
+def without_stress(atoms: Atoms, calculator: Any, potential: str) -> str:
+    """Say that a crystal cannot be relaxed as its potential gives no stress, or nothing."""
+    known = getattr(calculator, "implemented_properties", None)
+    if known is None or "stress" in known or not atoms.pbc.all():
+        return ""
+    return f"no stress: {potential} gives none, and a crystal's cell cannot be relaxed without it"
 
 
 def outcomes(results: Iterable[RelaxResult]) -> dict[str, int]:

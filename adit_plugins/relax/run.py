@@ -33,8 +33,9 @@ class Relaxer(Protocol):
     """What a relaxer offers: a name, and a verb that answers for every structure of a batch.
 
     A factory with an attribute `chunk_atoms` wants batches of up to so many atoms; without it
-    structures come one by one. A relaxer with a true attribute `keeps_constraints` obeys those of
-    the structures that it is given; the others are never given any.
+    structures come one by one. One with an attribute `check`, a function of what stands after its
+    name, may refuse that before any work. A relaxer with a true attribute `keeps_constraints`
+    obeys those of the structures that it is given; the others are never given any.
     """
 
     name: str
@@ -132,16 +133,20 @@ def find_relaxer(spec: str) -> RelaxerFactory:
     """Return the factory behind a name.
 
     Args:
-        spec: a name in `adit.relaxers` (`chgnet`); a name and what it takes (`mace:PATH`); or
-            `module:function` of your own, which returns an ASE calculator or a `Relaxer`.
+        spec: a name in `adit.relaxers` (`chgnet`); a name and what it takes (`mace:PATH`,
+            `env:NAME_OR_PATH:module:function` for a Python of its own); or `module:function` of
+            your own, which returns an ASE calculator or a `Relaxer`.
 
     Raises:
         UnknownPluginError: there is none of that name.
         MissingExtraError: its package is not installed.
+        ValueError: what stands after the name cannot be had, as far as a factory can say at once.
     """
     name, _, argument = spec.partition(":")
     if not argument or name in registry.names("adit.relaxers"):
         factory: Callable[..., Relaxer] = registry.load("adit.relaxers", name)
+        if (check := getattr(factory, "check", None)) is not None:
+            check(argument)
         return partial(factory, argument) if argument else factory
     try:
         found = getattr(import_module(name), argument)
