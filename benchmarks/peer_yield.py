@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from relaxed_rows import read_samples, relaxed, write_json
 
 from adit_plugins.hull.calibration import metastable_probability
-from adit_plugins.hull.table import Hull, UnknownElementError
+from adit_plugins.hull.references import references_of
+from adit_plugins.hull.table import Hull, UnknownElementError, atomic_fractions
 
 
 def place_all(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -32,7 +34,11 @@ def place_all(records: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
             formation = hull.formation_energy_per_atom(formula, record["energy_per_atom"])
         except UnknownElementError:
             continue
+        references = references_of(record["potential"])
+        if references is not None:
+            formation -= references.shift(atomic_fractions(formula))
         place = hull.energy_above_hull(formula, formation)
+        place = replace(place, references="" if references is None else references.label)
         probability = metastable_probability(place, record["potential"])
         rows.append(
             {

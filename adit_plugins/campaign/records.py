@@ -218,6 +218,7 @@ def _relaxed(answer: Placed) -> Row:
     if hull is not None:
         columns |= {
             "energy_above_hull": hull.energy_above_hull,
+            "raw_energy_above_hull": hull.raw_energy_above_hull,
             "metastable_probability": hull.metastable_probability,
             "hull_gap": "no competing phase is known" if hull.knows_nothing else None,
         }

@@ -28,6 +28,7 @@ from adit_plugins.cli.hull import hull
 from adit_plugins.cli.merge import merge
 from adit_plugins.cli.predict import predict
 from adit_plugins.cli.relax import relax
+from adit_plugins.cli.relaxer import relaxer
 from adit_plugins.cli.report import report
 from adit_plugins.cli.submit import submit
 from adit_plugins.cli.train import train
@@ -142,6 +143,6 @@ def start_logging(verbose: int) -> None:
 
 for command in (
     discover, report, merge, dft, generate, predict, complete, relax, hull, evaluate, submit, data,
-    train, convert, env, doctor,
+    train, convert, relaxer, env, doctor,
 ):  # fmt: skip
     main.add_command(command)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 ROWS = 20  # of the table
 
 CAPTION = (
-    "eV/atom. P: probability that DFT puts it below 0.1, where calibrated. Coverage: sub-systems "
-    "with known compounds. * not converged, or held by constraints: an upper bound."
+    "eV/atom; E raw: above the hull without the corrections of the potential's own elements. P: "
+    "probability that DFT puts it below 0.1, where calibrated. Coverage: sub-systems with known "
+    "compounds. * not converged, or held by constraints: an upper bound."
 )
 
 
@@ -119,7 +120,8 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     beginning = f"; ids begin with {prefix}" if prefix else ""
     table = terminal_table(
         f"{len(placed)} of {len(rows)} have a place{beginning}",
-        {"#": "right", "formula": "left", "E form": "right", "E hull": "right", "P": "right"}
+        {"#": "right", "formula": "left"}
+        | dict.fromkeys(("E form", "E hull", "E raw", "P"), "right")
         | {"coverage": "right", "id": "text"},
     )
     for row in placed[:ROWS]:
@@ -129,6 +131,7 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
             row["formula"],
             f"{row['formation_energy_per_atom']:.3f}",
             f"{row['energy_above_hull']:.3f}{'' if row['converged'] and not row['held'] else '*'}",
+            f"{row['raw_energy_above_hull']:.3f}",
             "-" if probability is None else f"{probability:.2f}",
             f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
             row["id"].removeprefix(prefix),
@@ -139,6 +142,8 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
         console.print(f"Hull: {reference.source}. {CAPTION}", markup=False, highlight=False)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
+    if references := sorted({row["references"] for row in placed} - {""}):
+        console.print(f"Elements corrected by: {'; '.join(references)}.", highlight=False)
     problems = [row for row in rows if placed and (row["problem"] or row.get("note"))]
     for row in problems[:ROWS]:
         what = " ".join(filter(None, (row["id"], row["formula"])))

@@ -26,11 +26,12 @@ def metastable_probability(found: HullResult, potential: str) -> float | None:
     """Return the probability, or None where nothing was calibrated for this combination.
 
     Args:
-        found: a place on the hull; only the shipped reference is calibrated.
+        found: a place on the hull; only the shipped reference is calibrated, with the corrections
+            of elements with which the curves were counted.
         potential: name of the potential, with its version.
     """
     fits = calibration()["potentials"].get(potential)
-    if fits is None or found.source != SHIPPED:
+    if fits is None or found.source != SHIPPED or fits.get("references", "") != found.references:
         return None
     return interpolate(
         found.energy_above_hull, fits["covered" if found.all_covered else "uncovered"]

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adit_plugins.hull.calibration import metastable_probability
-from adit_plugins.hull.table import Hull, HullResult
+from adit_plugins.hull.references import references_of
+from adit_plugins.hull.table import Hull, HullResult, atomic_fractions
 from adit_plugins.relax.results import CONVENTIONS, MP2020, MP_RAW, RelaxResult, bare_structure
 from adit_plugins.validity.oxidation import PYMATGEN_MAX_SITES, guessed_oxidation_states
 
@@ -57,11 +58,15 @@ def place_energy(
 ) -> tuple[float, HullResult]:
     """Return formation energy (eV/atom) and energy above hull for a total energy.
 
+    Both contain the corrections of the potential's own elements (`adit_plugins.hull.references`),
+    where it has any; the distance without them stands beside.
+
     Args:
         atoms: the crystal; corrections depend on the geometry (peroxides, for one).
         energy: total energy, eV.
         convention: one of `CONVENTIONS`.
-        potential: where the energy comes from; its calibration is looked up by this name.
+        potential: where the energy comes from; its elements and its calibration are looked up by
+            this name.
         hull: the reference.
 
     Raises:
@@ -71,11 +76,20 @@ def place_energy(
     """
     if not math.isfinite(energy):
         raise ValueError(f"no energy: it is {energy}")
+    references = references_of(potential)
+    if references is not None and not convention:  # of a potential whose user has calibrated it
+        convention = references.convention
     corrected = corrected_energy(atoms, energy, convention)
     formula = atoms.get_chemical_formula(empirical=True)
     formation = hull.formation_energy_per_atom(formula, corrected / len(atoms))
-    found = hull.energy_above_hull(formula, formation)
-    return formation, replace(
+    shift = 0.0 if references is None else references.shift(atomic_fractions(formula))
+    found = hull.energy_above_hull(formula, formation - shift)
+    found = replace(
+        found,
+        raw_energy_above_hull=formation - found.hull_energy_per_atom,
+        references="" if references is None else references.label,
+    )
+    return formation - shift, replace(
         found,
         metastable_probability=metastable_probability(found, potential),
         note=undecided_correction(formula) if convention == MP_RAW else "",
@@ -94,7 +108,7 @@ def corrected_energy(atoms: Atoms, energy: float, convention: str) -> float:
         known = ", ".join(repr(name) for name in CONVENTIONS)
         raise ConventionError(
             f"energies of the convention {convention!r} have no place on the Materials Project's "
-            f"hull. Known: {known} (of `adit hull --convention`)."
+            f"hull. Known: {known} (of `adit hull --convention`; or `adit relaxer calibrate`)."
         )
     return energy + mp2020_correction(bare_structure(atoms))
 

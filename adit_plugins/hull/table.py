@@ -55,6 +55,9 @@ class HullResult:
         metastable_probability: that the Materials Project's DFT would put it below 0.1 eV/atom;
             None where nothing was calibrated for this potential and this reference.
         note: what is not certain about the energy, such as a correction that could not be decided.
+        raw_energy_above_hull: by the tabulated elements, without the potential's own corrections.
+        references: whose corrections of elements are in the energy, and of how many crystals;
+            empty without any.
     """
 
     energy_above_hull: float
@@ -65,6 +68,8 @@ class HullResult:
     source: str = ""
     metastable_probability: float | None = None
     note: str = ""
+    raw_energy_above_hull: float | None = None
+    references: str = ""
 
     @property
     def all_covered(self) -> bool:
@@ -88,7 +93,7 @@ def formation_energy_per_atom(composition: Composition | str, energy_per_atom: f
     Raises:
         UnknownElementError: if an element has no reference energy.
     """
-    return _formation(_fractions(composition), energy_per_atom, element_references())
+    return _formation(atomic_fractions(composition), energy_per_atom, element_references())
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +161,7 @@ class Hull:
 
     def without(self, formula: Composition | str) -> Hull:
         """Return this hull without the phases of one composition: where would it be unknown?"""
-        fractions = _fractions(formula)
+        fractions = atomic_fractions(formula)
         key = frozenset(fractions)
         other = Hull({}, self.references, self.source)
         other._phases.update(self._phases)
@@ -165,7 +170,7 @@ class Hull:
 
     def knows(self, composition: Composition | str) -> bool:
         """Whether the table has this formula; every element is known."""
-        fractions = _fractions(composition)
+        fractions = atomic_fractions(composition)
         same = (_same(phase[0], fractions) for phase in self._phases.get(frozenset(fractions), ()))
         return len(fractions) == 1 or any(same)
 
@@ -182,7 +187,7 @@ class Hull:
         Raises:
             UnknownElementError: if an element has no reference energy.
         """
-        fractions = _fractions(composition)
+        fractions = atomic_fractions(composition)
         return _formation(fractions, energy_per_atom, self._references(fractions))
 
     def energy_above_hull(
@@ -193,7 +198,7 @@ class Hull:
         Raises:
             UnknownElementError: if an element has no reference energy.
         """
-        fractions = _fractions(composition)
+        fractions = atomic_fractions(composition)
         symbols = tuple(sorted(fractions))
         system = self._systems.get(symbols)
         if system is None:
@@ -322,7 +327,7 @@ def _check_elements(symbols: Iterable[str], references: Mapping[str, float]) -> 
         )
 
 
-def _fractions(composition: Composition | str) -> dict[str, float]:
+def atomic_fractions(composition: Composition | str) -> dict[str, float]:
     """Return the atomic fraction of each element."""
     from pymatgen.core import Composition as PymatgenComposition
 

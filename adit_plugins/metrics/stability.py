@@ -90,6 +90,7 @@ def _place(result: RelaxResult, row: dict[str, Any], hull: Hull) -> dict[str, An
     return found | {
         "formation_energy_per_atom": formation,
         "energy_above_hull": distance.energy_above_hull,
+        "raw_energy_above_hull": distance.raw_energy_above_hull,
         "hull_covered": distance.all_covered,
     }
 
