@@ -64,7 +64,7 @@ def common_prefix(ids: Sequence[str]) -> str:
 
 
 def without_nan(value: Any) -> Any:
-    """Return the value for JSON, which knows no NaN and no numpy numbers."""
+    """Return the value for JSON, which knows no NaN, and nothing of numpy."""
     kind = type(value)
     if kind in _AS_THEY_ARE:  # first, since most values are
         return value
@@ -74,8 +74,8 @@ def without_nan(value: Any) -> Any:
         return {str(key): without_nan(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(each) for each in value]
-    if hasattr(value, "item"):
-        value = value.item()
+    if hasattr(value, "tolist"):  # a number or an array of numpy
+        return without_nan(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

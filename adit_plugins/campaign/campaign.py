@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from adit_plugins import registry
 from adit_plugins._version import __version__
+from adit_plugins.campaign.confirm import confirm_candidates
 from adit_plugins.campaign.driver import Driver, Report, no_report
 from adit_plugins.campaign.duplicates import mark_relaxed_duplicates
 from adit_plugins.campaign.executors import make_executor
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 
 def _check_potentials(settings: Settings, named: Collection[str]) -> None:
     """Let no file decide which code is run: installed potentials only, or what the user names."""
-    own = {"relaxer": settings.relaxer, "prefilter": settings.prefilter}
+    names = ("relaxer", "prefilter", "confirm")
+    own: dict[str, str | None] = {name: getattr(settings, name) for name in names}
     for name, potential in own.items():
         if potential is not None and potential not in named and not _is_installed(potential):
             raise ValueError(
@@ -106,6 +109,7 @@ class Campaign:
         source: Source | None = None,
         resources: Resources | None = None,
         potentials: Collection[str] = (),
+        confirm: Mapping[str, Any] | None = None,
     ) -> Campaign:
         """Take up a campaign where it ended, by whatever it was ended.
 
@@ -115,6 +119,8 @@ class Campaign:
             resources: may be others than before.
             potentials: those of the campaign that name a module or a file, once more: they may
                 run any code, so that the store names them is not enough.
+            confirm: settings of the second opinion (`confirm`, `confirm_steps`, `confirm_limit`) in
+                the place of the campaign's own; they change no other verdict.
 
         Raises:
             StoreError: see `Store`.
@@ -122,10 +128,13 @@ class Campaign:
         """
         store = Store(folder)
         try:
-            _check_potentials(Settings(**store.metadata["settings"]), potentials)
+            settings = Settings(**store.metadata["settings"] | dict(confirm or {}))
+            _check_potentials(settings, potentials)
             source = source or source_of(store.metadata["recipe"])
             if source.recipe != store.metadata["recipe"]:
                 raise ValueError(f"{folder} was made from another source: {source.recipe}.")
+            if confirm:
+                store.change_metadata(settings=asdict(settings))
             return cls(store, source, resources or Resources())
         except BaseException:
             store.close()
@@ -164,6 +173,8 @@ class Campaign:
                     jobs,
                     report,
                 ).work()
+                mark_relaxed_duplicates(self.store)
+                confirm_candidates(self.store, self.settings, self.resources, jobs, report)
         except KeyboardInterrupt:
             log.info("interrupted with %d of %d structures checked", len(self.store), self.total)
             self.interrupted = True

@@ -20,7 +20,7 @@ class Tally:
         self.crystals: Counter[str] = Counter()
         self.molecules: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        self.potential = self.engine = ""
+        self.potential = self.engine = self.second = ""
         for row in rows:
             self.add(row)
 
@@ -34,6 +34,7 @@ class Tally:
             self.outcomes[row["outcome"]] += 1
             self.potential = row["potential"] or self.potential
         self.engine = row.get("dft_engine", self.engine)
+        self.second = row.get("confirm_potential", self.second)
 
     @property
     def num_crystals(self) -> int:
@@ -63,6 +64,10 @@ class Tally:
             rates.append(Rate("pre-filtered", n["passed"], n["judged"], "novel"))
         if n["relaxations"]:
             rates += self._energy_rates(n)
+        if n["asked"]:
+            text = f"E hull {limit_text(METASTABLE)} by {self.second}, too"
+            rates.append(Rate(text, n["confirmed"], n["asked"], "of those it was asked"))
+            rates.append(Rate("both agree", n["agreed"], n["asked"], "of those it was asked"))
         if n["dft"]:
             text = f"DFT formation energy by {self.engine}"
             rates.append(Rate(text, n["dft_energy"], n["dft"], "sent to DFT"))
@@ -125,6 +130,10 @@ def _crystal(row: Verdicts) -> list[str]:
         "stable": is_within(energy, STABLE),
         "settled": row["stage"] == DONE,
         "unplaced": "hull_problem" in row,
+        "asked": "confirm_outcome" in row,
+        "confirmed": is_within(energy, METASTABLE)
+        and is_within(row.get("confirm_energy_above_hull"), METASTABLE),
+        "agreed": row.get("confirm_agrees"),
         "dft": "dft_outcome" in row,
         "dft_energy": "dft_formation_energy_per_atom" in row,
         "dft_metastable": is_within(dft_energy, METASTABLE),

@@ -8,6 +8,7 @@ from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
 from adit_plugins.metrics.report import print_rates
+from adit_plugins.metrics.stability import METASTABLE
 from adit_plugins.outputs import common_prefix, terminal_table
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
     console.print(f"Relaxations ended by: {text}{missing}.", markup=False, highlight=False)
 
 
+AGREES = {True: "yes", False: "no", None: "-"}
 CAPTION = (
     "E hull: eV/atom by the potential; * not converged: an upper bound. P: probability that DFT "
     "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases; without any "
@@ -51,9 +53,11 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
         return
     rows = list(ranking(store, num))
     with_dft = any(row["dft_engine"] for row in rows)
+    second = next((row["confirm_potential"] for row in rows if row["confirm_potential"]), "")
     prefix = common_prefix([str(row["id"]) for row in rows])
     beginning = f"; ids begin with {prefix}" if prefix else ""
     number = ["DFT hull"] if with_dft else ["P", "coverage"]
+    number += ["2nd", "agree"] if second else []
     table = terminal_table(
         f"Candidates: {len(rows)} best of {total}{beginning}",
         {"#": "right", "formula": "left", "E hull": "right"}
@@ -61,8 +65,11 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
         | dict.fromkeys(("charges", "novelty", "id"), "text"),
     )
     for row in rows:
-        table.add_row(*_cells(row, with_dft, prefix))
+        table.add_row(*_cells(row, with_dft, prefix, bool(second)))
     console.print(table)
+    if second:
+        text = f"2nd: E hull by {second}; agree: both say the same of being below {METASTABLE:g}."
+        console.print(text, markup=False, highlight=False)
     console.print(CAPTION, markup=False, highlight=False)
 
 
@@ -80,7 +87,7 @@ def _no_candidate(store: Store) -> str:
     )
 
 
-def _cells(row: dict[str, Any], with_dft: bool, prefix: str) -> list[str]:
+def _cells(row: dict[str, Any], with_dft: bool, prefix: str, with_second: bool) -> list[str]:
     def text(name: str, form: str = ".3f") -> str:
         return "-" if row[name] is None else format(row[name], form)
 
@@ -93,6 +100,11 @@ def _cells(row: dict[str, Any], with_dft: bool, prefix: str) -> list[str]:
             [text("dft_energy_above_hull")]
             if with_dft
             else [text("metastable_probability", ".2f"), coverage]
+        ),
+        *(
+            [text("confirm_energy_above_hull"), AGREES[row["confirm_agrees"]]]
+            if with_second
+            else []
         ),
         row["neutral_by"] or "-",
         row["novelty"] or "-",

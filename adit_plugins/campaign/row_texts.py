@@ -34,14 +34,15 @@ MAX_PROCESSES = 8
 PAGE_SECONDS = 300.0  # that a page may take; it takes 0.2
 RANKING = (
     "rank", "formula", "id", "origin", "novelty", "neutral_by", "formation_energy_per_atom",
-    "energy_above_hull",
+    "energy_above_hull", "raw_energy_above_hull",
     "metastable_probability", "converged", "num_reference_phases", "num_subsystems_covered",
-    "num_subsystems", "potential", "space_group", "dft_formation_energy_per_atom",
+    "num_subsystems", "potential", "space_group", "confirm_energy_above_hull",
+    "confirm_difference", "confirm_agrees", "confirm_potential", "dft_formation_energy_per_atom",
     "dft_energy_above_hull", "dft_engine", "file",
 )  # fmt: skip
 # Columns with a place of their own in a record.
 _OWN = {"sample_id", "smiles", "kind", "number", "composition"}
-_PARTS = ("relaxation", "hull", "prefilter", "prefilter_look", "dft")
+_PARTS = ("relaxation", "hull", "prefilter", "prefilter_look", "confirm", "dft")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from adit_plugins.relax.limits import (
     CAMPAIGN_STEPS,
+    CONFIRM_LIMIT,
+    CONFIRM_STEPS,
     FMAX,
     PREFILTER_STEPS,
     TIME_LIMIT_SECONDS,
@@ -32,6 +34,10 @@ class Settings:
         max_hull: rank only what lies below this distance from the hull, eV/atom; None ranks all.
         until: stop once so many candidates are found that are no known structure; None for all
             structures of the source. Needs a `max_hull`.
+        confirm: another potential that judges the candidates at the end; None for no such stage.
+        confirm_steps: its optimiser steps, from where the relaxer has ended.
+        confirm_limit: eV/atom above the hull by the relaxer; it is not asked about what lies
+            higher.
 
     Raises:
         ValueError: a limit is out of range.
@@ -46,10 +52,14 @@ class Settings:
     neutral_by: str | None = None
     max_hull: float | None = None
     until: int | None = None
+    confirm: str | None = None
+    confirm_steps: int = CONFIRM_STEPS
+    confirm_limit: float = CONFIRM_LIMIT
 
     def __post_init__(self) -> None:
         check_limits(self.fmax, self.max_steps, None)
         check_limits(self.fmax, self.prefilter_steps, None)
+        check_limits(self.fmax, self.confirm_steps, None)
         if not (math.isfinite(self.prefilter_limit) and self.prefilter_limit >= 0):
             raise ValueError(
                 f"prefilter_limit={self.prefilter_limit} must be a finite number of at least 0"
@@ -66,6 +76,14 @@ class Settings:
             )
         if self.prefilter is not None and self.relaxer is None:
             raise ValueError("a pre-filter needs a relaxer to filter for; drop --no-relax")
+        if not math.isfinite(self.confirm_limit):
+            raise ValueError(
+                f"confirm_limit={self.confirm_limit} must be a finite number of eV/atom"
+            )
+        if self.confirm is not None and self.confirm == self.relaxer:
+            raise ValueError(f"{self.confirm} has relaxed already: its opinion is no second one")
+        if self.confirm is not None and self.relaxer is None:
+            raise ValueError("a second opinion needs a first one; drop --no-relax")
 
     @property
     def first_stage(self) -> str:

@@ -104,6 +104,12 @@ class Store(Queries):
             )
         return metadata
 
+    def change_metadata(self, **changes: Any) -> None:
+        """Exchange what the store says of its campaign."""
+        with self._transaction():
+            self._db.metadata = without_nan({**self.metadata, **changes})
+        self.metadata = self._checked_metadata()
+
     @property
     def total(self) -> int:
         """Structures that the campaign, or its shard, is about."""

@@ -262,6 +262,39 @@ def prefilter_and_place(
     return [answers[place] for place in range(len(structures))]
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """What a second potential says of a relaxed crystal.
+
+    Attributes:
+        start: at the geometry of the first one.
+        end: after a short relaxation from there.
+    """
+
+    start: Placed
+    end: Placed
+
+
+def confirm_and_place(
+    potential: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+) -> list[Confirmed]:
+    """Judge relaxed crystals by another potential: as they are, then after a few steps.
+
+    Raises:
+        RelaxerError: the potential cannot be loaded; nobody else will do better.
+        UnknownPluginError: there is none of that name where this worker runs.
+        MissingExtraError: its package is not installed there.
+    """
+    answers: dict[int, Confirmed] = {}
+    for places in _batches(potential, structures):
+        tell(At(places))
+        batch = [structures[i] for i in places]
+        starts = _relax_batch(potential, fmax, 0, batch)
+        ends = _relax_batch(potential, fmax, max_steps, batch)
+        answers |= _said(places, [Confirmed(*pair) for pair in zip(starts, ends, strict=True)])
+    return [answers[place] for place in range(len(structures))]
+
+
 def place_result(result: RelaxResult) -> Placed:
     """Formation energy and energy above hull of a relaxed crystal, on the potential's energy."""
     from adit_plugins.hull.energies import place
@@ -287,7 +320,7 @@ def novelty_of(atoms: Atoms) -> str:
 # A worker makes each of these once.
 
 
-@lru_cache(maxsize=2)  # pre-filter and relaxer
+@lru_cache(maxsize=3)  # pre-filter, relaxer, and a second opinion
 def _relaxer(name: str) -> Relaxer:
     from adit_plugins.relax.run import load_relaxer
 

@@ -20,7 +20,13 @@ from adit_plugins.cli.options import (
     fmax_option,
     sampling_options,
 )
-from adit_plugins.relax.limits import CAMPAIGN_STEPS, PREFILTER_STEPS, TIME_LIMIT_SECONDS
+from adit_plugins.relax.limits import (
+    CAMPAIGN_STEPS,
+    CONFIRM_LIMIT,
+    CONFIRM_STEPS,
+    PREFILTER_STEPS,
+    TIME_LIMIT_SECONDS,
+)
 from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 if TYPE_CHECKING:
@@ -30,7 +36,8 @@ if TYPE_CHECKING:
 DEFAULT_NUM = 64  # of each kind
 UNTIL_NUM = 1000  # crystals at most, where --until says when to stop
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
-POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are code of one's own
+OPINION = ("confirm", "confirm_steps", "confirm_limit")  # may be asked for later
+POTENTIALS = ("relaxer", "prefilter", "confirm")  # of the campaign, where they are one's own code
 
 
 @click.command()
@@ -77,6 +84,22 @@ POTENTIALS = ("relaxer", "prefilter")  # those of the campaign, where they are c
     show_default=True,
     help="eV/atom above the hull; what is higher after the pre-filter, for it and for the relaxer "
     "alike, is not relaxed again.",
+)
+@click.option(
+    "--confirm",
+    metavar="NAME",
+    help="Another potential that judges the candidates at the end, from where the relaxer left "
+    "them; both energies stand in the table. E.g. sevennet:l3i5 (adit env create sevennet).",
+)
+@click.option(
+    "--confirm-steps", type=click.IntRange(min=0), default=CONFIRM_STEPS, show_default=True
+)
+@click.option(
+    "--confirm-limit",
+    type=float,
+    default=CONFIRM_LIMIT,
+    show_default=True,
+    help="eV/atom above the hull by the relaxer; --confirm is not asked about what lies higher.",
 )
 @click.option(
     "--max-hull",
@@ -134,6 +157,9 @@ def discover(
     prefilter: str | None,
     prefilter_steps: int,
     prefilter_limit: float,
+    confirm: str | None,
+    confirm_steps: int,
+    confirm_limit: float,
     max_hull: float | None,
     until: int | None,
     neutral_by: str | None,
@@ -155,9 +181,11 @@ def discover(
     means = Resources(executor, workers, chunk_size, time_limit=time_limit)
     if resume is not None:
         _check_resume(ctx)
-        options = {"relaxer": relaxer, "prefilter": prefilter}
+        options = {"relaxer": relaxer, "prefilter": prefilter, "confirm": confirm}
         given = [value for name, value in options.items() if value and _given(ctx, [name])]
-        campaign = Campaign.open(resume, resources=means, potentials=given)
+        opinion = {name: ctx.params[name] for name in OPINION if _given(ctx, [name])}
+        check_relaxer(opinion.get("confirm"))
+        campaign = Campaign.open(resume, None, means, given, opinion)
     else:
         _check_together(ctx, file, recipe)
         if until is not None:
@@ -169,11 +197,13 @@ def discover(
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
+            confirm, confirm_steps, confirm_limit,
         )  # fmt: skip
         check_there(file)
         registry.load(GROUP, executor.partition(":")[0])  # an unknown one is found now
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)
+        check_relaxer(settings.confirm)
         folder = shard_folder(out, shard)
         check_folder(folder, out, overwrite)
         check_input(file, folder)
@@ -199,9 +229,9 @@ def _check_resume(ctx: click.Context) -> None:
     Raises:
         UsageError: see above.
     """
-    names = _given(ctx, [name for name in ctx.params if name not in MEANS + POTENTIALS])
+    names = _given(ctx, [name for name in ctx.params if name not in MEANS + POTENTIALS + OPINION])
     if names:
-        allowed = ", ".join(_option(name) for name in MEANS[1:])
+        allowed = ", ".join(_option(name) for name in MEANS[1:] + OPINION)
         raise click.UsageError(
             f"--resume takes the campaign's own settings, not {names}. Allowed: {allowed}."
         )
@@ -218,7 +248,7 @@ def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any
         raise click.UsageError(
             f"{making} would have no effect: {file} is screened as it is, nothing is generated."
         )
-    relaxing = _given(ctx, ["relaxer", "prefilter"])
+    relaxing = _given(ctx, ["relaxer", "prefilter", "confirm"])
     if ctx.params["no_relax"] and relaxing:
         raise click.UsageError(f"{relaxing} and --no-relax exclude each other.")
     if ctx.params["until"] is not None and (
@@ -292,7 +322,7 @@ def load_potentials(settings: Settings) -> None:
     """
     from adit_plugins.relax.run import load_relaxer
 
-    for name in (settings.prefilter, settings.relaxer):
+    for name in (settings.prefilter, settings.relaxer, settings.confirm):
         if name is not None:
             load_relaxer(name)
 

@@ -28,7 +28,9 @@ _CRYSTAL = (
     "structure_valid", "composition_valid", "neutral_by", "unique", "novel", "duplicate_of",
     "novelty", "relaxed_duplicate_of", "origin", "converged",
     "outcome", "potential", "num_steps", "problem", "hull_problem", "formation_energy_per_atom",
-    "energy_above_hull", "metastable_probability", "prefiltered", "prefilter_energy_above_hull",
+    "energy_above_hull", "raw_energy_above_hull", "confirm_energy_above_hull",
+    "confirm_difference", "confirm_agrees", "confirm_potential",
+    "metastable_probability", "prefiltered", "prefilter_energy_above_hull",
     "dft_formation_energy_per_atom", "dft_energy_above_hull", "dft_engine", "dft_outcome",
 )  # fmt: skip
 _MOLECULE = ("connected", "unique", "novel", "duplicate_of", "problem")

@@ -18,6 +18,7 @@ const COLUMNS = {
     ["metastable_probability", "P", 60, PERCENT, "Probability that DFT puts it below 0.1 eV/atom"],
     ["space_group", "Space group", 122, (n) => `${DATA.groups[n] ?? ""} (${n})`, "At 0.1 Å; of the relaxed structure if there is one"],
     ["coverage", "Coverage", 98, null, "Sub-systems with known phases, of all"],
+    ["confirm_energy_above_hull", "2nd hull", 94, NUMBER(3), "Energy above hull by the second potential, eV/atom"],
     ["dft_energy_above_hull", "DFT hull", 94, NUMBER(3), "Energy above hull by DFT, eV/atom"],
     ["formation_energy_per_atom", "E form", 86, NUMBER(3), "Formation energy, eV/atom"],
     ["density", "Density", 88, NUMBER(2), "g/cm³"],
