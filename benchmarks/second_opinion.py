@@ -35,13 +35,14 @@ from adit_plugins.relax.run import load_relaxer
 
 
 def opinions(
-    structures: dict[str, Atoms], first: str, second: str, log: Path
+    structures: dict[str, Atoms], first: str, second: str, steps: int, log: Path
 ) -> dict[str, dict[str, Any]]:
     """Return what both potentials say of each structure; what the log holds is not done again."""
     done: dict[str, dict[str, Any]] = {}
     if log.exists():
         lines = [json.loads(line) for line in log.read_text().splitlines()]
-        done = {r["id"]: r for r in lines if (r["first"], r["second"]) == (first, second)}
+        asked = [first, second, steps]
+        done = {r["id"]: r for r in lines if [r["first"], r["second"], r["steps"]] == asked}
     left = {name: atoms for name, atoms in structures.items() if name not in done}
     if not left:
         return done
@@ -50,10 +51,11 @@ def opinions(
     with log.open("a") as file:
         for name, atoms in left.items():
             (own,) = potentials[0].relax([atoms], FMAX, CAMPAIGN_STEPS)
-            record = {"id": name, "first": first, "second": second, "own": _said(own)}
+            record = {"id": name, "first": first, "second": second, "steps": steps}
+            record["own"] = _said(own)
             if not own.failed:
-                for key, steps in (("look", 0), ("confirmed", CONFIRM_STEPS)):
-                    (other,) = potentials[1].relax([own.atoms], FMAX, steps)
+                for key, most in (("look", 0), ("confirmed", steps)):
+                    (other,) = potentials[1].relax([own.atoms], FMAX, most)
                     record[key] = _said(other)
             done[name] = record
             file.write(json.dumps(record) + "\n")
@@ -165,6 +167,7 @@ def main() -> int:
     parser.add_argument("--max-atoms", type=int, default=20)
     parser.add_argument("--relaxer", default="chgnet")
     parser.add_argument("--confirm", default="sevennet:l3i5")
+    parser.add_argument("--confirm-steps", type=int, default=CONFIRM_STEPS)
     parser.add_argument("--only-logged", action="store_true", help="count what the log holds")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -172,14 +175,14 @@ def main() -> int:
     rows = rows.sample(len(rows), random_state=SEED)  # an unfinished log is a fair sample, too
     structures = {row.material_id: row_atoms(row) for row in rows.itertuples()}
     known = {} if args.only_logged else structures
-    records = opinions(known, args.relaxer, args.confirm, args.log)
+    records = opinions(known, args.relaxer, args.confirm, args.confirm_steps, args.log)
     found = place_all(rows, records)
     write_json(
         {
             "dataset": args.dataset,
             "seed": SEED,
             "max_atoms": args.max_atoms,
-            "steps": {"relaxer": CAMPAIGN_STEPS, "confirm": CONFIRM_STEPS},
+            "steps": {"relaxer": CAMPAIGN_STEPS, "confirm": args.confirm_steps},
             "chosen": len(rows) if not args.only_logged else len(records),
             "placed by both": len(found),
             "median seconds": _seconds(records),

@@ -1,7 +1,8 @@
 """An energy to a distance from the hull of known phases.
 
 Add a reference as a function in `loaders`, named under the entry point `adit.hulls`; a scale of
-energies in `energies`.
+energies in `energies`. What a potential's elements are off by is fitted in `measuring` and kept by
+`references`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         from_table,
         load_hull,
     )
+    from adit_plugins.hull.references import References, references_of
     from adit_plugins.hull.table import (
         Hull,
         HullResult,
@@ -34,6 +36,7 @@ __all__ = [
     "Hull",
     "HullResult",
     "HullSourceError",
+    "References",
     "UnknownElementError",
     "corrected_energy",
     "element_references",
@@ -47,6 +50,7 @@ __all__ = [
     "metastable_probability",
     "place",
     "place_energy",
+    "references_of",
 ]
 
 __getattr__, __dir__ = lazily(
@@ -55,5 +59,6 @@ __getattr__, __dir__ = lazily(
     energies="ConventionError corrected_energy place place_energy",
     entries="HullSourceError from_entries",
     loaders="from_json from_matbench_discovery from_mp_api from_table load_hull",
+    references="References references_of",
     table="Hull HullResult UnknownElementError element_references formation_energy_per_atom",
 )

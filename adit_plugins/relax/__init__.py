@@ -13,6 +13,7 @@ from adit_plugins.lazy import lazily
 
 if TYPE_CHECKING:
     from adit_plugins.relax.ase_relaxer import AseRelaxer
+    from adit_plugins.relax.elsewhere import RemoteCalculator
     from adit_plugins.relax.results import CONVENTIONS, RelaxResult
     from adit_plugins.relax.run import Relaxer, RelaxerError, find_relaxer, load_relaxer, relax
 
@@ -22,6 +23,7 @@ __all__ = [
     "RelaxResult",
     "Relaxer",
     "RelaxerError",
+    "RemoteCalculator",
     "find_relaxer",
     "load_relaxer",
     "relax",
@@ -30,6 +32,7 @@ __all__ = [
 __getattr__, __dir__ = lazily(
     __name__,
     ase_relaxer="AseRelaxer",
+    elsewhere="RemoteCalculator",
     results="CONVENTIONS RelaxResult",
     run="Relaxer RelaxerError find_relaxer load_relaxer relax",
 )
