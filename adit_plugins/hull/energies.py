@@ -79,6 +79,8 @@ def place_energy(
     references = references_of(potential)
     if references is not None and not convention:  # of a potential whose user has calibrated it
         convention = references.convention
+    if references is not None and references.convention != convention:
+        references = None  # fitted on energies of another scale
     corrected = corrected_energy(atoms, energy, convention)
     formula = atoms.get_chemical_formula(empirical=True)
     formation = hull.formation_energy_per_atom(formula, corrected / len(atoms))

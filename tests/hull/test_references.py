@@ -128,6 +128,8 @@ def test_those_of_a_user_win_and_take_the_probability_away(home: Path) -> None:
     assert found.raw_energy_above_hull == pytest.approx(found.energy_above_hull + 0.2)
     assert found.references == "chgnet-0.3.0, 120 crystals, own"
     assert found.metastable_probability is None  # it was counted with others
+    raw = place_energy(salt, -7.0, "mp-raw", "chgnet-0.3.0", Hull.load())[1]
+    assert raw.references == "" and raw.raw_energy_above_hull == raw.energy_above_hull
     assert references_of("toy") is not None and references_of("mace-adit") is not None
 
 
