@@ -65,9 +65,12 @@ class Tally:
         if n["relaxations"]:
             rates += self._energy_rates(n)
         if n["asked"]:
-            text = f"E hull {limit_text(METASTABLE)} by {self.second}, too"
-            rates.append(Rate(text, n["confirmed"], n["asked"], "of those it was asked"))
-            rates.append(Rate("both agree", n["agreed"], n["asked"], "of those it was asked"))
+            both = f"E hull {limit_text(METASTABLE)} by both"
+            rates += [
+                Rate(f"asked {self.second}", n["asked"], n["relaxed"], "relaxed"),
+                Rate(both, n["confirmed"], n["asked"], "asked"),
+                Rate("both agree", n["agreed"], n["asked"], "asked"),
+            ]
         if n["dft"]:
             text = f"DFT formation energy by {self.engine}"
             rates.append(Rate(text, n["dft_energy"], n["dft"], "sent to DFT"))

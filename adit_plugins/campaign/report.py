@@ -36,13 +36,15 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
 
 
 AGREES = {True: "yes", False: "no", None: "-"}
+ENERGY = "E hull: eV/atom by the potential; * not converged: an upper bound."
+NOVELTY = (
+    "Novelty: the relaxed structure is in the training set, its formula is there or in the hull's "
+    "table, or neither; that nobody knows it is not said."
+)
 CAPTION = (
-    "E hull: eV/atom by the potential; * not converged: an upper bound. P: probability that DFT "
-    "puts it below 0.1, where calibrated. Coverage: sub-systems with reference phases; without any "
-    "a structure is ranked last. Charges: "
-    "balanced by SMACT's rule, its mixed-valence rule, pymatgen's guess, or none. Novelty: the "
-    "relaxed structure is in the training set, its formula is there or in the hull's table, or "
-    "neither; that nobody knows it is not said."
+    f"{ENERGY} P: probability that DFT puts it below 0.1, where calibrated. Coverage: sub-systems "
+    "with reference phases; without any a structure is ranked last. Charges: balanced by SMACT's "
+    f"rule, its mixed-valence rule, pymatgen's guess, or none. {NOVELTY}"
 )
 
 
@@ -56,21 +58,32 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
     second = next((row["confirm_potential"] for row in rows if row["confirm_potential"]), "")
     prefix = common_prefix([str(row["id"]) for row in rows])
     beginning = f"; ids begin with {prefix}" if prefix else ""
-    number = ["DFT hull"] if with_dft else ["P", "coverage"]
-    number += ["2nd", "agree"] if second else []
+    columns = _columns(with_dft, bool(second))
     table = terminal_table(
         f"Candidates: {len(rows)} best of {total}{beginning}",
-        {"#": "right", "formula": "left", "E hull": "right"}
-        | dict.fromkeys(number, "right")
-        | dict.fromkeys(("charges", "novelty", "id"), "text"),
+        {"#": "right", "formula": "left"}
+        | {name: "text" if name in ("charges", "novelty") else "right" for name in columns}
+        | {"id": "text"},
     )
     for row in rows:
-        table.add_row(*_cells(row, with_dft, prefix, bool(second)))
+        cells = _cells(row)
+        shown = (cells[name] for name in columns)
+        table.add_row(str(row["rank"]), row["formula"], *shown, str(row["id"]).removeprefix(prefix))
     console.print(table)
+    caption = CAPTION
     if second:
-        text = f"2nd: E hull by {second}; agree: both say the same of being below {METASTABLE:g}."
-        console.print(text, markup=False, highlight=False)
-    console.print(CAPTION, markup=False, highlight=False)
+        caption = (
+            f"{ENERGY} 2nd: by {second} from there, and how much higher; agree: on being below "
+            f"{METASTABLE:g} or not. P, coverage and charges: ranking.csv. {NOVELTY}"
+        )
+    console.print(caption, markup=False, highlight=False)
+
+
+def _columns(with_dft: bool, with_second: bool) -> list[str]:
+    """Return what fits into 80 columns beside rank, formula and id."""
+    if not with_second:
+        return ["E hull", *(["DFT hull"] if with_dft else ["P", "coverage"]), "charges", "novelty"]
+    return ["E hull", *(["DFT hull", "2nd"] if with_dft else ["2nd", "diff"]), "agree", "novelty"]
 
 
 def _no_candidate(store: Store) -> str:
@@ -87,26 +100,18 @@ def _no_candidate(store: Store) -> str:
     )
 
 
-def _cells(row: dict[str, Any], with_dft: bool, prefix: str, with_second: bool) -> list[str]:
+def _cells(row: dict[str, Any]) -> dict[str, str]:
     def text(name: str, form: str = ".3f") -> str:
         return "-" if row[name] is None else format(row[name], form)
 
-    coverage = f"{row['num_subsystems_covered']}/{row['num_subsystems']}"
-    return [
-        str(row["rank"]),
-        row["formula"],
-        f"{text('energy_above_hull')}{'' if row['converged'] else '*'}",
-        *(
-            [text("dft_energy_above_hull")]
-            if with_dft
-            else [text("metastable_probability", ".2f"), coverage]
-        ),
-        *(
-            [text("confirm_energy_above_hull"), AGREES[row["confirm_agrees"]]]
-            if with_second
-            else []
-        ),
-        row["neutral_by"] or "-",
-        row["novelty"] or "-",
-        str(row["id"]).removeprefix(prefix),
-    ]
+    return {
+        "E hull": f"{text('energy_above_hull')}{'' if row['converged'] else '*'}",
+        "DFT hull": text("dft_energy_above_hull"),
+        "P": text("metastable_probability", ".2f"),
+        "coverage": f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
+        "2nd": text("confirm_energy_above_hull"),
+        "diff": text("confirm_difference", "+.3f"),
+        "agree": AGREES[row["confirm_agrees"]],
+        "charges": row["neutral_by"] or "-",
+        "novelty": row["novelty"] or "-",
+    }
