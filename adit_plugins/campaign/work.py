@@ -278,13 +278,7 @@ class Confirmed:
 def confirm_and_place(
     potential: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
 ) -> list[Confirmed]:
-    """Judge relaxed crystals by another potential: as they are, then after a few steps.
-
-    Raises:
-        RelaxerError: the potential cannot be loaded; nobody else will do better.
-        UnknownPluginError: there is none of that name where this worker runs.
-        MissingExtraError: its package is not installed there.
-    """
+    """Judge relaxed crystals as they are and after a few steps; raises what the above does."""
     answers: dict[int, Confirmed] = {}
     for places in _batches(potential, structures):
         tell(At(places))

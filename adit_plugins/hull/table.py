@@ -56,8 +56,7 @@ class HullResult:
             None where nothing was calibrated for this potential and this reference.
         note: what is not certain about the energy, such as a correction that could not be decided.
         raw_energy_above_hull: by the tabulated elements, without the potential's own corrections.
-        references: whose corrections of elements are in the energy, and of how many crystals;
-            empty without any.
+        references: whose corrections these are, and of how many crystals; empty without any.
     """
 
     energy_above_hull: float
