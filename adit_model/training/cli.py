@@ -81,6 +81,11 @@ PARTS: dict[str, tuple[type, ...]] = {
     "denoiser": (DenoiserConfig, FlowConfig),
     "prior": (),
 }
+# What is of one architecture of the autoencoder alone.
+ARCHITECTURES = {
+    "transformer": {"lattice_input", "input_frame"},
+    "equivariant": {"latent_vectors", "vector_width", "cutoff"},
+}
 # What may be changed of a network that is there already; the rest is in the shapes of its weights,
 # or in what these have learned.
 CHANGEABLE = ("pair_bias", "latents", "time_sampling", "time_mean", "time_std", "frac_loss")
@@ -145,6 +150,14 @@ def _check_stage(args: argparse.Namespace) -> None:
         raise TrainingError(
             f"{', '.join(wrong)}: not of the {args.stage}; see adit train {args.stage} --help"
         )
+    chosen = args.architecture or RECIPE.autoencoder.architecture
+    for other, names in ARCHITECTURES.items():
+        alone = [_option(name) for name in _given(args) if name in names and other != chosen]
+        if alone:
+            raise TrainingError(
+                f"{', '.join(alone)}: of the {other} architecture, and this is {chosen}; "
+                f"add --architecture {other}, or leave them out"
+            )
 
 
 def _given(args: argparse.Namespace) -> list[str]:

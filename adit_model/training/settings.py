@@ -58,6 +58,11 @@ class TrainingConfig:
     distance_loss: float = option(
         0.0, "weight of distances between atoms in the denoiser's loss (`adit_model.distances`)"
     )
+    augmentation: Literal["moved", "none"] = option(
+        "moved",
+        "what the autoencoder learns from: structures turned at random and half of the crystals "
+        "shifted, or none: molecules on their principal axes and crystals as stored",
+    )
     decoder_only: bool = option(
         False,
         "train the autoencoder's decoder alone (with --init): latents, and with them a denoiser "
@@ -81,8 +86,10 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be positive; got {value}")
         if not self.validate_minutes >= 0:
             raise TrainingError(f"validate_minutes must be 0 or more; got {self.validate_minutes}")
-        if self.decoder_only and self.stage != "autoencoder":
-            raise TrainingError(f"decoder_only is of the autoencoder; the stage is {self.stage!r}")
+        others = {"decoder_only": self.decoder_only, "augmentation": self.augmentation != "moved"}
+        for name in (name for name, given in others.items() if given):
+            if self.stage != "autoencoder":
+                raise TrainingError(f"{name} is of the autoencoder; the stage is {self.stage!r}")
         if not 0 < self.decay <= 1:
             raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
 
