@@ -28,7 +28,7 @@ def _coordinate_mlp(inputs: int, width: int, scale: float) -> nn.Sequential:
     return nn.Sequential(first, nn.SiLU(), last)
 
 
-def _quiet_linear(width: int, outputs: int) -> nn.Linear:
+def quiet_linear(width: int, outputs: int) -> nn.Linear:
     """A head that starts near zero, so that the first steps do not chase random outputs."""
     linear = nn.Linear(width, outputs, bias=False)
     nn.init.normal_(linear.weight, std=0.1 * width**-0.5)
@@ -133,9 +133,9 @@ class Decoder(nn.Module):
             width, config.decoder_depth, config.num_heads, config.mlp_width
         )
         self.atom_types_head = nn.Linear(width, config.num_types)
-        self.pos_head = _quiet_linear(width, 3)
-        self.frac_coords_head = _quiet_linear(width, 3)
-        self.lattice_head = _quiet_linear(width, 6)
+        self.pos_head = quiet_linear(width, 3)
+        self.frac_coords_head = quiet_linear(width, 3)
+        self.lattice_head = quiet_linear(width, 6)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Decoded:
         """x `[batch, atoms, width]`, mask `[batch, atoms]`, None where nothing is padded."""

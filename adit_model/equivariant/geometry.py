@@ -11,8 +11,9 @@ from torch import Tensor
 
 from adit_model.batch import AtomBatch
 
-NUM_CENTRES = 16  # Gaussians on a distance
-LARGEST_LATENT = 6.0  # centre of the last Gaussian on a distance between two latent vectors
+NUM_CENTRES = 16  # Gaussians on a distance in angstrom
+NUM_LATENT_CENTRES = 8  # and on one between two latent vectors,
+LARGEST_LATENT = 5.0  # up to this
 # Images of a cell on each side; only cells thinner than an atom have more within the cutoff.
 MAX_IMAGES = 5
 WRAP = 0.02  # fractional coordinates are in [-WRAP, 1 - WRAP): numerical zeros stay together
@@ -70,10 +71,10 @@ def fractional(positions: Tensor, lattice: Tensor) -> Tensor:
     return positions @ normals / volume[:, None, None] + CENTRE
 
 
-def gaussians(distances: Tensor, reach: float) -> Tensor:
-    """`[..., NUM_CENTRES]` of distances from 0 to `reach`."""
-    centres = torch.linspace(0, reach, NUM_CENTRES, device=distances.device)
-    return torch.exp(-((distances[..., None] - centres) * (NUM_CENTRES / reach)).square() / 2)
+def gaussians(distances: Tensor, reach: float, num: int) -> Tensor:
+    """`[..., num]`, centred at distances from 0 to `reach`."""
+    centres = torch.linspace(0, reach, num, device=distances.device)
+    return torch.exp(-((distances[..., None] - centres) * (num / reach)).square() / 2)
 
 
 def neighbours(batch: AtomBatch, cutoff: float) -> Pairs:
@@ -95,7 +96,7 @@ def neighbours(batch: AtomBatch, cutoff: float) -> Pairs:
     image, first, second = torch.nonzero((distance < cutoff) & there[structure], as_tuple=True)
     distance, vectors = distance[image, first, second], vectors[image, first, second]
     smooth = 0.5 * (torch.cos(distance * (math.pi / cutoff)) + 1.0)
-    radial = gaussians(distance, cutoff) * smooth[:, None]
+    radial = gaussians(distance, cutoff, NUM_CENTRES) * smooth[:, None]
     direction = vectors / distance.clamp_min(1e-6)[:, None]
     pair = (structure[image] * atoms + first) * atoms + second
 
@@ -125,7 +126,9 @@ def latent_pairs(vectors: Tensor, mask: Tensor | None) -> Pairs:
     """All pairs of atoms, by the differences of their latent vectors `[batch, 3, atoms, n]`."""
     difference = vectors[:, :, None] - vectors[:, :, :, None]  # [batch, 3, atoms, atoms, n]
     distance = (difference.square().sum(dim=1) + 1e-4).sqrt()
-    radial = gaussians(distance, LARGEST_LATENT)  # [batch, atoms, atoms, n, centres]
+    radial = gaussians(
+        distance, LARGEST_LATENT, NUM_LATENT_CENTRES
+    )  # [batch, atoms, atoms, n, centres]
     direction = difference / distance[:, None]
     weight = torch.ones_like(distance[..., 0])
     if mask is not None:
