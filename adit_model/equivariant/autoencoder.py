@@ -33,14 +33,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adit_model.autoencoder import (
-    Autoencoder,
-    Decoded,
-    atom_mean,
-    full_precision,
-    quiet_linear,
-    type_errors,
-)
+from adit_model.autoencoder import Autoencoder, Decoded, atom_mean, full_precision, type_errors
 from adit_model.batch import AtomBatch, lattice_parameters
 from adit_model.config import AutoencoderConfig
 from adit_model.equivariant.geometry import (
@@ -58,8 +51,6 @@ UNITS_PER_ANGSTROM = 0.5  # a position in the latent, to begin with
 LATTICE_UNITS = 0.4  # of a lattice vector over the cube root of the number of atoms, an angstrom
 FIRST_LOG_VARIANCE = -4.0  # a latent that is mostly noise at first would cost many steps
 NUM_WAVES = 4
-RIDGE = 0.01  # keeps the lattice finite where the atoms' equations leave it open
-Features = tuple[Tensor, Tensor, Tensor]
 
 
 class EquivariantEncoder(nn.Module):
@@ -74,17 +65,12 @@ class EquivariantEncoder(nn.Module):
             nn.Linear(6, width), nn.SiLU(), nn.Linear(width, width)
         )
         self.lattice_vectors = nn.Linear(3, vectors, bias=False)
-        self.lattice_weights = nn.Embedding(config.num_types, 3, _weight=spread(config.num_types))
-        self.site_weights = quiet_linear(width, 3)
         self.transformer = EquivariantTransformer(
             config.encoder_depth, width, vectors, config.num_heads, NUM_CENTRES, config.mlp_width
         )
 
-    def forward(self, batch: AtomBatch, mask: Tensor | None) -> Features:
-        """Scalars, vectors, and two vectors `[batch, 3, atoms, 2]` that the latent carries.
-
-        These are an atom's position and its share of the lattice.
-        """
+    def forward(self, batch: AtomBatch, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Scalars, vectors, and positions `[batch, 3, atoms]` that the layers have not seen."""
         places = places_of(batch)
         lengths, angles = lattice_parameters(places.lattice)
         size = batch.num_atoms[:, None] ** (1 / 3)
@@ -94,9 +80,7 @@ class EquivariantEncoder(nn.Module):
         v = self.lattice_vectors(cell.transpose(1, 2))  # [batch, 3, vectors]
         v = v[:, :, None].expand(-1, -1, s.shape[1], -1)
         s, v = self.transformer(s, v, neighbours(batch, self.cutoff), mask)
-        weights = self.lattice_weights(batch.atomic_numbers) + self.site_weights(s)
-        carried = torch.stack([places.positions, weights @ cell], dim=-1)
-        return s, v, carried.transpose(1, 2)
+        return s, v, places.positions.transpose(1, 2)
 
 
 class LatentHead(nn.Module):
@@ -108,18 +92,16 @@ class LatentHead(nn.Module):
         self.num_scalars = config.latent_dim - 3 * config.latent_vectors
         self.scalars = nn.Linear(config.width, 2 * self.num_scalars + self.num_vectors)
         self.vectors = GatedVectors(config.width, config.vector_width, self.num_vectors, std=0.3)
-        # Of the first latent vector a position, in units an angstrom, of the last the lattice.
-        units = torch.zeros(2, self.num_vectors)
-        units[1, -1] = 1.0
-        units[:, 0] = torch.tensor([UNITS_PER_ANGSTROM, 0.0])
-        self.units = nn.Parameter(units)
+        units = torch.zeros(self.num_vectors)
+        units[0] = UNITS_PER_ANGSTROM
+        self.units = nn.Parameter(units)  # latent units an angstrom, of a position
         nn.init.constant_(self.scalars.bias[self.num_scalars :], FIRST_LOG_VARIANCE)
 
-    def forward(self, features: Features) -> Tensor:
+    def forward(self, features: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """`[batch, atoms, 2 * latent_dim]`; a vector's three components have one variance."""
-        s, v, carried = features
+        s, v, positions = features
         scalars = self.scalars(s)
-        vectors = self.vectors(s, v) + carried @ self.units
+        vectors = self.vectors(s, v) + positions[..., None] * self.units
         parts = (self.num_scalars, self.num_scalars, self.num_vectors)
         mean, log_variance, shared = scalars.split(parts, dim=-1)
         vector_log_variance = shared.repeat_interleave(3, dim=-1)
@@ -140,7 +122,7 @@ class LatentEmbedding(nn.Module):
         )
         self.vectors = nn.Linear(self.num_vectors, config.vector_width, bias=False)
 
-    def forward(self, latent: Tensor) -> Features:
+    def forward(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scalars, vectors, and the latent's own vectors `[batch, 3, atoms, latent_vectors]`."""
         own = latent[..., : self.num_scalars]
         v = split_vectors(latent[..., self.num_scalars :])
@@ -167,52 +149,29 @@ class EquivariantDecoder(nn.Module):
         )
         self.atom_types_head = nn.Linear(width, config.num_types)
         self.pos_head = GatedVectors(width, vectors, 1, std=0.1)
-        self.lattice_head = GatedVectors(width, vectors, 2, std=0.1)
-        weights = torch.cat([spread(config.num_types), torch.zeros(config.num_types, 3)], dim=1)
-        self.lattice_weights = nn.Parameter(weights)
-        self.site_weights = quiet_linear(width, 6)
-        # From the latent's vectors: a position, and the left sides of two equations of the lattice.
-        units = torch.zeros(config.latent_vectors, 3)
-        units[-1, 1] = 1.0
-        units[0] = torch.tensor([1.0 / UNITS_PER_ANGSTROM, 0.0, 0.0])
-        self.units = nn.Parameter(units)
+        self.lattice_head = GatedVectors(width, vectors, 3, std=0.1)
+        units = torch.zeros(config.latent_vectors)
+        units[0] = 1.0 / UNITS_PER_ANGSTROM
+        self.units = nn.Parameter(units)  # angstrom a latent unit, of a position
 
-    def forward(self, features: Features, mask: Tensor | None) -> Decoded:
+    def forward(self, features: tuple[Tensor, Tensor, Tensor], mask: Tensor | None) -> Decoded:
         """Raw outputs; positions from a molecule's mean or the middle of the cell."""
         s, v, own = features
         s, v = self.transformer(s, v, latent_pairs(own, mask), mask)
-        logits = self.atom_types_head(s)
-        position, equations = (own @ self.units).split((1, 2), dim=-1)
-        positions = (position + self.pos_head(s, v))[..., 0].transpose(1, 2)
-        weights = logits.softmax(dim=-1) @ self.lattice_weights + self.site_weights(s)
-        lattice = self._solved(weights, equations + self.lattice_head(s, v), mask)
+        positions = (self.pos_head(s, v)[..., 0] + own @ self.units).transpose(1, 2)
+        weights = s.new_ones(s.shape[:2]) if mask is None else mask.to(s.dtype)
+        num_atoms = weights.sum(dim=1)[:, None, None]
+        vectors = self.lattice_head(s, v) * weights[:, None, :, None]
+        lattice = (vectors.sum(dim=2) / (LATTICE_UNITS * num_atoms ** (2 / 3))).transpose(1, 2)
         lengths, angles = lattice_parameters(lattice)
         return Decoded(
-            type_logits=logits,
+            type_logits=self.atom_types_head(s),
             positions=positions,
             frac_coords=fractional(positions, lattice),
             lengths=lengths,
             angles=angles,
             lattice=lattice,
         )
-
-    @staticmethod
-    def _solved(weights: Tensor, vectors: Tensor, mask: Tensor | None) -> Tensor:
-        """The lattice, from two equations an atom: weights @ lattice = vector, by least squares.
-
-        Args:
-            weights: `[batch, atoms, 6]`, of the three lattice vectors in each equation.
-            vectors: `[batch, 3, atoms, 2]`.
-            mask: `[batch, atoms]`, None where nothing is padded.
-        """
-        share = weights.new_ones(weights.shape[:2]) if mask is None else mask.to(weights.dtype)
-        num_atoms = share.sum(dim=1)[:, None, None]
-        rows = weights.unflatten(-1, (2, 3)) * (share / num_atoms[..., 0]).sqrt()[..., None, None]
-        right = vectors.permute(0, 2, 3, 1) * (share / num_atoms[..., 0]).sqrt()[..., None, None]
-        rows, right = rows.flatten(1, 2), right.flatten(1, 2)  # [batch, 2 atoms, 3]
-        square = rows.transpose(1, 2) @ rows + RIDGE * torch.eye(3, device=rows.device)
-        solution = torch.linalg.solve(square, rows.transpose(1, 2) @ right)
-        return solution * num_atoms ** (1 / 3) / LATTICE_UNITS
 
 
 class EquivariantAutoencoder(Autoencoder):
@@ -252,14 +211,6 @@ class EquivariantAutoencoder(Autoencoder):
             "frac": atom_mean(squares, crystal),
             "lattice": atom_mean(cell, batch.periodic),
         }
-
-
-def spread(num_types: int) -> Tensor:
-    """Unit vectors `[num_types, 3]`, those of neighbouring elements far apart (golden angle)."""
-    z = torch.arange(num_types, dtype=torch.float32)
-    height = 2 * ((z * 0.618034) % 1.0) - 1
-    radius = (1 - height**2).sqrt()
-    return torch.stack([radius * (2.4 * z).cos(), radius * (2.4 * z).sin(), height], dim=1)
 
 
 def split_vectors(numbers: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def test_translations_move_the_position_in_the_latent_and_nothing_else(
         return
     torch.testing.assert_close(change[..., :2], torch.zeros_like(change[..., :2]), **CLOSE)
     torch.testing.assert_close(change[..., 5:], torch.zeros_like(change[..., 5:]), **CLOSE)
-    units = model.autoencoder.quant_conv.units[0, 0]
+    units = model.autoencoder.quant_conv.units[0]
     cells = change[..., 2:5] / units @ torch.linalg.inv(batch.lattice) - shift
     torch.testing.assert_close(cells, cells.round(), **CLOSE)
 
