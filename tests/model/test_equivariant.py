@@ -15,6 +15,7 @@ from adit_model.autoencoder import LossWeights
 from adit_model.batch import lattice_from_parameters, random_rotations
 from adit_model.config import AutoencoderConfig, DenoiserConfig
 from adit_model.equivariant.geometry import fractional, neighbours, places_of
+from adit_model.samplers import SamplingSettings
 from adit_model.training.cli import main
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -220,6 +221,8 @@ def test_a_run_learns_and_its_model_saves_loads_samples_and_varies(tmp_path: Pat
         assert batch.num_atoms.tolist() == [size] * 3
         assert bool(batch.positions.isfinite().all())
         assert len(model.vary(batch, 0.5, num_steps=4)) == 3
+        edited = model.draw(2, kind, SamplingSettings(2), edit=lambda rows, atoms, t: atoms).batch
+        assert bool(edited.positions.isfinite().all())
     model.save_pretrained(tmp_path / "again")
     again = ADiT.from_pretrained(tmp_path / "again", device="cpu")
     assert torch.equal(
