@@ -82,7 +82,9 @@ def small_rows(kind: str) -> dict[str, Sequence[Rate]]:
     """What `equivariance.py` measured of networks that were trained for minutes; may be nothing."""
     rows = json.loads(SMALL.read_text())["rows"] if SMALL.exists() else {}
     return {
-        f"small: {name}": stored_rates(row["samples"][kind]["rates"]) for name, row in rows.items()
+        f"small: {name}": stored_rates(row["samples"][kind]["rates"])
+        for name, row in rows.items()
+        if "samples" in row
     }
 
 
