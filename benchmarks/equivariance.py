@@ -175,7 +175,7 @@ def crystal_rmsd(model: ADiT, groups: SizeGroups) -> dict[str, float]:
 def samples(checkpoint: Path, num: int, seed: int) -> dict[str, Any]:
     """Raw samples of both kinds, scored."""
     results = {}
-    settings = {"seed": seed, "device": "cpu"}
+    settings = {"seed": seed, "device": "cpu", "precision": "float32"}
     for kind in RATES:
         made, how = make_samples(kind, num, str(checkpoint), settings)
         metrics = score(kind, made, "crystal", True, 0)
@@ -277,6 +277,17 @@ def _sample_cells(found: dict[str, Any]) -> list[str]:
     return columns
 
 
+def measured(args: argparse.Namespace) -> dict[str, Any]:
+    """What an interrupted run of the same settings left, or nothing yet."""
+    more = ("data", "out", "json", "variants", "seeds")
+    settings = {key: value for key, value in vars(args).items() if key not in more}
+    if args.json is not None and args.json.exists():
+        results = cast(dict[str, Any], json.loads(args.json.read_text()))
+        if results["settings"] == settings:
+            return results
+    return {"settings": settings, "cost": {}, "rows": {}}
+
+
 def main() -> int:
     """Print the tables."""
     p = argparse.ArgumentParser(description=__doc__)
@@ -295,19 +306,17 @@ def main() -> int:
     args = p.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     data = [subset(path, args.structures, args.unseen, args.out) for path in args.data]
-    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    results: dict[str, Any] = {"settings": settings | {"data": [p.name for p in data]}}
-    results["cost"] = {v.autoencoder: {} for v in VARIANTS.values()}
-    results["rows"] = {}
+    results = measured(args)
     planned = [(seed, name) for seed in args.seeds for name in args.variants]
     for seed, name in planned:
         train_variant(VARIANTS[name], args, data, seed)
     for seed, name in planned:
-        variant = VARIANTS[name]
-        if not results["cost"][variant.autoencoder]:
+        variant, title = VARIANTS[name], f"{name}, seed {seed}" if seed else name
+        if title in results["rows"]:
+            continue
+        if variant.autoencoder not in results["cost"]:
             cost = step_cost([*AUTOENCODER, *variant.options], data)
             results["cost"][variant.autoencoder] = cost
-        title = name if len(args.seeds) == 1 else f"{name}, seed {seed}"
         results["rows"][title] = variant_row(variant, args, data, seed)
         results["tables"] = markdown(results).split("\n")
         if args.json is not None:  # what there is, should the next be interrupted
