@@ -1,4 +1,4 @@
-"""The equivariant autoencoder: what rotations, translations and permutations do to it, exactly."""
+"""Two ways to symmetry: what moves do to the equivariant autoencoder, and moved copies or none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from adit_model import ADiT, ADiTConfig, AtomBatch
 from adit_model.autoencoder import LossWeights
-from adit_model.batch import lattice_from_parameters, random_rotations
+from adit_model.batch import lattice_from_parameters, principal_frame, random_rotations
 from adit_model.config import AutoencoderConfig, DenoiserConfig
 from adit_model.equivariant.geometry import fractional, neighbours, places_of
 from adit_model.samplers import SamplingSettings
 from adit_model.training.cli import main
+from adit_model.training.trainer import Trainer, TrainingConfig, TrainingError
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -256,3 +257,35 @@ def test_the_denoiser_runs_on_it_as_on_any_latent() -> None:
     small = DenoiserConfig(width=16, depth=1, num_heads=2, pair_bias=True)
     made = ADiT(ADiTConfig(autoencoder=config(), denoiser=small))
     assert made.sample(2, num_atoms=3, num_steps=2).num_atoms.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("augmentation", ["moved", "none"])
+def test_without_augmentation_the_autoencoder_sees_what_the_denoiser_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmentation: str
+) -> None:
+    run = TrainingConfig(
+        "autoencoder",
+        tuple(make_data(tmp_path)),
+        str(tmp_path / "run"),
+        tokens=64,
+        steps=1,
+        precision="float32",
+        augmentation=augmentation,  # type: ignore[arg-type]
+    )
+    whole = ADiT(ADiTConfig(autoencoder=config(), denoiser=None))
+    trainer = Trainer(run, whole, torch.device("cpu"))
+    seen: list[AtomBatch] = []
+    loss = whole.autoencoder.loss
+
+    def recorded(batch: AtomBatch, *rest: object, **more: object) -> object:
+        seen.append(batch)
+        return loss(batch, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(whole.autoencoder, "loss", recorded)
+    trainer.train_step()
+    crystals, molecules = seen
+    stored = bool(torch.isin(crystals.frac_coords, torch.tensor([0.0, 0.5])).all())
+    axes = torch.allclose(molecules.positions, principal_frame(molecules.positions), atol=1e-5)
+    assert stored == axes == (augmentation == "none")
+    with pytest.raises(TrainingError, match="augmentation is of the autoencoder"):
+        dataclasses.replace(run, stage="denoiser", augmentation="none")
