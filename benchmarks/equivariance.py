@@ -35,6 +35,7 @@ from symmetry import measure
 from talk_tables import COLUMNS, RATES, cells, stored_rates
 
 from adit_model import ADiT
+from adit_model.batch import principal_frame
 from adit_model.data import SPLITS, PreparedData, SizeGroups
 from adit_model.training.cli import architecture, parser
 from adit_model.training.options import values_of
@@ -143,6 +144,9 @@ def reconstruction(model: ADiT, data: Sequence[Path], num: int) -> dict[str, Any
     for path in data:
         prepared = PreparedData.load(path)
         groups = SizeGroups(prepared, "test", model.device)
+        if prepared.kind == "molecule":  # as the denoiser sees them; turned ones come below
+            for size, (numbers, positions, lattice) in groups.groups.items():
+                groups.groups[size] = (numbers, principal_frame(positions), lattice)
         results[prepared.kind] = {
             f"noise {noise}": summary(reconstruct(model, groups, prepared.kind, noise, None))
             for noise in noises
@@ -179,6 +183,7 @@ def samples(checkpoint: Path, num: int, seed: int) -> dict[str, Any]:
     for kind in RATES:
         made, how = make_samples(kind, num, str(checkpoint), settings)
         metrics = score(kind, made, "crystal", True, 0)
+        how["settings"]["checkpoint"] = how["checkpoint"]  # its folder is of this machine alone
         results[kind] = how | figures(metrics)
     return results
 
