@@ -45,10 +45,9 @@ class AutoencoderConfig(Checked):
     frac_loss: Literal["plain", "wrapped"] = option(
         "plain", "wrapped: the loss of fractional coordinates counts the nearest periodic image"
     )
-    # "equivariant": latents are scalars and vectors that turn with the structure
-    # (`adit_model.equivariant`); "transformer": symmetry is learned from turned copies.
     architecture: Literal["transformer", "equivariant"] = option(
-        "transformer", "equivariant: latents turn with the structure"
+        "transformer",
+        "equivariant: latents turn with the structure",  # `adit_model.equivariant`
     )
     latent_vectors: int = option(2, "vectors among the latent's numbers, if equivariant")
     vector_width: int = option(32, "vector channels of the layers, if equivariant")
@@ -59,10 +58,8 @@ class AutoencoderConfig(Checked):
         if self.cutoff <= 0:
             raise ValueError(f"cutoff must be above 0 angstrom; got {self.cutoff!r}")
         if self.architecture == "equivariant" and self.latent_dim <= 3 * self.latent_vectors:
-            raise ValueError(
-                f"latent_dim must hold a scalar and {self.latent_vectors} latent_vectors of 3 "
-                f"numbers; got {self.latent_dim}"
-            )
+            needed = f"{1 + 3 * self.latent_vectors}, a scalar and {self.latent_vectors} vectors"
+            raise ValueError(f"latent_dim must be at least {needed}; got {self.latent_dim}")
 
 
 MAX_ATOMIC_NUMBER = 99  # of `AutoencoderConfig.num_types`

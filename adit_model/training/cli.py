@@ -32,7 +32,7 @@ from adit_model.training.distributed import World, joined
 from adit_model.training.options import add_options, changes_of, values_of
 from adit_model.training.running import run
 from adit_model.training.saving import SETTINGS, STATE
-from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
+from adit_model.training.settings import STAGES, TrainingConfig, TrainingError, check_architecture
 from adit_model.training.stages import continued_model, initial_model
 from adit_model.training.trainer import Trainer
 
@@ -80,11 +80,6 @@ PARTS: dict[str, tuple[type, ...]] = {
     "autoencoder": (AutoencoderConfig,),
     "denoiser": (DenoiserConfig, FlowConfig),
     "prior": (),
-}
-# What is of one architecture of the autoencoder alone.
-ARCHITECTURES = {
-    "transformer": {"lattice_input", "input_frame"},
-    "equivariant": {"latent_vectors", "vector_width", "cutoff"},
 }
 # What may be changed of a network that is there already; the rest is in the shapes of its weights,
 # or in what these have learned.
@@ -150,14 +145,7 @@ def _check_stage(args: argparse.Namespace) -> None:
         raise TrainingError(
             f"{', '.join(wrong)}: not of the {args.stage}; see adit train {args.stage} --help"
         )
-    chosen = args.architecture or RECIPE.autoencoder.architecture
-    for other, names in ARCHITECTURES.items():
-        alone = [_option(name) for name in _given(args) if name in names and other != chosen]
-        if alone:
-            raise TrainingError(
-                f"{', '.join(alone)}: of the {other} architecture, and this is {chosen}; "
-                f"add --architecture {other}, or leave them out"
-            )
+    check_architecture(args.architecture or RECIPE.autoencoder.architecture, _given(args))
 
 
 def _given(args: argparse.Namespace) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -95,3 +96,25 @@ class TrainingConfig:
 
 
 STAGES: tuple[str, ...] = get_args(get_type_hints(TrainingConfig)["stage"])
+
+
+# Options of the autoencoder that one architecture alone has.
+ARCHITECTURES = {
+    "transformer": {"lattice_input", "input_frame"},
+    "equivariant": {"latent_vectors", "vector_width", "cutoff"},
+}
+
+
+def check_architecture(chosen: str, given: Sequence[str]) -> None:
+    """Refuse what would change nothing.
+
+    Raises:
+        TrainingError: one of the given fields is of another architecture than the chosen one.
+    """
+    for other, names in ARCHITECTURES.items():
+        alone = ["--" + name.replace("_", "-") for name in given if name in names]
+        if alone and other != chosen:
+            raise TrainingError(
+                f"{', '.join(alone)}: of the {other} architecture, and this is {chosen}; "
+                f"add --architecture {other}, or leave them out"
+            )

@@ -248,7 +248,9 @@ def test_gradients_are_finite_at_symmetric_sites_and_single_atoms(model: ADiT) -
 
 
 def test_no_room_for_a_scalar_is_refused() -> None:
-    with pytest.raises(ValueError, match="latent_dim must hold a scalar"):
+    with pytest.raises(
+        ValueError, match="latent_dim must be at least 10, a scalar and 3 vectors; got 8"
+    ):
         config(latent_vectors=3)
     with pytest.raises(ValueError, match="cutoff"):
         config(cutoff=0.0)

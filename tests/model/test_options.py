@@ -10,8 +10,9 @@ from typing import Literal
 import pytest
 
 from adit_model.config import AutoencoderConfig, DenoiserConfig, FlowConfig
-from adit_model.training.cli import ARCHITECTURES, architecture, parser
+from adit_model.training.cli import architecture, parser
 from adit_model.training.options import add_options, option, values_of
+from adit_model.training.settings import ARCHITECTURES
 from adit_model.training.trainer import TrainingConfig, TrainingError
 
 
