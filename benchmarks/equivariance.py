@@ -39,6 +39,7 @@ from adit_model.batch import principal_frame
 from adit_model.data import SPLITS, PreparedData, SizeGroups
 from adit_model.training.cli import architecture, parser
 from adit_model.training.options import values_of
+from adit_model.training.saving import STATE
 from adit_model.training.stages import initial_model
 from adit_model.training.trainer import Trainer, TrainingConfig
 from adit_plugins import from_batch
@@ -110,9 +111,9 @@ def subset(path: Path, train: int, test: int, out: Path) -> Path:
 
 def train(stage: str, options: Sequence[str], data: Sequence[Path], out: Path) -> None:
     """One run of `adit train`; goes on where it was, and returns at once if it is done."""
-    log, state = out / "log.jsonl", out / "state.safetensors"
+    log, state = out / "log.jsonl", out / STATE
     rows = log.read_text().splitlines() if log.exists() else []
-    if rows and json.loads(rows[-1])["progress"] >= 1.0:
+    if rows and json.loads(rows[-1]).get("progress", 0.0) >= 1.0:
         return
     words = [stage, "--data", *map(str, data), "--out", str(out), *options]
     words += ["--resume"] if state.exists() else []
