@@ -28,15 +28,15 @@ def _coordinate_mlp(inputs: int, width: int, scale: float) -> nn.Sequential:
     return nn.Sequential(first, nn.SiLU(), last)
 
 
-def _quiet_linear(width: int, outputs: int) -> nn.Linear:
+def quiet_linear(width: int, outputs: int) -> nn.Linear:
     """A head that starts near zero, so that the first steps do not chase random outputs."""
     linear = nn.Linear(width, outputs, bias=False)
     nn.init.normal_(linear.weight, std=0.1 * width**-0.5)
     return linear
 
 
-def _full_precision(device: torch.device) -> torch.autocast:
-    """Geometry is float32 everywhere: bf16 has three digits, 0.02 angstrom of a cell."""
+def full_precision(device: torch.device) -> torch.autocast:
+    """No autocast: geometry is float32, as bf16 has three digits, 0.02 angstrom of a cell."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
 
     def forward(self, batch: AtomBatch, mask: Tensor | None) -> Tensor:
         """Features `[batch, atoms, width]`; mask None: nothing is padded."""
-        with _full_precision(batch.device):
+        with full_precision(batch.device):
             x = self._embedded(batch)
         x = x + index_embedding(x.shape[1], x.shape[2], x.device)
         return self.transformer(x, mask)
@@ -111,6 +111,8 @@ class Decoded:
         frac_coords: `[batch, atoms, 3]`, not wrapped.
         lengths: `[batch, 3]` angstrom.
         angles: `[batch, 3]` radians.
+        lattice: `[batch, 3, 3]` row vectors, angstrom, in the frame of `positions`; None where only
+            its lengths and angles are known.
     """
 
     type_logits: Tensor
@@ -118,6 +120,7 @@ class Decoded:
     frac_coords: Tensor
     lengths: Tensor
     angles: Tensor
+    lattice: Tensor | None = None
 
 
 class Decoder(nn.Module):
@@ -130,15 +133,15 @@ class Decoder(nn.Module):
             width, config.decoder_depth, config.num_heads, config.mlp_width
         )
         self.atom_types_head = nn.Linear(width, config.num_types)
-        self.pos_head = _quiet_linear(width, 3)
-        self.frac_coords_head = _quiet_linear(width, 3)
-        self.lattice_head = _quiet_linear(width, 6)
+        self.pos_head = quiet_linear(width, 3)
+        self.frac_coords_head = quiet_linear(width, 3)
+        self.lattice_head = quiet_linear(width, 6)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Decoded:
         """x `[batch, atoms, width]`, mask `[batch, atoms]`, None where nothing is padded."""
         x = x + index_embedding(x.shape[1], x.shape[2], x.device)
         x = self.transformer(x, mask)
-        with _full_precision(x.device):
+        with full_precision(x.device):
             x = x.float()
             weights = x.new_ones(*x.shape[:2], 1) if mask is None else mask[..., None].to(x.dtype)
             num_atoms = weights.sum(dim=1)
@@ -158,10 +161,14 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.quant_conv = nn.Linear(config.width, 2 * config.latent_dim, bias=False)
-        self.post_quant_conv = nn.Linear(config.latent_dim, config.width, bias=False)
-        self.decoder = Decoder(config)
+        self._make_parts()
+
+    def _make_parts(self) -> None:
+        width, latent_dim = self.config.width, self.config.latent_dim
+        self.encoder: nn.Module = Encoder(self.config)
+        self.quant_conv: nn.Module = nn.Linear(width, 2 * latent_dim, bias=False)
+        self.post_quant_conv: nn.Module = nn.Linear(latent_dim, width, bias=False)
+        self.decoder: nn.Module = Decoder(self.config)
 
     def encode(self, batch: AtomBatch, padded: bool | None = None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent, `[batch, atoms, latent_dim]` each.
@@ -187,14 +194,18 @@ class Autoencoder(nn.Module):
         mean, std = self.encode(batch, padded)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         decoded = self.decode(mean + std * noise, _mask_or_none(batch, padded))
-        with _full_precision(mean.device):
-            parts = reconstruction_errors(decoded, batch, self.config)
+        with full_precision(mean.device):
+            parts = self.errors(decoded, batch)
         kl = 0.5 * (mean**2 + std**2 - 1.0) - std.log()
-        parts["kl"] = _atom_mean(kl.sum(dim=-1), batch.mask)
+        parts["kl"] = atom_mean(kl.sum(dim=-1), batch.mask)
         total = parts["type"] + weights.kl * parts["kl"]
         for name in ("position", "frac", "lattice"):
             total = total + weights.geometry * torch.log1p(parts[name] / weights.floor**2)
         return total, parts
+
+    def errors(self, decoded: Decoded, batch: AtomBatch) -> dict[str, Tensor]:
+        """Cross entropy of types and squared errors of geometry, see `reconstruction_errors`."""
+        return reconstruction_errors(decoded, batch, self.config)
 
 
 @dataclass(frozen=True)
@@ -212,8 +223,16 @@ class LossWeights:
     kl: float = 0.01  # per nat an atom
 
 
-def _atom_mean(values: Tensor, mask: Tensor) -> Tensor:
+def atom_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the values where the mask is true; 0 where it is nowhere."""
     return (values * mask).sum() / mask.sum().clamp_min(1)
+
+
+def type_errors(decoded: Decoded, batch: AtomBatch) -> Tensor:
+    """Mean cross entropy of the types, nats an atom."""
+    logits = decoded.type_logits.transpose(1, 2)
+    errors = functional.cross_entropy(logits, batch.atomic_numbers, reduction="none")
+    return atom_mean(errors, batch.mask)
 
 
 def reconstruction_errors(
@@ -225,8 +244,6 @@ def reconstruction_errors(
     one weight serves all geometric parts.
     """
     target = standard_frame(batch) if config.input_frame == "standard" else batch
-    logits = decoded.type_logits.transpose(1, 2)
-    types = functional.cross_entropy(logits, target.atomic_numbers, reduction="none")
     crystal = target.mask & target.periodic[:, None]
     molecule = target.mask & ~target.periodic[:, None]
     frac_error = decoded.frac_coords - target.frac_coords
@@ -241,8 +258,8 @@ def reconstruction_errors(
     periodic = target.periodic.to(lattice_error.dtype)
     per_structure = (lattice_error**2).mean(dim=-1) * periodic
     return {
-        "type": _atom_mean(types, target.mask),
-        "position": _atom_mean(((decoded.positions - target.positions) ** 2).sum(-1), molecule),
-        "frac": _atom_mean((frac_error**2).sum(-1), crystal),
+        "type": type_errors(decoded, batch),
+        "position": atom_mean(((decoded.positions - target.positions) ** 2).sum(-1), molecule),
+        "frac": atom_mean((frac_error**2).sum(-1), crystal),
         "lattice": per_structure.sum() / periodic.sum().clamp_min(1.0),
     }

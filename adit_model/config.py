@@ -11,8 +11,14 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adit_model.checked import Checked, option, problem
-from adit_model.sampling import BEFORE_SAMPLING_WAS_RECORDED, KindSampling, kinds_sampling
+from adit_model.checked import Checked, option
+from adit_model.sampling import (
+    BEFORE_SAMPLING_WAS_RECORDED,
+    KindSampling,
+    check_histogram,
+    check_scales,
+    kinds_sampling,
+)
 
 KINDS = ("crystal", "molecule")  # the class labels of the first condition, from 1; 0 is "none"
 SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, depth, heads
@@ -39,6 +45,21 @@ class AutoencoderConfig(Checked):
     frac_loss: Literal["plain", "wrapped"] = option(
         "plain", "wrapped: the loss of fractional coordinates counts the nearest periodic image"
     )
+    architecture: Literal["transformer", "equivariant"] = option(
+        "transformer",
+        "equivariant: latents turn with the structure",  # `adit_model.equivariant`
+    )
+    latent_vectors: int = option(2, "vectors among the latent's numbers, if equivariant")
+    vector_width: int = option(32, "vector channels of the layers, if equivariant")
+    cutoff: float = option(6.0, "of the encoder's neighbours, angstrom, if equivariant")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cutoff <= 0:
+            raise ValueError(f"cutoff must be above 0 angstrom; got {self.cutoff!r}")
+        if self.architecture == "equivariant" and self.latent_dim <= 3 * self.latent_vectors:
+            needed = f"{1 + 3 * self.latent_vectors}, a scalar and {self.latent_vectors} vectors"
+            raise ValueError(f"latent_dim must be at least {needed}; got {self.latent_dim}")
 
 
 MAX_ATOMIC_NUMBER = 99  # of `AutoencoderConfig.num_types`
@@ -216,8 +237,8 @@ class ADiTConfig:
                 raise ValueError(f"{part} must be an object; got {getattr(self, part)!r}")
         if not isinstance(self.provenance, dict):
             raise ValueError(f"provenance must be an object; got {self.provenance!r}")
-        _check_histogram(self.size_histogram)
-        _check_scales(self.guidance_scales)
+        check_histogram(self.size_histogram, KINDS)
+        check_scales(self.guidance_scales, KINDS)
         object.__setattr__(self, "sampling", kinds_sampling(self.sampling, KINDS))
         if self.denoiser is None:
             return
@@ -254,28 +275,6 @@ class ADiTConfig:
             return _build(cls, values)
         except (TypeError, KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"config.json does not describe an ADiT model: {error}") from error
-
-
-def _check_scales(scales: Any) -> None:
-    """Guidance by kind."""
-    known = isinstance(scales, dict) and set(scales) <= set(KINDS)
-    if not known or any(problem(each, float) or each < 0 for each in scales.values()):
-        raise ValueError(
-            f"guidance_scales must hold numbers of at least 0 by kind {KINDS}; got {scales!r:.80}"
-        )
-
-
-def _check_histogram(histogram: Any) -> None:
-    """Counts of structures with 0, 1, 2, ... atoms; sizes are drawn from it, never 0 atoms."""
-    if not isinstance(histogram, dict) or not set(histogram) <= set(KINDS):
-        raise ValueError(f"size_histogram must have the keys {KINDS}; got {histogram!r:.80}")
-    for kind, counts in histogram.items():
-        whole = isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)
-        if not whole or (counts and counts[0]):
-            raise ValueError(
-                f"size_histogram of {kind!r} must be a list of counts from 0 atoms (none) up; "
-                f"got {counts!r:.80}"
-            )
 
 
 _NESTED = {

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adit_model.autoencoder import Autoencoder
 from adit_model.batch import AtomBatch
 from adit_model.checkpoints import folder as checkpoint
 from adit_model.checkpoints.pretrained import read
@@ -17,6 +16,7 @@ from adit_model.compositions import Constraints, draw_elements
 from adit_model.config import KINDS, ADiTConfig
 from adit_model.decoding import ChooseTypes, Drawn, to_atoms
 from adit_model.denoiser import Denoiser
+from adit_model.equivariant import make_autoencoder
 from adit_model.prior import Prior
 from adit_model.runs import Edit, begun_near, elements_of_samples, num_particles, run_request
 from adit_model.samplers import Request, SamplingSettings, Steering
@@ -47,7 +47,7 @@ class ADiT(nn.Module):
         super().__init__()
         self.config = config
         self.hash = "untrained"
-        self.autoencoder = Autoencoder(config.autoencoder)
+        self.autoencoder = make_autoencoder(config.autoencoder)
         self.denoiser = Denoiser(config.denoiser) if config.denoiser is not None else None
         self.prior = Prior(config.prior) if config.prior is not None else None
         width = config.autoencoder.latent_dim

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from adit_model.checked import Checked
+from adit_model.checked import Checked, problem
 
 
 @dataclass(frozen=True)
@@ -77,3 +77,33 @@ def kinds_sampling(values: Mapping[str, Any], kinds: tuple[str, ...]) -> dict[st
         except (TypeError, ValueError) as error:
             raise ValueError(f"sampling of {kind!r}: {error}") from error
     return made
+
+
+def check_scales(scales: Any, kinds: tuple[str, ...]) -> None:
+    """Guidance by kind.
+
+    Raises:
+        ValueError: an unknown kind, or no number of at least 0.
+    """
+    known = isinstance(scales, dict) and set(scales) <= set(kinds)
+    if not known or any(problem(each, float) or each < 0 for each in scales.values()):
+        raise ValueError(
+            f"guidance_scales must hold numbers of at least 0 by kind {kinds}; got {scales!r:.80}"
+        )
+
+
+def check_histogram(histogram: Any, kinds: tuple[str, ...]) -> None:
+    """Counts of structures with 0, 1, 2, ... atoms; sizes are drawn from it, never 0 atoms.
+
+    Raises:
+        ValueError: an unknown kind, or no list of counts.
+    """
+    if not isinstance(histogram, dict) or not set(histogram) <= set(kinds):
+        raise ValueError(f"size_histogram must have the keys {kinds}; got {histogram!r:.80}")
+    for kind, counts in histogram.items():
+        whole = isinstance(counts, list) and all(type(n) is int and n >= 0 for n in counts)
+        if not whole or (counts and counts[0]):
+            raise ValueError(
+                f"size_histogram of {kind!r} must be a list of counts from 0 atoms (none) up; "
+                f"got {counts!r:.80}"
+            )

@@ -57,10 +57,16 @@ def is_valid(sample: Sample) -> bool:
 
 
 def distance(first: Sample, second: Sample) -> float:
-    """RMS displacement in angstrom, beside rotation and drift; infinite for other elements."""
+    """RMS displacement in angstrom, beside rotation and drift; infinite for other elements.
+
+    Infinite, too, where a cell is flat.
+    """
     if (first.atomic_numbers != second.atomic_numbers).any():
         return float("inf")
-    return displacement(first.to_ase(), second.to_ase())
+    try:
+        return displacement(first.to_ase(), second.to_ase())
+    except np.linalg.LinAlgError:
+        return float("inf")
 
 
 def measure(model: ADiT, batches: Sequence[AtomBatch], kind: str) -> list[dict[str, Any]]:

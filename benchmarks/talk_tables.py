@@ -10,13 +10,16 @@
 
 More weights (`--checkpoint NAME_OR_FOLDER ...`) get a row each: given one trained on crystals only
 and one on molecules only, beside the joint one, that is the table of transfer. The third table is
-that of `symmetry.py`. Published rows: Joshi et al., "All-atom Diffusion Transformers", arXiv
-2503.03965, tables 1 and 2, and the sources named beside them; 10,000 samples each.
+that of `symmetry.py`. The comparison of equivariant and augmented latents is repeated at a small
+size by `equivariance.py`, whose rows are taken from its JSON. Published rows: Joshi et al.,
+"All-atom Diffusion Transformers", arXiv 2503.03965, tables 1 and 2, and the sources named beside
+them; 10,000 samples each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Sequence
@@ -72,6 +75,22 @@ RATES = {
         "posebusters_internal_energy",
     ),
 }
+SMALL = Path(__file__).parent / "results" / "equivariance.json"
+
+
+def small_rows(kind: str) -> dict[str, Sequence[Rate]]:
+    """What `equivariance.py` measured of networks that were trained for minutes; may be nothing."""
+    rows = json.loads(SMALL.read_text())["rows"] if SMALL.exists() else {}
+    return {
+        f"small: {name}": stored_rates(row["samples"][kind]["rates"])
+        for name, row in rows.items()
+        if "samples" in row
+    }
+
+
+def stored_rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
+    """Rates as they were before they were written to JSON."""
+    return [Rate(r["name"], r["numerator"], r["denominator"], r["of"]) for r in rows]
 
 
 def cells(kind: str, rates: Sequence[Rate]) -> list[str]:
@@ -173,7 +192,7 @@ def main() -> int:
             name = f"{made['checkpoint']} ({made['hash'][:8]})"
             ours[kind][name] = metrics.rates
             results.setdefault(name, {})[kind] = made | figures(metrics)
-    tables = [markdown_table(kind, rows) for kind, rows in ours.items() if rows]
+    tables = [markdown_table(kind, rows | small_rows(kind)) for kind, rows in ours.items() if rows]
     if args.num_symmetry:
         for checkpoint in args.checkpoint:
             symmetry = symmetry_table(checkpoint, args.num_symmetry, args.seed, args.data)

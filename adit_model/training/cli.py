@@ -32,7 +32,7 @@ from adit_model.training.distributed import World, joined
 from adit_model.training.options import add_options, changes_of, values_of
 from adit_model.training.running import run
 from adit_model.training.saving import SETTINGS, STATE
-from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
+from adit_model.training.settings import STAGES, TrainingConfig, TrainingError, check_architecture
 from adit_model.training.stages import continued_model, initial_model
 from adit_model.training.trainer import Trainer
 
@@ -145,6 +145,7 @@ def _check_stage(args: argparse.Namespace) -> None:
         raise TrainingError(
             f"{', '.join(wrong)}: not of the {args.stage}; see adit train {args.stage} --help"
         )
+    check_architecture(args.architecture or RECIPE.autoencoder.architecture, _given(args))
 
 
 def _given(args: argparse.Namespace) -> list[str]:

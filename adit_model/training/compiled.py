@@ -22,14 +22,14 @@ def compile_parts(model: ADiT, stage: str) -> None:
     # Otherwise two sizes that happen to be equal in the first batch would have to be always.
     torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    stacks = [model.autoencoder.decoder.transformer.layers]
+    stacks = [model.autoencoder.decoder.get_submodule("transformer.layers")]
     parts: list[nn.Module] = []
     if stage == "autoencoder":
-        stacks.append(model.autoencoder.encoder.transformer.layers)
+        stacks.append(model.autoencoder.encoder.get_submodule("transformer.layers"))
     elif model.denoiser is not None:
         stacks.append(model.denoiser.blocks)
         parts += [model.denoiser.pairs] if model.denoiser.config.pair_bias else []
-    for part in [*parts, *(layer for stack in stacks for layer in stack)]:
+    for part in [*parts, *(layer for stack in stacks for layer in stack.children())]:
         part.compile(dynamic=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -58,6 +59,11 @@ class TrainingConfig:
     distance_loss: float = option(
         0.0, "weight of distances between atoms in the denoiser's loss (`adit_model.distances`)"
     )
+    augmentation: Literal["moved", "none"] = option(
+        "moved",
+        "what the autoencoder learns from: structures turned at random and half of the crystals "
+        "shifted, or none: molecules on their principal axes and crystals as stored",
+    )
     decoder_only: bool = option(
         False,
         "train the autoencoder's decoder alone (with --init): latents, and with them a denoiser "
@@ -81,10 +87,34 @@ class TrainingConfig:
                 raise TrainingError(f"{name} must be positive; got {value}")
         if not self.validate_minutes >= 0:
             raise TrainingError(f"validate_minutes must be 0 or more; got {self.validate_minutes}")
-        if self.decoder_only and self.stage != "autoencoder":
-            raise TrainingError(f"decoder_only is of the autoencoder; the stage is {self.stage!r}")
+        others = {"decoder_only": self.decoder_only, "augmentation": self.augmentation != "moved"}
+        for name in (name for name, given in others.items() if given):
+            if self.stage != "autoencoder":
+                raise TrainingError(f"{name} is of the autoencoder; the stage is {self.stage!r}")
         if not 0 < self.decay <= 1:
             raise TrainingError(f"decay must be above 0 and at most 1; got {self.decay}")
 
 
 STAGES: tuple[str, ...] = get_args(get_type_hints(TrainingConfig)["stage"])
+
+
+# Options of the autoencoder that one architecture alone has.
+ARCHITECTURES = {
+    "transformer": {"lattice_input", "input_frame"},
+    "equivariant": {"latent_vectors", "vector_width", "cutoff"},
+}
+
+
+def check_architecture(chosen: str, given: Sequence[str]) -> None:
+    """Refuse what would change nothing.
+
+    Raises:
+        TrainingError: one of the given fields is of another architecture than the chosen one.
+    """
+    for other, names in ARCHITECTURES.items():
+        alone = ["--" + name.replace("_", "-") for name in given if name in names]
+        if alone and other != chosen:
+            raise TrainingError(
+                f"{', '.join(alone)}: of the {other} architecture, and this is {chosen}; "
+                f"add --architecture {other}, or leave them out"
+            )

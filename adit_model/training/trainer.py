@@ -20,6 +20,7 @@ from adit_model.data import (
     PreparedData,
     SizeGroups,
     augment_for_autoencoder,
+    frame_for_denoiser,
     tokens_by_kind,
 )
 from adit_model.distances import distance_errors
@@ -163,7 +164,11 @@ class Trainer:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         batch = groups.draw(tokens, self.generator, mixed.random())
         # Outside of autocast: bf16 would round cells and positions by hundredths of an angstrom.
-        batch = augment_for_autoencoder(batch, self.generator)
+        if self.config.augmentation == "moved":
+            batch = augment_for_autoencoder(batch, self.generator)
+        else:
+            frame = self.model.config.flow.molecule_frame
+            batch = frame_for_denoiser(batch, frame, self.generator, groups.kind == KINDS[0])
         with autocast, eager_if_single(batch.mask.shape[1]):
             return self.model.autoencoder.loss(
                 batch, self.config.loss_weights, self.generator, padded=False

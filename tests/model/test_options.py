@@ -12,6 +12,7 @@ import pytest
 from adit_model.config import AutoencoderConfig, DenoiserConfig, FlowConfig
 from adit_model.training.cli import architecture, parser
 from adit_model.training.options import add_options, option, values_of
+from adit_model.training.settings import ARCHITECTURES
 from adit_model.training.trainer import TrainingConfig, TrainingError
 
 
@@ -83,8 +84,16 @@ def test_every_field_of_the_architecture_is_an_option(
         value = getattr(recipe, field.name)
         if field.name not in fixed:
             words = [stage, *RUN, *another(field, value)]
+            if field.name in ARCHITECTURES["equivariant"]:
+                words += ["--architecture", "equivariant", "--latent-dim", "16"]
             changed = getattr(architecture(parser().parse_args(words)), name)
             assert getattr(changed, field.name) != value
+
+
+@pytest.mark.parametrize("words", ["--cutoff 5", "--architecture equivariant --input-frame given"])
+def test_an_option_of_the_other_architecture_is_refused(words: str) -> None:
+    with pytest.raises(TrainingError, match="architecture, and this is"):
+        architecture(parser().parse_args(["autoencoder", *RUN, *words.split()]))
 
 
 def test_one_depth_and_one_width_are_enough() -> None:
