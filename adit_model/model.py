@@ -18,11 +18,10 @@ from adit_model.decoding import ChooseTypes, Drawn, to_atoms
 from adit_model.denoiser import Denoiser
 from adit_model.equivariant import make_autoencoder
 from adit_model.prior import Prior
-from adit_model.runs import Edit, begun_near, elements_of_samples, num_particles, run_request
+from adit_model.runs import Edit, elements_of_samples, num_particles, request_near, run_request
 from adit_model.samplers import Request, SamplingSettings, Steering
 from adit_model.samplers.particles import Resampling, expanded
 from adit_model.samplers.request import (
-    check_elements,
     checked_labels,
     checked_places,
     tells_elements,
@@ -163,18 +162,10 @@ class ADiT(nn.Module):
         """Generate structures, in the order of `indices`; see `draw`, which tells more of them."""
         settings = SamplingSettings(num_steps, guidance_scale, sampler, batch_size, precision)
         return self.draw(
-            num,
-            kind,
-            settings,
-            seed=seed,
-            num_atoms=num_atoms,
-            conditions=conditions,
-            noise=noise,
-            indices=indices,
-            elements=elements,
-            choose_types=choose_types,
+            num, kind, settings, seed=seed, num_atoms=num_atoms, conditions=conditions,
+            noise=noise, indices=indices, elements=elements, choose_types=choose_types,
             progress=progress,
-        ).batch
+        ).batch  # fmt: skip
 
     @torch.no_grad()
     def draw(
@@ -349,25 +340,8 @@ class ADiT(nn.Module):
         Raises:
             ValueError: an argument is out of range, or the batch mixes kinds or sizes.
         """
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength must be above 0 and at most 1; got {strength!r}")
-        alike = len(set(batch.periodic.tolist())) == 1 and bool(batch.mask.all())
-        if self.denoiser is None or not alike:
-            raise ValueError("variations need a denoiser, and structures of one kind and size")
-        kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
-        if elements is not None:
-            check_elements(self.config, elements, len(batch), kind)
-        sizes = batch.num_atoms.tolist()
-        request = Request.checked(
-            self.config,
-            len(batch),
-            kind,
-            SamplingSettings(num_steps, guidance_scale, sampler, precision=precision),
-            seed=seed,
-            num_atoms=sizes,
-            labels=checked_labels(self.config, kind, len(batch), conditions or {}),
-            indices=indices,
-            elements=elements,
+        settings = SamplingSettings(num_steps, guidance_scale, sampler, precision=precision)
+        request = request_near(
+            self, batch, strength, settings, seed, indices, conditions or {}, elements
         )
-        request = begun_near(self, request, batch, strength, seed)
         return run_request(self, request, choose_types, progress).batch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +16,7 @@ from adit_model.decoding import ChooseTypes, Drawn, unpadded_atoms
 from adit_model.samplers import Request, SamplingSettings, Steering, sample_latents
 from adit_model.samplers.guidance import Labels
 from adit_model.samplers.particles import Resampling
-from adit_model.samplers.request import check_elements
+from adit_model.samplers.request import check_elements, checked_labels
 
 if TYPE_CHECKING:
     from adit_model.model import ADiT
@@ -56,7 +56,44 @@ def elements_of_samples(
     return firsts
 
 
-def begun_near(
+def request_near(
+    model: ADiT,
+    batch: AtomBatch,
+    strength: float,
+    settings: SamplingSettings,
+    seed: int,
+    indices: Sequence[int] | None,
+    conditions: Mapping[str, Any],
+    elements: Sequence[Sequence[int]] | None,
+) -> Request:
+    """Return the request of `ADiT.vary`.
+
+    Raises:
+        ValueError: see there.
+    """
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength must be above 0 and at most 1; got {strength!r}")
+    alike = len(set(batch.periodic.tolist())) == 1 and bool(batch.mask.all())
+    if model.denoiser is None or not alike:
+        raise ValueError("variations need a denoiser, and structures of one kind and size")
+    kind = KINDS[0] if bool(batch.periodic[0]) else KINDS[1]
+    if elements is not None:
+        check_elements(model.config, elements, len(batch), kind)
+    request = Request.checked(
+        model.config,
+        len(batch),
+        kind,
+        settings,
+        seed=seed,
+        num_atoms=batch.num_atoms.tolist(),
+        labels=checked_labels(model.config, kind, len(batch), conditions),
+        indices=indices,
+        elements=elements,
+    )
+    return _begun_near(model, request, batch, strength, seed)
+
+
+def _begun_near(
     model: ADiT, request: Request, batch: AtomBatch, strength: float, seed: int
 ) -> Request:
     """Return a request that begins at structures with a share of its noise, not at noise."""
