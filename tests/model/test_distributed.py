@@ -108,6 +108,7 @@ def wait_for_lines(log: Path, number: int, processes: list[subprocess.Popen[str]
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_all_after_the_same_step_and_a_death_is_told(tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = ["autoencoder", "--data", *make_data(tmp_path), "--out", str(run), *TINY]

@@ -61,23 +61,25 @@ def test_it_ends_when_nothing_lower_comes_and_goes_on_after_ctrl_c(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adit_plugins.prediction.search.PATIENCE", 1)  # the rounds are alike
+    for module in ("search", "ensemble"):
+        monkeypatch.setattr(f"adit_plugins.prediction.{module}.CHILDREN", 4)
     whole = predict("NaCl", 4, ensemble=True, out=tmp_path / "whole", **settings)
     about = whole.about
     assert about.stopped in ("settled", "rounds") and about.num_samples == 4
-    assert about.num_variations >= CHILDREN
+    assert about.num_variations >= 4
     assert sum(each.num_found for each in whole) == about.num_relaxed <= 4
     assert any(f"{about.num_variations} variations" in note for note in about.notes)
 
     def press(stage: str, done: int, _total: int) -> None:
-        if (stage, done) == ("variations relaxed", 3):
+        if (stage, done) == ("variations relaxed", 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         predict("NaCl", 4, ensemble=True, out=tmp_path / "broken", progress=press, **settings)
-    assert len(ase.io.read(tmp_path / "broken" / "varied-relaxed.extxyz", ":")) == 3
+    assert len(ase.io.read(tmp_path / "broken" / "varied-relaxed.extxyz", ":")) == 2
     again = predict("NaCl", 4, ensemble=True, out=tmp_path / "broken", resume=True, **settings)
     assert again[0].energy_per_atom == pytest.approx(whole[0].energy_per_atom, abs=1e-3)
-    assert again.about.num_variations >= CHILDREN
+    assert again.about.num_variations >= 4
 
 
 def test_minutes_end_it_too(settings: dict[str, Any]) -> None:
