@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rdkit import Chem
-
 from adit_plugins import processes
 from adit_plugins.campaign import rendering
 from adit_plugins.campaign.records import current_atoms, generated_sample
@@ -19,7 +17,7 @@ from adit_plugins.campaign.store_queries import PAGE
 from adit_plugins.outputs import json_text, without_nan
 from adit_plugins.relax.files import RELAX
 from adit_plugins.structures.facts import reduced_formula
-from adit_plugins.structures.formats import cif_text
+from adit_plugins.structures.formats import cif_text, sdf_text
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
 
@@ -144,7 +142,7 @@ def _frames(
         yield f"{sample.kind}s.extxyz", rendering.sample_frame(sample)
     if sample is not None and sample.kind == "molecule":
         with suppress(ValueError):  # no bonds fit; an SDF leaves it out
-            yield "molecules.sdf", Chem.SDWriter.GetText(sample.to_rdkit())
+            yield "molecules.sdf", sdf_text(sample)
     if row.get("relaxed"):
         yield "relaxed.extxyz", rendering.row_frame(row, _relaxed_info(row, data))
 

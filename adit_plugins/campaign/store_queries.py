@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.campaign.settings import KNOWN_STRUCTURE, WAITING, Settings
+from adit_plugins.campaign.settings import DONE, KNOWN_STRUCTURE, WAITING, Settings
 from adit_plugins.campaign.stored_rows import ROW, stored_row
 from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
@@ -145,6 +145,32 @@ class Queries(ABC):
         """Return the number of candidates that are no known structure."""
         novelty = self.texts("novelty")
         return sum(novelty.get(row_id) != KNOWN_STRUCTURE for row_id in self.candidates())
+
+    def num_judged(self) -> int:
+        """Return the number of structures that wait for nothing more."""
+        return self.count("stage", DONE)
+
+    def found_note(self, total: int) -> str:
+        """Return, of a campaign with `until`, what was found among how many; else nothing.
+
+        Args:
+            total: structures at most.
+        """
+        until = self.metadata.get("settings", {}).get("until")
+        if until is None:
+            return ""
+        found, ranked = self.num_found(), len(self.candidates())
+        num, judged = len(self), self.num_judged()
+        text = f"{found} candidates that are no known structure, of {judged} judged structures"
+        if ranked > found:
+            text += f"; {ranked - found} more in the table are known ones"
+        if num > judged:
+            text += f"; {num - judged} more were made and wait, the funnel counts them as made"
+        if found < until:
+            more = num > judged or num < total
+            text += f". Not {until} yet: "
+            text += f"--resume {self.folder} goes on" if more else "a larger --num is needed"
+        return f"{text}."
 
     def __len__(self) -> int:
         return int(self._query("SELECT COUNT(*) FROM systems")[0][0])

@@ -255,7 +255,8 @@ def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any
         ctx.params["shard"] or ctx.params["kind"] == "molecule"
     ):
         raise click.UsageError(
-            "--until counts crystals of one machine; leave out --shard and --kind molecule."
+            "--until counts crystals of one machine; leave out --shard and --kind molecule. Valid "
+            "molecules: adit generate --kind molecule --until N --valid-only --unique."
         )
     check_time_limit(ctx)
 

@@ -55,14 +55,14 @@ def finish(campaign: Campaign) -> None:
         write_campaign_report(campaign.store)
     print_tables(campaign.store, Console())
     if campaign.interrupted:
-        click.echo(f"Interrupted: {num} structures are in {folder}/; {go_on}", err=True)
+        waiting = num - campaign.store.num_judged()
+        said = f", {waiting} of them not judged yet" if waiting else ""
+        click.echo(f"Interrupted: {num} structures are in {folder}/{said}; {go_on}", err=True)
     else:
         click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
-    until = campaign.settings.until
-    if until is not None:
-        found = campaign.store.num_found()
-        short = "" if found >= until else f", not {until}; a larger --num goes further"
-        click.echo(f"{found} candidates found among {num} of at most {campaign.total}{short}.")
+    note = campaign.store.found_note(campaign.total)
+    if note:
+        click.echo(note)
 
 
 @contextmanager

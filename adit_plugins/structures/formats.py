@@ -20,6 +20,7 @@ from pymatgen.core import Structure
 from pymatgen.io.cif import CifWriter
 from rdkit import Chem
 
+from adit_plugins.structures.bonds import canonical_smiles
 from adit_plugins.structures.entries import PROVENANCE_TAG
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
@@ -71,8 +72,15 @@ def _json_text(sample: Sample) -> str:
     return json.dumps(sample.to_pymatgen().as_dict(), cls=MontyEncoder)
 
 
-def _sdf_text(sample: Sample) -> str:
-    return str(Chem.SDWriter.GetText(sample.to_rdkit()))
+def sdf_text(sample: Sample) -> str:
+    """Return a record of an SDF with provenance and SMILES.
+
+    Raises:
+        ValueError: it is a crystal, or no bonds fit.
+    """
+    mol = sample.to_rdkit()
+    mol.SetProp("SMILES", canonical_smiles(mol))
+    return str(Chem.SDWriter.GetText(mol))
 
 
 def cif_text(sample: Sample) -> str:
@@ -169,7 +177,7 @@ WRITERS: dict[str, Callable[[Path], AbstractContextManager[Add]]] = {
     ".extxyz": partial(_text_writer, render=_extxyz_text),
     ".xyz": partial(_text_writer, render=_extxyz_text),
     ".db": _db_writer,
-    ".sdf": partial(_text_writer, render=_sdf_text),
+    ".sdf": partial(_text_writer, render=sdf_text),
     ".cif": partial(_text_writer, render=cif_text, between="\n"),
     ".json": _json_writer,
     ".aditjson": _json_writer,

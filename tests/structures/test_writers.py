@@ -359,3 +359,10 @@ def test_read_structures_can_be_written_again(crystals: list[Sample], tmp_path: 
     atoms: list[Atoms] = read_structures(tmp_path / "out.cif")
     ase.io.write(tmp_path / "again.extxyz", atoms)
     assert read_structures(tmp_path / "again.extxyz")[1].info["adit"]["index"] == 1
+
+
+def test_an_sdf_has_the_smiles_of_each_molecule(tmp_path: Path) -> None:
+    samples = [Sample.from_ase(molecule(name)) for name in ("CH3CH2OH", "C6H6")]
+    write_samples(samples, tmp_path / "two.sdf")
+    found = [mol.GetProp("SMILES") for mol in Chem.SDMolSupplier(str(tmp_path / "two.sdf"))]
+    assert found == ["CCO", "c1ccccc1"]
