@@ -306,7 +306,7 @@ def test_a_late_failure_keeps_the_records(tmp_path: Path, monkeypatch: pytest.Mo
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert "no such weights" in result.stderr.splitlines()[-1]
-    assert "1 structures are in found/; adit discover --resume found goes on." in result.stderr
+    assert "1 structures are in found/, 1 of them not judged yet; adit discover" in result.stderr
     assert json.loads(Path("found/summary.json").read_text())["interrupted"]
 
 
