@@ -1,7 +1,7 @@
 """Time of 10,000 samples against the number of steps: latent transformers and equivariant networks.
 
     python benchmarks/steps_time.py --json benchmarks/results/steps_time.json \
-        --plot benchmarks/results/steps_time.png
+        --plot docs/images/steps_time.png
     PYTHONPATH=. python benchmarks/steps_time.py --device cuda --json gpu.json
 
 The figure of the ADiT talk on this machine: the published network in its three sizes and the
