@@ -175,6 +175,7 @@ def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str
             yield " ".join((*path, name)), command
 
 
+@pytest.mark.slow  # `make docs` builds it, too
 def test_the_built_page_has_every_command_and_option(site: Path) -> None:
     page = (site / "commands" / "index.html").read_text()
     for name, command in leaves(main):
@@ -214,6 +215,7 @@ def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     assert len(shown) > 3
 
 
+@pytest.mark.slow  # `make docs` builds it, too
 def test_the_built_page_describes_every_public_name(site: Path) -> None:
     page = (site / "api" / "index.html").read_text()
     for room in re.findall(r"<!-- api (\S+) -->", (DOCS / "api.md").read_text()):
