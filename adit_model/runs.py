@@ -93,14 +93,26 @@ def request_near(
     return _begun_near(model, request, batch, strength, seed)
 
 
+def mean_latents(model: ADiT, batch: AtomBatch, seed: int = 0) -> Tensor:
+    """Means of the latents as the denoiser sees them, `[batch, atoms, latent_dim]`.
+
+    Args:
+        model: whose latents they are.
+        batch: structures of one kind and size in the form of the training data; molecules are
+            brought into the orientation of the training.
+        seed: of the orientation of molecules, where that is a random one.
+    """
+    turning = torch.Generator(batch.device).manual_seed(seed)
+    frame, periodic = model.config.flow.molecule_frame, bool(batch.periodic[0])
+    framed = frame_for_denoiser(batch, frame, turning, periodic)
+    return (model.encode(framed)[0] - model.latent_mean) / model.latent_std
+
+
 def _begun_near(
     model: ADiT, request: Request, batch: AtomBatch, strength: float, seed: int
 ) -> Request:
     """Return a request that begins at structures with a share of its noise, not at noise."""
-    turning = torch.Generator(batch.device).manual_seed(seed)
-    frame, periodic = model.config.flow.molecule_frame, request.kind == KINDS[0]
-    framed = frame_for_denoiser(batch, frame, turning, periodic)
-    clean = (model.encode(framed)[0] - model.latent_mean) / model.latent_std
+    clean = mean_latents(model, batch, seed)
     start = [
         torch.lerp(noise, x1[: len(noise)], 1.0 - strength)
         for noise, x1 in zip(request.noise, clean.cpu(), strict=True)

@@ -18,14 +18,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from relaxed_rows import write_json
 from scipy.spatial import cKDTree
 
 from adit_model import ADiT
-from adit_model.data import PreparedData, SizeGroups, frame_for_denoiser
+from adit_model.data import PreparedData, SizeGroups
+from adit_model.runs import mean_latents
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -36,15 +36,10 @@ NUM_NAMED = 8  # elements of each kind with a colour of their own
 def latents(model: ADiT, path: Path, num: int, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Standardised latents `[num, latent_dim]` and atomic numbers `[num]` of atoms of a split."""
     groups = SizeGroups(PreparedData.load(path), split, model.device)
-    generator = torch.Generator(model.device).manual_seed(0)
     found, numbers = [], []
     for size, rows in groups.batches(4096):
         batch = groups.batch(size, rows)
-        batch = frame_for_denoiser(
-            batch, model.config.flow.molecule_frame, generator, groups.kind == "crystal"
-        )
-        mean = (model.encode(batch)[0] - model.latent_mean) / model.latent_std
-        found.append(mean.flatten(0, 1).cpu().numpy())
+        found.append(mean_latents(model, batch).flatten(0, 1).cpu().numpy())
         numbers.append(batch.atomic_numbers.flatten().cpu().numpy())
     chosen = np.random.default_rng(0).permutation(sum(map(len, numbers)))[:num]
     return np.concatenate(found)[chosen], np.concatenate(numbers)[chosen]

@@ -7,10 +7,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from adit_model.data import frame_for_denoiser
+from adit_model.runs import mean_latents
 from adit_plugins.generation.training_form import TrainingForm, training_form
 from adit_plugins.structures.samples import Convertible, Sample, from_batch, to_batch, to_samples
 
@@ -31,13 +30,8 @@ def encode(
 def encode_forms(model: ADiT, forms: Sequence[TrainingForm]) -> list[NDArray[np.float32]]:
     """Return the standardised latents of structures that are in the form of the training data."""
     found: dict[int, NDArray[np.float32]] = {}
-    generator = torch.Generator(model.device).manual_seed(0)
     for places, batch in _batches(forms):
-        periodic = forms[places[0]].sample.kind == "crystal"
-        batch = frame_for_denoiser(
-            batch.to(model.device), model.config.flow.molecule_frame, generator, periodic
-        )
-        latents = (model.encode(batch)[0] - model.latent_mean) / model.latent_std
+        latents = mean_latents(model, batch.to(model.device))
         for place, latent in zip(places, latents.float().cpu().numpy(), strict=True):
             found[place] = latent[forms[place].sites]
     return [found[place] for place in range(len(forms))]

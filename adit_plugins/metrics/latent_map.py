@@ -59,22 +59,14 @@ def make_map(model: ADiT, data: Sequence[Path]) -> dict[str, Any]:
 
 def _training_points(model: ADiT, path: Path) -> tuple[str, NDArray[np.float64]]:
     """The kind of a prepared file and the mean latent of each training structure."""
-    import torch
-
-    from adit_model.data import PreparedData, SizeGroups, frame_for_denoiser
+    from adit_model.data import PreparedData, SizeGroups
+    from adit_model.runs import mean_latents
 
     groups = SizeGroups(PreparedData.load(path), "train", model.device)
-    generator = torch.Generator(model.device).manual_seed(0)
-    points = []
-    for size, rows in groups.batches(4096):
-        batch = frame_for_denoiser(
-            groups.batch(size, rows),
-            model.config.flow.molecule_frame,
-            generator,
-            groups.kind == "crystal",
-        )
-        latents = (model.encode(batch)[0] - model.latent_mean) / model.latent_std
-        points.append(latents.mean(dim=1).double().cpu().numpy())
+    points = [
+        mean_latents(model, groups.batch(size, rows)).mean(dim=1).double().cpu().numpy()
+        for size, rows in groups.batches(4096)
+    ]
     return groups.kind, np.concatenate(points)
 
 
