@@ -79,6 +79,13 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words in which names what was recorded differs from what is asked for."""
+    now = json.loads(json_text(now))
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} was {before.get(name)!r}, not {now.get(name)!r}" for name in names]
+
+
 def json_text(value: Any) -> str:
     """Return `without_nan` of a value as a line of JSON, in a tenth of the time."""
     try:

@@ -110,11 +110,6 @@ class Store(Queries):
             self._db.metadata = without_nan({**self.metadata, **changes})
         self.metadata = self._checked_metadata()
 
-    @property
-    def total(self) -> int:
-        """Structures that the campaign, or its shard, is about."""
-        return int(self.metadata["total"])
-
     def __enter__(self) -> Store:
         return self
 

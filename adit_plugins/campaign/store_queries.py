@@ -150,12 +150,13 @@ class Queries(ABC):
         """Return the number of structures that wait for nothing more."""
         return self.count("stage", DONE)
 
-    def found_note(self, total: int) -> str:
-        """Return, of a campaign with `until`, what was found among how many; else nothing.
+    @property
+    def total(self) -> int:
+        """Structures that the campaign, or its shard, is about."""
+        return int(self.metadata["total"])
 
-        Args:
-            total: structures at most.
-        """
+    def found_note(self) -> str:
+        """Return, of a campaign with `until`, what was found among how many; else nothing."""
         until = self.metadata.get("settings", {}).get("until")
         if until is None:
             return ""
@@ -167,7 +168,7 @@ class Queries(ABC):
         if num > judged:
             text += f"; {num - judged} more were made and wait, the funnel counts them as made"
         if found < until:
-            more = num > judged or num < total
+            more = num > judged or num < self.total
             text += f". Not {until} yet: "
             text += f"--resume {self.folder} goes on" if more else "a larger --num is needed"
         return f"{text}."

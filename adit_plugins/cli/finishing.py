@@ -60,7 +60,7 @@ def finish(campaign: Campaign) -> None:
         click.echo(f"Interrupted: {num} structures are in {folder}/{said}; {go_on}", err=True)
     else:
         click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
-    note = campaign.store.found_note(campaign.total)
+    note = campaign.store.found_note()
     if note:
         click.echo(note)
 

@@ -24,6 +24,7 @@ from adit_plugins.datasets.common import arrays
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import described
 from adit_plugins.datasets.streams import CrystalStream, Fate, walk
+from adit_plugins.outputs import differences
 
 PLAN, RECORDS = "prepare.json", "records"
 
@@ -111,7 +112,6 @@ def _check_plan(stream: CrystalStream, source: Path | None, folder: Path, shard_
     if source is not None:
         plan["path"] = str(source.resolve())
         plan["bytes"] = source.stat().st_size if source.is_file() else None
-    plan = json.loads(json.dumps(plan))
     if folder.is_file() or (
         folder.is_dir() and any(folder.iterdir()) and not (folder / PLAN).is_file()
     ):
@@ -121,13 +121,11 @@ def _check_plan(stream: CrystalStream, source: Path | None, folder: Path, shard_
         with replacing(folder / PLAN) as temporary:
             temporary.write_text(json.dumps(plan, indent=2) + "\n")
         return
-    before = json.loads((folder / PLAN).read_text())
-    for name in dict.fromkeys((*before, *plan)):
-        if before.get(name) != plan.get(name):
-            raise DatasetError(
-                f"{folder} was begun with another {name}: {before.get(name)!r} there, "
-                f"{plan.get(name)!r} here. Repeat its command, or choose another --out."
-            )
+    if differ := differences(json.loads((folder / PLAN).read_text()), plan):
+        raise DatasetError(
+            f"{folder} was begun otherwise: {differ[0]}. Repeat its command, or choose another "
+            "--out."
+        )
 
 
 def _write(stream: CrystalStream, path: Path, fates: Iterator[Fate]) -> dict[str, Any]:

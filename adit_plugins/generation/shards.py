@@ -22,6 +22,7 @@ from filelock import FileLock
 from adit_model.outputs import replacing
 from adit_plugins.generation.keeping import Selection
 from adit_plugins.generation.recipe import used_precision
+from adit_plugins.outputs import differences
 from adit_plugins.processes import LostError
 from adit_plugins.structures.entries import Entry
 from adit_plugins.structures.reading import iter_entries
@@ -141,17 +142,15 @@ class ShardedGeneration:
         Raises:
             GenerationError: they differ; the first difference is named.
         """
-        now = json.loads(json.dumps(self.describe()))
-        flat = [{**part, **part["recipe"]} for part in (earlier, now)]
-        for name in dict.fromkeys((*flat[0], *flat[1])):
-            if name in ("recipe", "checkpoint"):  # its hash decides, not where it lies
-                continue
-            before, here = (part.get(name) for part in flat)
-            if before != here:
-                raise GenerationError(
-                    f"{self.folder} holds another generation: {name} is {before!r} there and "
-                    f"{here!r} here. Repeat its command, or choose another --out."
-                )
+        before, now = (
+            {**part, **part["recipe"], "recipe": None, "checkpoint": None}  # its hash decides
+            for part in (earlier, self.describe())
+        )
+        if differ := differences(before, now):
+            raise GenerationError(
+                f"{self.folder} holds another generation: {differ[0]}. Repeat its command, or "
+                "choose another --out."
+            )
 
     def shards(self, part: tuple[int, int] = (0, 1)) -> Iterator[Shard]:
         """Yield the shards of one of several machines, in order."""

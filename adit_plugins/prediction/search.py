@@ -16,12 +16,13 @@ from pymatgen.core import Element
 from adit_plugins.generation.generator import ADiTGenerator
 from adit_plugins.generation.recipe import checked_integer
 from adit_plugins.hull.loaders import load_hull
+from adit_plugins.outputs import differences
 from adit_plugins.prediction.cells import cell_of, fitting_cells, sizes_of
 from adit_plugins.prediction.ensemble import CHILDREN, LOWER, PATIENCE, ROUNDS, children
 from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
 from adit_plugins.prediction.results import About, Predictions, notes_on
-from adit_plugins.prediction.store import VARIED, Store, differences, read_search
+from adit_plugins.prediction.store import FORMAT, VARIED, Store, read_search
 from adit_plugins.relax import load_relaxer, relax
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
 from adit_plugins.relax.results import RelaxResult
@@ -153,7 +154,7 @@ class Search:
         """
         before = None if self.folder is None else read_search(self.folder)
         if resume and before is not None:
-            differ = differences(before, self.about())
+            differ = differences(before, {"format": FORMAT, **self.about()})
             if differ:
                 raise ValueError(
                     f"{self.folder} holds another search: {'; '.join(differ)}. Choose another "
@@ -220,17 +221,17 @@ class Search:
     def _vary(self, begun: float, report: Progress) -> None:
         """Vary the lowest structures until a few rounds in a row have found nothing lower."""
         end = math.inf if self.minutes is None else begun + 60 * self.minutes
-        self.stopped, quiet, lowest = "rounds", 0, self._lowest()
+        found, self.stopped, quiet = self._first_pass(), "rounds", 0
         first = len(self._varied.samples) // CHILDREN
         for number in range(first, first + ROUNDS):
-            start = time.monotonic()
-            self._varied.add_samples(children(self.generator, self._first_pass(), number))
+            start, before = time.monotonic(), self._lowest(found)
+            self._varied.add_samples(children(self.generator, found, number))
             self._varied.relax(
                 list(self._varied.samples), self.workers,
                 lambda n, m: report("variations relaxed", n, m),
             )  # fmt: skip
-            now, found = time.monotonic(), self._lowest()
-            quiet, lowest = (0, found) if found < lowest - LOWER else (quiet + 1, lowest)
+            found, now = self._first_pass(), time.monotonic()
+            quiet = 0 if self._lowest(found) < before - LOWER else quiet + 1
             if quiet == PATIENCE:
                 self.stopped = "settled"
                 return
@@ -238,14 +239,13 @@ class Search:
                 self.stopped = "minutes"
                 return
 
-    def _lowest(self) -> float:
-        """Energy of the lowest structure so far: above the hull for a chemical system, eV/atom."""
-        found = self._first_pass()[:1]
+    def _lowest(self, found: Sequence[Contestant]) -> float:
+        """Energy of the best of a first pass: above the hull for a chemical system, eV/atom."""
         if not found:
             return math.inf
         if self.generator.formula is not None:
             return found[0].energy
-        distance = ranked(found, self._hull)[0][0].energy_above_hull
+        distance = ranked(found[:1], self._hull)[0][0].energy_above_hull
         return math.inf if distance is None else distance
 
     def _varied_note(self) -> str:

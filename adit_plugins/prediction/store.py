@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.io.extxyz import write_extxyz
 
 from adit_model.outputs import replacing
-from adit_plugins.outputs import json_text, without_nan
+from adit_plugins.outputs import without_nan
 from adit_plugins.relax import relax
 from adit_plugins.relax.files import (
     append_durably,
@@ -136,13 +136,6 @@ def read_search(folder: Path) -> dict[str, Any] | None:
         return None
     ours = isinstance(content, dict) and content.get("format") == FORMAT
     return content if ours else None
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words what is not as it was."""
-    now = json.loads(json_text({"format": FORMAT, **now}))
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name} was {before.get(name)}, not {now.get(name)}" for name in names]
 
 
 def _text(structures: Iterable[Atoms]) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,21 @@ def python_of(name: str) -> Path:
         f"The environment '{name}' {state} (there: {known}). Make it: adit env create {how}. Or "
         "give the path of an environment or of its Python."
     )
+
+
+def check_of(environment: str, known: Collection[str]) -> Callable[[str], None]:
+    """Return the `check` of a relaxer that lives in an environment: of what stands after its name.
+
+    The check raises ValueError where that is none of `known`, NoEnvironmentError where the
+    environment has yet to be made. Without anything after the name the relaxer has a default.
+    """
+
+    def check(argument: str) -> None:
+        if argument and argument not in known:
+            raise ValueError(f"{environment} knows no '{argument}'. Known: {', '.join(known)}.")
+        python_of(environment)
+
+    return check
 
 
 def _python_at(path: Path) -> Path:

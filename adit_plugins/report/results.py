@@ -91,7 +91,7 @@ def _progress_notes(store: Store) -> list[str]:
         return []
     until = store.metadata["settings"].get("until")
     if until is not None and store.num_found() >= until:
-        return [f"Ended: {store.found_note(store.total)}"]
+        return [f"Ended: {store.found_note()}"]
     return [
         f"Not finished: {num} of {store.total} structures were there when this page was written, "
         f"{num - done} of them still to be relaxed. `adit report {store.folder}` writes it anew."

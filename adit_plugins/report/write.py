@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 KINDS = ("crystal", "molecule")
 MAX_CHARS = 14_000_000  # of rows and structures; with the scripts the file stays under 15 MB
+PLACE = ("latent_1", "latent_2")
 MAX_PLACED = 1000  # of each kind and set on the map of the latent space, the first ones
 STYLE = "page.css"
 SCRIPTS = (
@@ -92,14 +93,13 @@ def _fill(results: Sequence[Results], max_chars: int) -> tuple[dict[str, Table],
             table = tables[kind]
             table.room = max_chars // len(results) // len(kinds)
             num = len(table)
-            generated: list[Sample] = []
+            placed: list[tuple[dict[str, Any], Sample]] = []
             for row in each.rows(kind):
                 if not table.add(row, index):
                     break
-                if len(generated) < MAX_PLACED and row.structures:
-                    generated.append(row.structures[0])
-                    table.rows[-1]["latent"] = len(generated) - 1
-            _place(table, num, generated)
+                if len(placed) < MAX_PLACED and row.structures:
+                    placed.append((table.rows[-1], row.structures[0]))
+            _place(table, placed)
             shown, total = len(table) - num, each.totals[kind]
             if shown < total:
                 each.notes.append(
@@ -110,16 +110,15 @@ def _fill(results: Sequence[Results], max_chars: int) -> tuple[dict[str, Table],
     return tables, about
 
 
-def _place(table: Table, first: int, generated: Sequence[Sample]) -> None:
-    """Put the places on the map of the latent space into rows that name their structure."""
+def _place(table: Table, generated: Sequence[tuple[dict[str, Any], Sample]]) -> None:
+    """Give rows the places of their structures on the map of the latent space."""
     from adit_plugins.metrics.latent_map import points
 
-    found = points(generated) if generated else []
-    for row in table.rows[first:]:
-        place = found[row.pop("latent")] if "latent" in row else None
+    found = points([sample for _, sample in generated]) if generated else []
+    for (row, _), place in zip(generated, found, strict=True):
         if place is not None:
-            row["latent_1"], row["latent_2"] = place
-            table.columns |= dict.fromkeys(("latent_1", "latent_2"))
+            row |= dict(zip(PLACE, place, strict=True))
+            table.columns |= dict.fromkeys(PLACE)
 
 
 def _hulls(table: Table) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.elsewhere import RemoteCalculator
-from adit_plugins.relax.environments import python_of
+from adit_plugins.relax.environments import check_of
 from adit_plugins.relax.results import MP_RAW
 
 ENVIRONMENT = "sevennet"
@@ -18,18 +18,7 @@ MODELS = {"0": "7net-0", "l3i5": "7net-l3i5"}
 ENERGY_BOUNDS = (-18.0, 10.0)
 # Hydrogen to plutonium without polonium to radium, of which MPtrj has none.
 ELEMENTS = frozenset(range(1, 95)) - frozenset(range(84, 89))
-
-
-def check(model: str) -> None:
-    """Refuse an unknown model, or a missing environment, before any work.
-
-    Raises:
-        ValueError: there is no such model.
-        NoEnvironmentError: the environment has yet to be made.
-    """
-    if model and model not in MODELS:
-        raise ValueError(f"No SevenNet model '{model}'. Known: {', '.join(MODELS)}.")
-    python_of(ENVIRONMENT)
+check = check_of(ENVIRONMENT, MODELS)
 
 
 def make_relaxer(model: str = "0", max_seconds: float = 60.0) -> AseRelaxer:

@@ -8,23 +8,12 @@ from __future__ import annotations
 
 from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.elsewhere import RemoteCalculator
-from adit_plugins.relax.environments import python_of
+from adit_plugins.relax.environments import check_of
 
 ENVIRONMENT = "tblite"
 METHODS = {"gfn2": "GFN2-xTB", "gfn1": "GFN1-xTB"}
 ELEMENTS = frozenset(range(1, 87))  # hydrogen to radon
-
-
-def check(method: str) -> None:
-    """Refuse an unknown method, or a missing environment, before any work.
-
-    Raises:
-        ValueError: there is no such method.
-        NoEnvironmentError: the environment has yet to be made.
-    """
-    if method and method not in METHODS:
-        raise ValueError(f"No method '{method}' of tblite. Known: {', '.join(METHODS)}.")
-    python_of(ENVIRONMENT)
+check = check_of(ENVIRONMENT, METHODS)
 
 
 def make_relaxer(method: str = "gfn2", max_seconds: float = 60.0) -> AseRelaxer:

@@ -117,7 +117,7 @@ def test_a_campaign_ends_with_enough_candidates_and_goes_on_no_further(tmp_path:
         assert found >= 2 and made < len(structures)
         assert seen["candidates found"] == (2, 2)
         assert all(row["energy_above_hull"] < limit for row in ranking_of(campaign.store))
-        note = campaign.store.found_note(campaign.total)
+        note = campaign.store.found_note()
         judged = campaign.store.num_judged()
         assert note.startswith(f"{found} candidates") and f"of {judged} judged" in note
         assert ("wait" in note) == (made > judged) and "--num" not in note

@@ -116,11 +116,11 @@ def test_an_interrupted_preparation_goes_on_and_makes_nothing_twice(tmp_path: Pa
 def test_another_source_or_setting_is_refused(tmp_path: Path) -> None:
     source, folder = source_of(tmp_path), tmp_path / "set"
     prepare_shards(crystals.stream(source), source, folder, 20)
-    with pytest.raises(DatasetError, match="begun with another max_num_atoms: 20 there, 4 here"):
+    with pytest.raises(DatasetError, match="begun otherwise: max_num_atoms was 20, not 4"):
         prepare_shards(crystals.stream(source, max_num_atoms=4), source, folder, 20)
     with source.open("a") as file:
         file.write(source.read_text())
-    with pytest.raises(DatasetError, match="begun with another bytes"):
+    with pytest.raises(DatasetError, match="begun otherwise: bytes was"):
         prepare_shards(crystals.stream(source), source, folder, 20)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "one.tex").write_text("mine")

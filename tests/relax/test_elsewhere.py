@@ -185,8 +185,8 @@ def test_an_unknown_element_is_said_as_the_calculator_says_it() -> None:
         ("env:nowhere:a:b", "environment 'nowhere' is not there .*adit env create nowhere PACK"),
         ("env:/nowhere/python:a:b", "'/nowhere/python' is no Python"),
         ("sevennet", "environment 'sevennet' is not there .*adit env create sevennet"),
-        ("sevennet:l9", "No SevenNet model 'l9'. Known: 0, l3i5"),
-        ("tblite:pm6", "No method 'pm6' of tblite. Known: gfn2, gfn1"),
+        ("sevennet:l9", "sevennet knows no 'l9'. Known: 0, l3i5"),
+        ("tblite:pm6", "tblite knows no 'pm6'. Known: gfn2, gfn1"),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_work(
