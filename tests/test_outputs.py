@@ -342,13 +342,3 @@ def test_nothing_that_could_be_used_is_a_failure_for_scripts(sources: Path) -> N
     for command in (["relax", "cu.extxyz"], ["discover", "cu.extxyz"]):
         fine = CliRunner().invoke(main, [*command, *emt, "--overwrite"])
         assert fine.exit_code == 0, fine.output
-
-
-def test_what_json_cannot_hold_becomes_what_it_can() -> None:
-    import numpy as np
-
-    from adit_plugins.outputs import without_nan
-
-    value = {"a": np.array([[1.0, np.nan], [2.0, np.inf]]), "b": np.int64(3), 4: (np.float32(0.5),)}
-    expected = {"a": [[1.0, None], [2.0, None]], "b": 3, "4": [0.5]}
-    assert without_nan(value) == expected and json.loads(json.dumps(without_nan(value))) == expected
