@@ -67,6 +67,8 @@ def choose(known: Sequence[Known], num: int, max_atoms: int, seed: int) -> list[
     Raises:
         ValueError: nothing is left.
     """
+    if not known:
+        raise ValueError(f"no crystal has {COLUMN} (eV/atom), in a column or in its info.")
     splits = {each.split for each in known} - {""}
     tests = [each for each in known if each.split != "train"] if splits else []
     kept_back = {formula_of(each.atoms) for each in tests}
