@@ -225,7 +225,7 @@ def measuring_entries(path: Path):  # type: ignore[no-untyped-def]
         (("chgnet", "--data", "nowhere.parquet"), "Cannot read nowhere.parquet: there is no such"),
         (("unheard", "--data", "DATA"), "No plugin 'unheard' in adit.relaxers"),
         (("chgnet", "--data", "DATA", "--out", "x.txt"), "--out x.txt must end in .json"),
-        (("chgnet", "--data", "BARE"), "no crystal to fit on: 0 have the column"),
+        (("chgnet", "--data", "BARE"), "no crystal has formation_energy_per_atom"),
         ((EMT_SPEC, "--data", "IRON"), "has no energy for any of 3 crystals; of 2 of them: Attr"),
     ],
 )
