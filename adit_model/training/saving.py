@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def on_cpu(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at a step; nobody else may change the tensors.
+
+    Attributes:
+        config: of the model.
+        weights: of the model, by name.
+        state: what resumes the run.
+        progress: counters, with `step`.
+    """
+
+    config: ADiTConfig
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
+    progress: dict[str, Any]
+
+
 class CheckpointWriter:
     """Writes one checkpoint after the other in a thread of its own.
 
@@ -47,26 +65,14 @@ class CheckpointWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
-    def write(
-        self,
-        config: ADiTConfig,
-        weights: dict[str, Tensor],
-        state: dict[str, Tensor],
-        progress: dict[str, Any],
-    ) -> None:
+    def write(self, checkpoint: Checkpoint) -> None:
         """Begin to write a checkpoint, once the one before is on the disk.
-
-        Args:
-            config: of the model.
-            weights: of the model, by name; nobody else may change them.
-            state: what resumes the run; likewise.
-            progress: counters, with `step`.
 
         Raises:
             OSError: the one before could not be written.
         """
         self.wait()
-        self._writing = self._thread.submit(self._write, config, weights, state, progress)
+        self._writing = self._thread.submit(self._write, checkpoint)
 
     def wait(self) -> None:
         """Wait until everything is on the disk.
@@ -90,20 +96,14 @@ class CheckpointWriter:
                 shutil.rmtree(other)
         return folder
 
-    def _write(
-        self,
-        config: ADiTConfig,
-        weights: dict[str, Tensor],
-        state: dict[str, Tensor],
-        progress: dict[str, Any],
-    ) -> None:
+    def _write(self, found: Checkpoint) -> None:
         last = self._last_step()
-        if self.keep > 1 and last is not None and last != progress["step"]:
+        if self.keep > 1 and last is not None and last != found.progress["step"]:
             self._link(f"step-{last:08d}")
-        checkpoint.save(self.out / MODEL, config, weights)
+        checkpoint.save(self.out / MODEL, found.config, found.weights)
         # The counters ride inside the same file: one rename is atomic, two are not.
         with replacing(self.out / STATE) as temporary:
-            save_file(state, temporary, {"progress": json.dumps(progress)})
+            save_file(found.state, temporary, {"progress": json.dumps(found.progress)})
         kept = self._kept(good=False)
         for old in kept[: max(0, len(kept) - (self.keep - 1))]:
             shutil.rmtree(old)

@@ -32,7 +32,7 @@ from adit_model.training.compiled import compile_parts, complete_labels, eager_i
 from adit_model.training.distributed import World
 from adit_model.training.latents import clean_latents, draw_latent, fixed_latents
 from adit_model.training.optimizers import make_optimizers
-from adit_model.training.saving import STATE, CheckpointWriter, on_cpu, read_state
+from adit_model.training.saving import STATE, Checkpoint, CheckpointWriter, on_cpu, read_state
 from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
 
 __all__ = ["STAGES", "Trainer", "TrainingConfig", "TrainingError", "draw_latent"]
@@ -267,7 +267,7 @@ class Trainer:
             "stage": self.config.stage,
             "optimizer": self.config.optimizer,
         }
-        self.writer.write(self.model.config, weights, state, progress)
+        self.writer.write(Checkpoint(self.model.config, weights, state, progress))
         if wait:
             self.writer.wait()
 

@@ -23,7 +23,7 @@ from adit_model.sharded_data import ShardedData, write_index
 from adit_plugins.datasets.common import arrays
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import described
-from adit_plugins.datasets.streams import CrystalStream, Fate, walk
+from adit_plugins.datasets.streams import CrystalStream, Fate, sorted_out, walk
 from adit_plugins.outputs import differences
 
 PLAN, RECORDS = "prepare.json", "records"
@@ -130,15 +130,7 @@ def _check_plan(stream: CrystalStream, source: Path | None, folder: Path, shard_
 
 def _write(stream: CrystalStream, path: Path, fates: Iterator[Fate]) -> dict[str, Any]:
     """Write a shard; return its record."""
-    rows: list[dict[str, Any]] = []
-    left: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for fate in fates:
-        if fate.row is not None:
-            rows.append(fate.row)
-        else:
-            left[fate.reason] += 1
-            first.setdefault(fate.reason, fate.detail)
+    rows, left, first = sorted_out(fates)
     if rows:
         arrays(stream.name, "crystal", rows, stream.source).save(path)
     number = len(rows) + left.total()

@@ -174,15 +174,7 @@ def collect(stream: CrystalStream) -> PreparedData:
     Raises:
         DatasetError: the source cannot be read, nothing is left, or a wanted label has no values.
     """
-    rows: list[dict[str, Any]] = []
-    left: Counter[str] = Counter()
-    first: dict[str, str] = {}
-    for fate in walk(stream):
-        if fate.row is not None:
-            rows.append(fate.row)
-            continue
-        left[fate.reason] += 1
-        first.setdefault(fate.reason, fate.detail)
+    rows, left, first = sorted_out(walk(stream))
     total = len(rows) + left.total()
     crystals = total - sum(n for reason, n in left.items() if not _of_crystals(reason))
     for reason, count in left.items():
@@ -194,6 +186,22 @@ def collect(stream: CrystalStream) -> PreparedData:
     return assemble(
         stream.name, "crystal", rows, stream.source, stream.all_units(), stream.wanted_labels()
     )
+
+
+def sorted_out(
+    fates: Iterable[Fate],
+) -> tuple[list[dict[str, Any]], Counter[str], dict[str, str]]:
+    """Return the rows, how many each reason left out, and the first of these in detail."""
+    rows: list[dict[str, Any]] = []
+    left: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for fate in fates:
+        if fate.row is not None:
+            rows.append(fate.row)
+        else:
+            left[fate.reason] += 1
+            first.setdefault(fate.reason, fate.detail)
+    return rows, left, first
 
 
 def _of_crystals(reason: str) -> bool:
