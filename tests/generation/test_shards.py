@@ -32,11 +32,18 @@ def command(checkpoint: str, out: Path, *more: object) -> tuple[object, ...]:
     return ("generate", *recipe, "--num", 50, "--shard-size", 12, "--out", out, *more)
 
 
-def samples(folder: Path) -> list[tuple[str, list[int], bytes]]:
+def samples(folder: Path) -> list[tuple[str, list[int], list[list[float]]]]:
     return [
-        (s.id, s.atomic_numbers.tolist(), np.asarray(s.positions).tobytes())
+        (s.id, s.atomic_numbers.tolist(), np.asarray(s.positions).tolist())
         for s in read_shards(folder)
     ]
+
+
+def assert_the_same(folder: Path, other: Path) -> None:
+    """Positions to rounding: a worker has one thread, which adds in another order than two."""
+    for ours, theirs in zip(samples(folder), samples(other), strict=True):
+        assert ours[:2] == theirs[:2]
+        np.testing.assert_allclose(ours[2], theirs[2], atol=1e-3)
 
 
 def test_two_workers_two_machines_and_one_process_make_the_same_samples(
@@ -52,8 +59,8 @@ def test_two_workers_two_machines_and_one_process_make_the_same_samples(
         )
     expected = samples(one)
     assert [each[0] for each in expected] == [f"tiny/0/{i}" for i in range(50)]
-    assert samples(two) == expected
-    assert samples(parts) == expected
+    assert_the_same(two, one)
+    assert_the_same(parts, one)
     assert len(list(one.glob("shard-*.extxyz"))) == 5
     assert adit("merge", one, "--out", tmp_path / "all.db") == 0
     merged = read_structures(tmp_path / "all.db")
