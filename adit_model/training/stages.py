@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from adit_model.checkpoints import folder as checkpoint
 from adit_model.checkpoints.pretrained import read
@@ -22,6 +23,7 @@ from adit_model.config import (
     PriorConfig,
 )
 from adit_model.data import CompositionTable, PreparedData, SizeGroups, frame_for_denoiser
+from adit_model.layers import LabelEmbedding
 from adit_model.model import ADiT
 from adit_model.pairs import aim_points
 from adit_model.sharded_data import ShardedData, groups_of, load_data
@@ -161,14 +163,17 @@ def continued_model(
         denoiser = dataclasses.replace(denoiser, pair_bias=True)
     prior = None if alone else old.prior
     if config.stage == "prior":
-        prior = prior or new_prior(loaded, conditions)
+        new_data = new_prior(loaded, conditions)
+        prior = new_data if prior is None else widened(prior, new_data)
     if config.stage == "prior" or config.decoder_only:
         histogram = {}  # sizes are those that the denoiser has learned
-    new: set[str] = set()
+    new: list[str] = []  # of conditions, where their embedders are
     if denoiser is not None and config.stage == "denoiser":
         extended = with_conditions(denoiser, loaded, conditions)
-        new = {c.name for c in extended.conditions} - {c.name for c in denoiser.conditions}
+        new = _added("denoiser", denoiser.conditions, extended.conditions)
         denoiser = extended
+    if prior is not None and old.prior is not None:
+        new += _added("prior", old.prior.conditions, prior.conditions)
     torch.manual_seed(config.seed)
     model = ADiT(
         dataclasses.replace(
@@ -183,7 +188,11 @@ def continued_model(
     )
     gone = ("denoiser.", "prior.") if alone else ()
     kept = {k: v for k, v in tensors.items() if not k.startswith(gone)}
-    begun = tuple(f"denoiser.condition_embedders.{name}." for name in new)
+    for name in new:
+        embedder = model.get_submodule(name)
+        if isinstance(embedder, LabelEmbedding):  # the others begin with nothing by themselves
+            nn.init.zeros_(embedder.embedding_table.weight)
+    begun = tuple(f"{name}." for name in new)
     begun += ("denoiser.pairs.",) if added else ()
     begun += ("prior.",) if old.prior is None and prior is not None else ()
     kept |= {k: v for k, v in model.state_dict().items() if k.startswith(begun)}
@@ -191,6 +200,12 @@ def continued_model(
     if added:
         aim_pairs(model, [groups_of(data, "train", "cpu") for data in loaded])
     return model
+
+
+def _added(part: str, before: Sequence[Condition], now: Sequence[Condition]) -> list[str]:
+    """Names of the submodules that embed the conditions which a part of the model had not."""
+    names = sorted({c.name for c in now} - {c.name for c in before})
+    return [f"{part}.condition_embedders.{name}" for name in names]
 
 
 def with_conditions(
@@ -219,6 +234,33 @@ def new_prior(data: Sequence[PreparedData | ShardedData], names: Sequence[str]) 
         elements={kind: sorted(found - {0}) for kind, found in elements.items()},
         hydrogens_last=hydrogens_last,
         even_electrons=even_electrons and "molecule" in elements,
+    )
+
+
+def widened(prior: PriorConfig, new: PriorConfig) -> PriorConfig:
+    """A trained prior's options, with what other data sets hold besides.
+
+    Raises:
+        TrainingError: they hold larger structures than it has places for.
+    """
+    if new.max_atoms > prior.max_atoms:
+        raise TrainingError(
+            f"The checkpoint's prior knows structures of at most {prior.max_atoms} atoms, the data "
+            f"have {new.max_atoms}. Leave the larger ones out, or begin a prior on a checkpoint "
+            "that has none."
+        )
+    elements = {
+        kind: sorted({*prior.elements.get(kind, ()), *new.elements.get(kind, ())})
+        for kind in prior.elements | new.elements
+    }
+    molecules = "molecule" in new.elements
+    there = {condition.name for condition in prior.conditions}
+    return dataclasses.replace(
+        prior,
+        elements=elements,
+        conditions=(*prior.conditions, *(c for c in new.conditions if c.name not in there)),
+        hydrogens_last=prior.hydrogens_last and (new.hydrogens_last or not molecules),
+        even_electrons=prior.even_electrons and (new.even_electrons or not molecules),
     )
 
 

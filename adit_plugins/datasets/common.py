@@ -46,7 +46,8 @@ def assemble(
 ) -> PreparedData:
     """Concatenate rows of `atomic_numbers`, `coords`, `split` (and `cell`) into arrays.
 
-    Rows may have `labels`, numbers by name, whose units are told by name; some may be wanted.
+    Rows without `coords` are compositions. Rows may have `labels`, numbers by name, whose units
+    are told by name; some may be wanted.
     """
     import dataclasses
 
@@ -71,9 +72,11 @@ def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> Pre
     if not rows:
         raise DatasetError(f"{name}: no structure to prepare from {source}")
     numbers = np.concatenate([np.asarray(r["atomic_numbers"], dtype=np.uint8) for r in rows])
-    coords = np.concatenate([np.asarray(r["coords"], dtype=np.float32) for r in rows])
-    cell = None
-    if kind == "crystal":
+    coords = cell = None
+    if "coords" in rows[0]:
+        joined = np.concatenate([np.asarray(r["coords"], dtype=np.float32) for r in rows])
+        coords = torch.from_numpy(joined)
+    if "cell" in rows[0]:
         cell = torch.tensor(np.array([r["cell"] for r in rows]), dtype=torch.float32)
     names = dict.fromkeys(key for row in rows for key in row.get("labels", {}))
     labels = {
@@ -85,7 +88,7 @@ def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> Pre
         name=name,
         kind=kind,
         atomic_numbers=torch.from_numpy(numbers),
-        coords=torch.from_numpy(coords),
+        coords=coords,
         num_atoms=torch.tensor([len(r["atomic_numbers"]) for r in rows], dtype=torch.int32),
         split=torch.tensor([r["split"] for r in rows], dtype=torch.uint8),
         cell=cell,

@@ -19,6 +19,8 @@ from adit_model.config import KINDS, Condition, PriorConfig
 from adit_model.data import PreparedData
 from adit_model.prior import Prior
 from adit_model.training.cli import main
+from adit_model.training.settings import TrainingError
+from adit_model.training.stages import widened
 
 SIZES = [0, 3, 4, 5, 6, 7, 8, 0, 2]  # histogram: no structure has seven atoms
 
@@ -225,6 +227,21 @@ def labelled(folder: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.parametrize("kind", ["crystal", "molecule"])
+def test_the_loss_of_a_batch_does_not_depend_on_its_chunks(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = prior(max_atoms=8, num_elements=12, hydrogens_last=False)
+    net.config = dataclasses.replace(net.config, dropout=0.0)
+    generator = torch.Generator().manual_seed(3)
+    numbers = torch.randint(1, 12, (9, 7), generator=generator).sort(dim=1)[0]
+    numbers *= torch.arange(7) < torch.randint(1, 8, (9, 1), generator=generator)
+    expected = -net.log_probability(kind, numbers).mean()
+    torch.testing.assert_close(net.loss(kind, numbers, {}), expected)
+    monkeypatch.setattr("adit_model.prior.CHUNKS", 1)
+    torch.testing.assert_close(net.loss(kind, numbers, {}), expected)
+
+
 def test_a_prior_is_trained_beside_a_checkpoint_and_is_told_its_conditions(tmp_path: Path) -> None:
     data = labelled(tmp_path)
     quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32"]
@@ -259,3 +276,52 @@ def test_a_prior_is_trained_beside_a_checkpoint_and_is_told_its_conditions(tmp_p
         model.draw(1, "molecule", conditions={"stiffness": 1.0})
     with pytest.raises(ValueError, match=r"No condition 'colour'.*stiffness"):
         model.sample(1, conditions={"colour": 1})
+
+
+def test_a_trained_prior_goes_on_with_more_elements_and_conditions(tmp_path: Path) -> None:
+    data = labelled(tmp_path)
+    quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32", "--tokens", "200"]
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    assert main(["autoencoder", "--data", *data, "--out", str(one), "--steps", "1", *TINY]) == 0
+    begin = ["denoiser", "--data", *data, "--out", str(two), "--steps", "1", *TINY]
+    assert main([*begin, "--autoencoder", str(one / "model"), "--condition", "elements"]) == 0
+    first = ["prior", "--data", *data, "--out", str(three), "--init", str(two / "model")]
+    assert main([*first, "--steps", "1", *quiet]) == 0
+    before = ADiT.from_pretrained(three / "model", device="cpu")
+    assert before.prior is not None and not before.prior.config.conditions
+
+    table = PreparedData.load(Path(data[0]))
+    numbers = table.atomic_numbers.clone()
+    row = int(torch.nonzero(table.split == 0)[0])
+    numbers[2 * row : 2 * row + 2] = torch.tensor([12, 16])
+    classes = torch.ones(len(table.num_atoms))
+    colour = Condition("colour", 3, dropout=0.2, kinds=("crystal",))
+    more = dataclasses.replace(
+        table,
+        atomic_numbers=numbers,
+        coords=None,
+        cell=None,
+        labels={**table.labels, "colour": classes},
+        conditions=(*table.conditions, colour),
+    )
+    more.save(tmp_path / "more.safetensors")
+    again = ["prior", "--data", str(tmp_path / "more.safetensors"), "--out", str(tmp_path / "four")]
+    again += ["--init", str(three / "model"), "--condition", "stiffness", "colour", *quiet]
+    assert main([*again, "--steps", "1", "--learning-rate", "1e-9"]) == 0
+    after = ADiT.from_pretrained(tmp_path / "four" / "model", device="cpu")
+    assert after.prior is not None
+    assert [c.name for c in after.prior.config.conditions] == ["stiffness", "colour"]
+    assert {12, 16} <= set(after.prior.config.elements["crystal"])
+    assert after.prior.config.elements["molecule"] == before.prior.config.elements["molecule"]
+    rows = torch.tensor([[3, 9], [11, 17]])
+    told = {"stiffness": torch.tensor([3.0, 11.0]), "colour": torch.tensor([1, 3])}
+    # What was added changes nothing before it is trained.
+    untold = after.prior.log_probability("crystal", rows)
+    torch.testing.assert_close(
+        after.prior.log_probability("crystal", rows, told), untold, atol=1e-4, rtol=0
+    )
+
+
+def test_a_prior_refuses_structures_that_it_has_no_places_for() -> None:
+    with pytest.raises(TrainingError, match=r"at most 4 atoms.*have 9"):
+        widened(PriorConfig(max_atoms=4), PriorConfig(max_atoms=9))
