@@ -52,7 +52,8 @@ def prepare(
 
     NAME is qm9 (from the package qm9pack), mp20, perov5 or carbon24 (downloaded once), mpts52 or
     alexandria (with --source), crystals (your own table, folder of CIFs or other structures, with
-    --source), formulas (a table of formulas, for the prior, with --source), or any that an installed plugin adds. What is left out is told with its reason.
+    --source), formulas (a table of formulas, for the prior, with --source), or any that an
+    installed plugin adds. What is left out is told with its reason.
     """
     check_writable(out)
     from adit_plugins.datasets import prepare as prepare_data

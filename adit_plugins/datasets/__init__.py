@@ -1,4 +1,4 @@
-"""Data sets to prepared arrays: QM9, MP-20, users' own crystals and formulas (group `adit.datasets`).
+"""Data sets to prepared arrays: QM9, MP-20, users' crystals and formulas (group `adit.datasets`).
 
 Raw data are never shipped: they come from a package, a download with a checksum, or the user.
 

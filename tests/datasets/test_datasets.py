@@ -26,6 +26,7 @@ from adit_plugins import from_batch
 from adit_plugins.datasets import DatasetError, crystals, molecules, prepare
 from adit_plugins.datasets.common import download, split_by_row
 from adit_plugins.datasets.formulas import formulas
+from adit_plugins.structures.entries import ReadingNotice
 
 
 def rutile() -> Structure:
@@ -374,7 +375,7 @@ def test_formulas_are_compositions_for_the_prior(tmp_path: Path) -> None:
         }
     )
     table.to_csv(tmp_path / "mine.csv", index=False)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(ReadingNotice) as told:
         (path,) = prepare(["formulas"], tmp_path / "out", tmp_path / "mine.csv")
     said = [str(warning.message) for warning in told]
     assert said == [
@@ -399,7 +400,7 @@ def test_formulas_are_compositions_for_the_prior(tmp_path: Path) -> None:
     energies = rows.labels["energy_above_hull"].numpy()
     np.testing.assert_allclose(energies[:4], [0, 0.1, np.nan, 0.05])
     table.to_parquet(tmp_path / "mine.parquet")
-    with pytest.warns(UserWarning):
+    with pytest.warns(ReadingNotice):
         again = formulas(tmp_path / "mine.parquet")
     assert again.atomic_numbers.tolist() == data.atomic_numbers.tolist()
     with pytest.raises(ValueError, match="compositions only: they train the prior"):
@@ -416,10 +417,10 @@ def test_a_table_without_formulas_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no column 'formula'; its columns: name, energy"):
         formulas(path)
     path.write_text("formula,split\nNaCl,later\n")
-    with pytest.raises(DatasetError, match="row 0: split must be one of .*'later'"):
+    with pytest.raises(DatasetError, match=r"row 0: split must be one of .*'later'"):
         formulas(path)
     path.write_text("formula,split\nunobtainium,train\n")
-    with pytest.warns(UserWarning), pytest.raises(DatasetError, match="no row has a formula"):
+    with pytest.warns(ReadingNotice), pytest.raises(DatasetError, match="no row has a formula"):
         formulas(path)
     (tmp_path / "mine.parquet").write_text("no table")
     with pytest.raises(DatasetError, match="cannot be read as a table"):
