@@ -122,7 +122,7 @@ def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     structures = [unknown, magnesia, SALT, collided(), molecule("H2O")]
     with begin(tmp_path_factory.mktemp("results"), structures, relaxer="chgnet") as campaign:
         campaign.run()
-        write_files(campaign.store, campaign.interrupted)
+        write_files(campaign.store, campaign.ended)
         yield campaign
 
 
