@@ -43,6 +43,8 @@ def write_files(store: Store, ended: str | None = None, seconds: float = 0.0) ->
     Returns:
         The files and folders that were written.
     """
+    if ended is None:
+        ended = ALL if store.num_judged() == store.total else UNFINISHED
     out, header = store.folder, _header(store, ended, seconds)
     tally = Tally(base=base_of(store.metadata["recipe"]))
     written = [*write_rows(store, header, tally), _write_funnel(tally, out / "funnel.csv")]
@@ -52,10 +54,10 @@ def write_files(store: Store, ended: str | None = None, seconds: float = 0.0) ->
     }
     content = header | {
         "total": store.total,
-        "structures": len(store),
-        "judged": store.num_judged(),
+        "structures": tally.num_crystals + tally.num_molecules,
+        "judged": tally.judged,
         "unreadable": tally.unreadable,
-        "candidates": len(store.candidates()),
+        "candidates": tally.candidates,
         "counts": counts,
         "relaxation_outcomes": dict(tally.outcomes.most_common()),
     }
@@ -101,7 +103,7 @@ def _write_funnel(tally: Tally, path: Path) -> Path:
     return path
 
 
-def _header(store: Store, ended: str | None, seconds: float) -> dict[str, Any]:
+def _header(store: Store, ended: str, seconds: float) -> dict[str, Any]:
     versions = {"adit-plugins": __version__}
     for name in VERSIONS:
         try:
@@ -110,7 +112,7 @@ def _header(store: Store, ended: str | None, seconds: float) -> dict[str, Any]:
             continue
     return {
         "format": FORMAT,
-        "ended": ended or (ALL if store.num_judged() == store.total else UNFINISHED),
+        "ended": ended,
         "interrupted": ended == INTERRUPTED,
         "recipe": store.metadata["recipe"],
         "settings": store.metadata["settings"],

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adit_plugins.campaign.settings import DONE, KNOWN_STRUCTURE
+from adit_plugins.metrics.names import GIVEN
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within, limit_text
 
 Verdicts = dict[str, Any]  # the columns of a row
-# What all structures of a campaign are: made by a generator, or brought in a file or from Python.
-GENERATED, GIVEN = "generated", "given"
+# What all structures of a campaign are, if they were not given in a file or from Python.
+GENERATED = "generated"
 
 
 def base_of(recipe: Mapping[str, Any]) -> str:
@@ -34,13 +35,14 @@ class Tally:
         self.crystals: Counter[str] = Counter()
         self.molecules: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
-        self.unreadable = 0
+        self.judged = self.unreadable = self.candidates = 0  # of what kind ever
         self.potential = self.engine = self.second = ""
         for row in rows:
             self.add(row)
 
     def add(self, row: Verdicts) -> None:
         """Count one more."""
+        self.judged += row["stage"] == DONE
         if row["kind"] == "molecule":
             self.molecules.update(_molecule(row))
             return

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.endings import STRUCTURES, ending
-from adit_plugins.campaign.funnel import GIVEN, Tally, base_of
+from adit_plugins.campaign.funnel import Tally, base_of
 from adit_plugins.campaign.records import generated_sample
 from adit_plugins.campaign.rendering import formula
 from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
+from adit_plugins.metrics.names import GIVEN
 from adit_plugins.metrics.report import print_rates
 from adit_plugins.metrics.stability import METASTABLE
 from adit_plugins.outputs import common_prefix, print_rows

@@ -46,6 +46,7 @@ def write_rows(store: Store, header: dict[str, Any], tally: Tally) -> list[Path]
         for text in all_texts(store, ranked, None if table is None else table.folder):
             tally.add(text.columns)
             tally.unreadable += not text.num_atoms
+            tally.candidates += text.rank is not None
             frames.add(text.frames)
             records.add(text.columns["kind"], text.record)
             structures.writerow(text.listed)

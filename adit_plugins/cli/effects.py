@@ -115,3 +115,43 @@ def check_resume(ctx: click.Context) -> None:
         raise click.UsageError(
             f"--resume takes the campaign's own settings, not {names}. Allowed: {allowed}."
         )
+
+
+def check_evaluate(ctx: click.Context, num_crystals: int, num_molecules: int) -> None:
+    """Refuse what is about crystals or molecules where there are none.
+
+    Raises:
+        UsageError: see above.
+    """
+    where = "in what was read; leave {} out"
+    if not num_crystals:
+        about = ["reference", "targets", "relax", "max_steps"]
+        refuse(given(ctx, about), f"there are no crystals {where}")
+    if not num_molecules:
+        refuse(given(ctx, ["molecule_reference", "fast"]), f"there are no molecules {where}")
+
+
+COMPUTING = (
+    "engine", "cutoff", "kpoint_density", "xc", "relax_steps", "fmax", "references", "workers",
+    "executor",
+)  # fmt: skip
+
+
+def check_dft(ctx: click.Context, campaign: bool) -> None:
+    """Refuse what plays no part in writing inputs, in single points, for a file or a campaign.
+
+    Raises:
+        UsageError: see above.
+    """
+    params = ctx.params
+    if params["inputs"] is not None:
+        refuse(given(ctx, COMPUTING), "--inputs writes files and computes nothing; leave {} out")
+    elif params["relax_steps"] == 0:
+        refuse(given(ctx, ["fmax"]), "these are single points; add --relax-steps N")
+    if not campaign:
+        refuse(given(ctx, ["top"]), f"all crystals of {params['source']} are taken; leave {{}} out")
+    elif params["inputs"] is None:
+        refuse(
+            given(ctx, ["out"]),
+            f"results of a campaign go into {params['source']}; leave {{}} out",
+        )

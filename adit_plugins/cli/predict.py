@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.effects import given, refuse
 from adit_plugins.cli.finishing import no_interruption
 from adit_plugins.cli.options import network_options
 from adit_plugins.cli.progress import progress
@@ -126,6 +127,8 @@ def predict(
     """
     if (formula is None) == (chemical_system is None):
         raise click.UsageError("Give FORMULA or --chemical-system A-B, one of the two.")
+    if settings["relaxer"] is None:
+        refuse(given(ctx, ["keep"]), "it says how many --relaxer NAME takes; add it")
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.recipe import check_device
     from adit_plugins.prediction.files import check_folder

@@ -261,7 +261,9 @@ def test_discover_refuses_bad_input(place: Path, tiny_checkpoint: str) -> None:
     assert_error(adit(*base, "none.cif"), "none.cif")
     assert_error(adit(*base, "text.xyz"), "text.xyz")
     assert_error(adit(*base, "--formula", "Li20O"), "no crystal fits", "multiple of 21 atoms")
-    assert_error(adit(*base, "--prefilter-limit", "inf"), "prefilter_limit=inf")
+    assert_error(
+        adit(*base, "--prefilter", "chgnet", "--prefilter-limit", "inf"), "prefilter_limit=inf"
+    )
     assert_error(adit(*base, "--no-relax", "--relaxer", "chgnet"), "--relaxer", "--no-relax")
     assert_error(adit(*base, "--workers", "0", "--time-limit", "9"), "--time-limit")
     assert_error(adit("discover", "text.xyz", "--formula", "NaCl"), "--formula", "no effect")
