@@ -173,12 +173,9 @@ def main(argv: list[str] | None = None) -> int:
         with joined(device) as (world, own):
             return _train(args, own, world)
     except (ValueError, OSError) as error:
-        place = error.filename if isinstance(error, OSError) else None
-        said = (
-            error
-            if place is None
-            else f"Cannot use {place}: {error.strerror}. Choose another place"
-        )
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"Cannot use {error.filename}: {error.strerror}. Choose another place."
         print(f"Error: {said}", file=sys.stderr)
         return 2
 

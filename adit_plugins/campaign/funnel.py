@@ -14,6 +14,7 @@ from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within, limit_
 Verdicts = dict[str, Any]  # the columns of a row
 # What all structures of a campaign are, if they were not given in a file or from Python.
 GENERATED = "generated"
+PASSED = "passed pre-filter"
 
 
 def base_of(recipe: Mapping[str, Any]) -> str:
@@ -78,7 +79,7 @@ class Tally:
             Rate("novel", n["novel"], n["unique"], "unique"),
         ]
         if n["judged"]:
-            rates.append(Rate("pre-filtered", n["passed"], n["judged"], "novel"))
+            rates.append(Rate(PASSED, n["passed"], n["judged"], "novel"))
         if n["relaxations"]:
             rates += self._energy_rates(n)
         if n["asked"]:
@@ -96,7 +97,7 @@ class Tally:
         return rates
 
     def _energy_rates(self, n: Counter[str]) -> list[Rate]:
-        of = "pre-filtered" if n["judged"] else "novel"
+        of = PASSED if n["judged"] else "novel"
         by = f"by {self.potential}"
         metastable = f"E hull {limit_text(METASTABLE)}"
         return [

@@ -44,7 +44,7 @@ def finish(campaign: Campaign) -> None:
 
     from adit_plugins.campaign.files import write_files
     from adit_plugins.campaign.report import print_tables
-    from adit_plugins.report import write_campaign_report
+    from adit_plugins.report import REPORT, write_campaign_report
 
     num, folder = len(campaign.store), campaign.folder
     go_on = f"adit discover --resume {folder} goes on."
@@ -61,7 +61,8 @@ def finish(campaign: Campaign) -> None:
         said = f", {waiting} of them not judged yet" if waiting else ""
         click.echo(f"Interrupted: {num} structures are in {folder}/{said}; {go_on}", err=True)
     else:
-        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
+        page = f"; look at them in {folder}/{REPORT}" if num else ""
+        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s){page}.")
     if campaign.ended == MINUTES:
         click.echo(_time_note(campaign))
     note = campaign.store.found_note()
