@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 DEFAULT_NUM = 64  # of each kind
 UNTIL_NUM = 1000  # crystals at most, where --until says when to stop
 MINUTES_NUM = 10_000  # where --minutes says so
-AT_ONCE = 64  # samples, where it is not known how many are wanted
+AT_ONCE = 32  # samples, where it is not known how many are wanted
 
 
 @click.command()
@@ -200,6 +201,8 @@ def discover(
             kind = kind or "crystal"
             num = num or (MINUTES_NUM if until is None else UNTIL_NUM)
             recipe["batch_size"] = recipe["batch_size"] or AT_ONCE
+            recipe["workers"] = 0  # processes would sample far ahead, and keep relaxers waiting
+            means = replace(means, block_size=AT_ONCE)
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,

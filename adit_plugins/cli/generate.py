@@ -149,7 +149,8 @@ def generate(
 def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, int | None]:
     """Return how many samples to make at most, and how many at once.
 
-    Large batches are faster, and would go far beyond the few that --until may need.
+    Large batches are faster, and would go far beyond the few that --until may need: each process
+    makes as many as are wanted, and two of them the rest of what is thrown away.
 
     Raises:
         UsageError: nothing that --until could count.
@@ -171,7 +172,7 @@ def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, 
 
     return (
         num if given("num") else TRIES * until,
-        batch_size or min(ENDLESS, max(8, 2 * until)),
+        batch_size or min(ENDLESS, max(8, until)),
     )
 
 

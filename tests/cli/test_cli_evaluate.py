@@ -10,8 +10,11 @@ import pytest
 from ase.build import bulk, molecule
 from click.testing import CliRunner, Result
 from mutations import CRYSTALS, damaged
+from rich.console import Console
 
 from adit_plugins.cli import main
+from adit_plugins.metrics.rates import Rate
+from adit_plugins.metrics.report import print_rates
 
 
 @pytest.fixture
@@ -80,3 +83,13 @@ def test_mistakes_are_one_line(arguments: list[str], message: str, place: Path) 
     assert message in result.output
     assert "Traceback" not in result.output
     assert {path.name for path in place.iterdir()} == {"mixed.extxyz", "other.extxyz"}
+
+
+@pytest.mark.parametrize("width", [80, 60, 44])
+def test_rates_of_several_sets_break_no_number_on_a_narrow_terminal(width: int) -> None:
+    rates = [Rate("structurally valid", 998, 1000, "given"), Rate("unique", 7, 10_000, "valid")]
+    console = Console(width=width, record=True, force_terminal=False)
+    print_rates(console, "Crystals", {f"model_{i}_samples.extxyz": rates for i in range(3)})
+    text = console.export_text()
+    assert text.count("99.8 % (998/1000)") == text.count("0.1 % (7/10000)") == 3
+    assert max(map(len, text.splitlines())) <= width
