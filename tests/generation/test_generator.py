@@ -266,9 +266,9 @@ def test_weights_trained_anew_are_loaded_anew(recipe: dict[str, Any], tmp_path: 
         ("batch_size", -1, "at least 1"),
         ("seed", -1, "at least 0"),
         ("num_atoms", 0, "at least 1"),
-        ("guidance_scale", float("nan"), ">= 0"),
-        ("guidance_scale", -1.0, ">= 0"),
-        ("guidance_scale", "2", ">= 0"),
+        ("guidance_scale", float("nan"), "from 0 to 100"),
+        ("guidance_scale", -1.0, "from 0 to 100"),
+        ("guidance_scale", "2", "from 0 to 100"),
         ("sampler", "magic", "Known: ancestral, euler"),
     ],
 )
