@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+TEXT_WIDTH = 12  # characters at least of a text that is folded
+PADDING = 3  # between two columns
 _AS_THEY_ARE = {str, bool, int, type(None)}
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
 
@@ -34,26 +37,83 @@ def own_folder() -> Path:
         raise OSError(f"No home folder to keep things in: set HOME or {HOME}.") from error
 
 
-def terminal_table(title: str, headings: Mapping[str, str]) -> Table:
-    """Return a table for 80 columns, to be filled and printed.
+def print_rows(
+    console: Console,
+    title: str,
+    headings: Mapping[str, str],
+    rows: Sequence[Mapping[str, str]],
+    least: Sequence[str] = (),
+) -> None:
+    """Print a table as wide as the terminal, in which no number and no formula is cut or broken.
+
+    Where it is narrow, columns are left out, which is said; where even that is not enough, each row
+    is printed as lines.
 
     Args:
+        console: to print on.
         title: above it.
         headings: each with `"left"` or `"right"`, where cells stay on one line since a formula or a
             number that is cut or broken says nothing; or `"text"`, which may go over several.
+        rows: cells by heading.
+        least: columns that can be left out, the least important first.
     """
+    from rich.markup import escape
+
+    needed = {
+        name: _least_width([name, *(row[name] for row in rows)], form == "text")
+        for name, form in headings.items()
+    }
+    names, left_out = list(headings), []
+    for name in (*least, None):
+        if sum(needed[each] + PADDING for each in names) < console.width:
+            break
+        if name is None:
+            _print_lines(console, title, list(headings), rows)
+            return
+        if name in names:
+            names.remove(name)
+            left_out.append(name)
+    table = _table(title)
+    for name in names:
+        if headings[name] == "text":
+            table.add_column(name, overflow="fold", min_width=needed[name])
+        else:
+            justify: Any = headings[name]
+            table.add_column(name, no_wrap=True, justify=justify)
+    for row in rows:
+        table.add_row(*(escape(row[name]) for name in names))
+    console.print(table)
+    if left_out:
+        said = f"Left out, as the terminal is narrow: {', '.join(left_out)}."
+        console.print(said, markup=False, highlight=False)
+
+
+def _least_width(cells: Sequence[str], is_text: bool) -> int:
+    """Characters that a column needs at least: a text is folded between its words."""
+    from rich.cells import cell_len
+
+    if not is_text:
+        return max(map(cell_len, cells))
+    return min(max(cell_len(word) for cell in cells for word in cell.split() or [""]), TEXT_WIDTH)
+
+
+def _print_lines(
+    console: Console, title: str, names: Sequence[str], rows: Sequence[Mapping[str, str]]
+) -> None:
+    console.print(title, style="bold", markup=False, highlight=False)
+    for row in rows:
+        for name in names:
+            console.print(f"{name}: {row[name]}", markup=False, highlight=False, soft_wrap=True)
+        console.print()
+
+
+def _table(title: str) -> Table:
     from rich import box
     from rich.table import Table as RichTable
 
-    table = RichTable(
+    return RichTable(
         title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
     )
-    for heading, form in headings.items():
-        if form == "text":
-            table.add_column(heading, overflow="fold")
-        else:
-            table.add_column(heading, no_wrap=True, justify="left" if form == "left" else "right")
-    return table
 
 
 def common_prefix(ids: Sequence[str]) -> str:

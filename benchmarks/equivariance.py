@@ -44,6 +44,7 @@ from adit_model.training.stages import initial_model
 from adit_model.training.trainer import Trainer, TrainingConfig
 from adit_plugins import from_batch
 from adit_plugins.matching.matcher import rms_distance, structure_matcher
+from adit_plugins.metrics.names import plain
 from adit_plugins.outputs import without_nan
 
 SHARED = ["--threads", "1", "--warmup-steps", "50", "--decay", "0.5", "--ema-decay", "0.995"]
@@ -276,7 +277,7 @@ def _sample_cells(found: dict[str, Any]) -> list[str]:
     columns = []
     for kind, num in (("crystal", 3), ("molecule", 2)):
         rates = stored_rates(found[kind]["rates"])
-        made = next(r.denominator for r in rates if r.name == RATES[kind][0])
+        made = next(r.denominator for r in rates if r.name == plain(RATES[kind][0]))
         columns += [] if kind == "crystal" else [""]
         columns += cells(kind, rates)[:num]
         columns.append(f"{1000 * found[kind]['cpu_seconds_to_sample'] / made:.0f}")

@@ -40,6 +40,7 @@ from symmetry import table as symmetry_table
 from adit_model import ADiT
 from adit_plugins.metrics.crystals import CrystalMetrics, evaluate_crystals
 from adit_plugins.metrics.molecules import MoleculeMetrics
+from adit_plugins.metrics.names import in_words, plain
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.metrics.stability import add_stability
 from adit_plugins.structures.samples import Sample
@@ -65,7 +66,7 @@ COLUMNS = {
     "crystal": ("structurally valid", "composition valid", "both", "metastable"),
     "molecule": ("valid", "unique", "no steric clash", "reasonable energy"),
 }
-# Names of the rates in `adit_plugins.metrics`, in the order of the columns.
+# Keys of the rates in `adit_plugins.metrics`, in the order of the columns.
 RATES = {
     "crystal": ("struct_valid", "comp_valid", "valid", "metastable"),
     "molecule": (
@@ -90,7 +91,7 @@ def small_rows(kind: str) -> dict[str, Sequence[Rate]]:
 
 def stored_rates(rows: Sequence[dict[str, Any]]) -> list[Rate]:
     """Rates as they were before they were written to JSON."""
-    return [Rate(r["name"], r["numerator"], r["denominator"], r["of"]) for r in rows]
+    return in_words(Rate(r["name"], r["numerator"], r["denominator"], r["of"]) for r in rows)
 
 
 def cells(kind: str, rates: Sequence[Rate]) -> list[str]:
@@ -98,7 +99,7 @@ def cells(kind: str, rates: Sequence[Rate]) -> list[str]:
     by_name: dict[str, Rate] = {}
     for rate in rates:
         by_name.setdefault(rate.name, rate)
-    found = [by_name.get(name) for name in RATES[kind]]
+    found = [by_name.get(plain(key)) for key in RATES[kind]]
     return [
         "-" if r is None or r.share is None else f"{r.share:.1f} ({r.numerator}/{r.denominator})"
         for r in found

@@ -95,10 +95,24 @@ def _cell(text: str) -> str:
 
 
 def notebook(name: str) -> str:
-    """Return a notebook's cells as a page; its outputs are not in the repository."""
+    """Return a notebook's cells as a page, with what they showed when they were stored."""
     content = json.loads((HERE / "notebooks" / name).read_text(encoding="utf-8"))
     parts = [f"[Download this notebook]({name}){{ download }}. The tests run it."]
     for cell in content["cells"]:
         source = "".join(cell["source"])
         parts.append(f"```python\n{source}\n```" if cell["cell_type"] == "code" else source)
+        parts += [_shown(output) for output in cell.get("outputs", ())]
     return "\n\n".join(parts)
+
+
+def _shown(output: dict[str, Any]) -> str:
+    """An output as HTML where it has any, as a picture, or as text."""
+    data = output.get("data", {})
+    if "text/html" in data:
+        lines = "".join(data["text/html"]).splitlines()
+        return f"<div>{' '.join(line.strip() for line in lines)}</div>"
+    if "image/png" in data:
+        picture = "".join("".join(data["image/png"]).split())
+        return f'<img alt="Output of the cell" src="data:image/png;base64,{picture}">'
+    text = "".join(data.get("text/plain", output.get("text", ""))).rstrip()
+    return f"```text\n{text}\n```"

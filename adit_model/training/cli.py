@@ -173,7 +173,10 @@ def main(argv: list[str] | None = None) -> int:
         with joined(device) as (world, own):
             return _train(args, own, world)
     except (ValueError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"Cannot use {error.filename}: {error.strerror}. Choose another place."
+        print(f"Error: {said}", file=sys.stderr)
         return 2
 
 

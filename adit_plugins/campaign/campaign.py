@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -18,7 +19,15 @@ from adit_plugins.campaign.driver import Driver, Report, no_report
 from adit_plugins.campaign.duplicates import mark_relaxed_duplicates
 from adit_plugins.campaign.executors import make_executor
 from adit_plugins.campaign.jobs import Jobs
-from adit_plugins.campaign.settings import Resources, Settings
+from adit_plugins.campaign.settings import (
+    ALL,
+    FOUND,
+    INTERRUPTED,
+    MINUTES,
+    UNFINISHED,
+    Resources,
+    Settings,
+)
 from adit_plugins.campaign.sources import Source, shard_ranges, source_of
 from adit_plugins.campaign.store import Store
 from adit_plugins.processes import ProcessesExecutor
@@ -75,6 +84,7 @@ class Campaign:
         self.ranges = shard_ranges(source.parts, self.shard)
         self.total = sum(map(len, self.ranges))
         self.interrupted = False
+        self.ended = UNFINISHED
         self.seconds = 0.0
 
     @classmethod
@@ -154,13 +164,18 @@ class Campaign:
     def run(self, report: Report = no_report) -> None:
         """Work until everything has its verdict; Ctrl-C sets `interrupted` and keeps the rest.
 
+        `ended` says afterwards what has ended it: `"all"`, `"found"` (enough, by `until`),
+        `"minutes"` or `"interrupted"`.
+
         Raises:
             RelaxerError: the potential cannot be loaded, or no worker can start.
             StoreError: the store cannot be written any more; what it holds is whole.
             ValueError: the model cannot follow the recipe.
         """
         start = time.monotonic()
-        self.interrupted = False
+        minutes, unasked = self.resources.minutes, 0
+        deadline = math.inf if minutes is None else start + 60 * minutes
+        self.interrupted, self.ended = False, UNFINISHED
         self.store.release_claims()
         try:
             with self._jobs() as jobs:
@@ -172,9 +187,12 @@ class Campaign:
                     self.resources,
                     jobs,
                     report,
+                    deadline,
                 ).work()
                 mark_relaxed_duplicates(self.store)
-                confirm_candidates(self.store, self.settings, self.resources, jobs, report)
+                unasked = confirm_candidates(
+                    self.store, self.settings, self.resources, jobs, report, deadline
+                )
         except KeyboardInterrupt:
             log.info("interrupted with %d of %d structures checked", len(self.store), self.total)
             self.interrupted = True
@@ -182,6 +200,15 @@ class Campaign:
             self.seconds += time.monotonic() - start
         self.store.release_claims()
         mark_relaxed_duplicates(self.store)
+        self.ended = self._what_ended(unasked)
+
+    def _what_ended(self, unasked: int) -> str:
+        if self.interrupted:
+            return INTERRUPTED
+        if not unasked and self.store.num_judged() == self.total:
+            return ALL
+        until = self.settings.until
+        return FOUND if until is not None and self.store.num_found() >= until else MINUTES
 
     @contextmanager
     def _jobs(self) -> Iterator[Jobs]:

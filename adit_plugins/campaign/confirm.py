@@ -8,6 +8,8 @@ of the first one stays what ranks; the second's stands beside it.
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -36,8 +38,13 @@ Report = Callable[[str, int, int], None]
 
 
 def confirm_candidates(
-    store: Store, settings: Settings, resources: Resources, jobs: Jobs, report: Report
-) -> None:
+    store: Store,
+    settings: Settings,
+    resources: Resources,
+    jobs: Jobs,
+    report: Report,
+    deadline: float = math.inf,
+) -> int:
     """Ask the second potential about every candidate that it has not judged yet.
 
     Args:
@@ -46,16 +53,20 @@ def confirm_candidates(
         resources: how many candidates go to a worker at once.
         jobs: of an executor; what else is at work there is left to itself.
         report: told (stage, done, total).
+        deadline: of `time.monotonic`, after which no more is asked.
+
+    Returns:
+        How many candidates were left because of the deadline.
 
     Raises:
         RelaxerError: the potential cannot be loaded, or no worker can start.
         StoreError: the store cannot be written.
     """
     if settings.confirm is None:
-        return
+        return 0
     left = [row_id for row_id in store.candidates() if _is_asked(store, row_id, settings)]
     if not left:
-        return
+        return 0
     function = partial(
         work.confirm_and_place, settings.confirm, settings.fmax, settings.confirm_steps
     )
@@ -63,7 +74,7 @@ def confirm_candidates(
     window = 2 * (getattr(jobs.executor, "num_workers", None) or resources.workers or 1)
     done = running = 0
     report(CONFIRMED, done, len(left))
-    while done < len(left):
+    while done < len(left) and time.monotonic() < deadline:
         for chunk in islice(chunks, max(0, window - running)):
             ids, structures = map(list, zip(*chunk, strict=True))
             jobs.submit(Job(CONFIRM, function, structures, ids))
@@ -76,6 +87,7 @@ def confirm_candidates(
                 done += 1
             running = len(jobs)
             report(CONFIRMED, done, len(left))
+    return len(left) - done
 
 
 def _is_asked(store: Store, row_id: int, settings: Settings) -> bool:

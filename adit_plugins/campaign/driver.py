@@ -8,6 +8,8 @@ are in memory; a driver that is started again goes on where the store ends.
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -73,8 +75,13 @@ class Driver:
         resources: Resources,
         jobs: Jobs,
         report: Report,
+        deadline: float = math.inf,
     ) -> None:
-        """Find out how far the store is; see `Campaign` for the arguments."""
+        """Find out how far the store is; see `Campaign` for the arguments.
+
+        After the deadline (`time.monotonic`) nothing is begun, and what is at work is left.
+        """
+        self.deadline, self.block_seconds = deadline, 0.0
         self.store, self.source, self.settings, self.jobs = store, source, settings, jobs
         self.resources, self.report = resources, report
         self.duplicates = Duplicates(store)
@@ -97,13 +104,16 @@ class Driver:
         self.prefiltered = [judged, judged + waiting[PREFILTER]]
         self.num_workers = resources.workers or _num_workers(jobs)
         self.found = self._count_found()
+        # Where something else may end it first, the total is a bound and no promise.
+        bounded = settings.until is not None or math.isfinite(deadline)
+        self.screened = f"{SCREENED} of at most" if bounded else SCREENED
         self.window = 2 * self.num_workers  # enough for every worker to find its next chunk ready
 
     def work(self) -> None:
         """Fill the executor, take what is finished, until there is nothing left."""
-        self.report(SCREENED, self.checked, self.total)
-        # What is at work once enough is found is left: it may take minutes.
-        while not self._found_enough() and (self._fill() or len(self.jobs)):
+        self.report(self.screened, self.checked, self.total)
+        # What is at work once enough is found, or at the deadline, is left: it may take minutes.
+        while not self._is_over() and (self._fill() or len(self.jobs)):
             for job, results in self.jobs.finished():
                 if job.name == GENERATE:
                     self._keep_generated(job, results)
@@ -138,7 +148,9 @@ class Driver:
         wanted = self._wanted(stage)
         if rest and (wanted is None or len(self.jobs) >= self.num_workers):
             return False
-        limit = self.resources.chunk_size or (wanted or CHUNK_SIZE)
+        # A chunk that is not finished at a deadline is lost: one structure then.
+        usual = CHUNK_SIZE if math.isinf(self.deadline) else 1
+        limit = self.resources.chunk_size or (wanted or usual)
         full = wanted is not None and not rest
         claimed = self.store.claim(stage, limit, wanted, full)
         if not claimed:
@@ -174,9 +186,13 @@ class Driver:
             function = partial(work.generate, self.source.recipe)
             self.jobs.submit(Job(GENERATE, function, numbers, [(block, n) for n in numbers]))
             return True
+        begun = time.monotonic()
+        if begun + self.block_seconds > self.deadline:  # another takes as long as the last
+            return False
         entries = list(islice(self.entries, self.resources.block_size))
         if not entries:
             return False
+        self.block_seconds = time.monotonic() - begun
         block = Block(len(entries))
         self.blocks.append(block)
         self._check(block, entries)
@@ -222,7 +238,7 @@ class Driver:
             self.store.add(rows)
             self.duplicates.committed()
             self.checked += len(rows)
-            self.report(SCREENED, self.checked, self.total)
+            self.report(self.screened, self.checked, self.total)
             stages = [row.columns["stage"] for row in rows]
             self.prefiltered[1] += stages.count(PREFILTER)
             self.relaxed[1] += stages.count(PREFILTER) + stages.count(RELAX)
@@ -275,8 +291,10 @@ class Driver:
         mark_relaxed_duplicates(self.store, self.settings.max_hull)
         return self.store.num_found()
 
-    def _found_enough(self) -> bool:
-        return self.settings.until is not None and self.found >= self.settings.until
+    def _is_over(self) -> bool:
+        """Whether enough is found, or the time is up."""
+        enough = self.settings.until is not None and self.found >= self.settings.until
+        return enough or time.monotonic() >= self.deadline
 
     def _report_relaxed(self) -> None:
         if self.prefiltered[1]:

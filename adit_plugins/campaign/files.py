@@ -13,8 +13,10 @@ from typing import Any
 
 from adit_model.outputs import replacing
 from adit_plugins._version import __version__
-from adit_plugins.campaign.funnel import Tally
+from adit_plugins.campaign.endings import STRUCTURES
+from adit_plugins.campaign.funnel import Tally, base_of
 from adit_plugins.campaign.row_files import CANDIDATES, CIFS, RANKED, write_rows
+from adit_plugins.campaign.settings import ALL, INTERRUPTED, UNFINISHED
 from adit_plugins.campaign.store import Store
 from adit_plugins.outputs import without_nan
 from adit_plugins.structures.formats import is_ours
@@ -24,33 +26,41 @@ log = logging.getLogger(__name__)
 SUMMARY = "summary.json"
 FORMAT = "adit discover"  # marks a folder of results as ours
 FILES = (
-    "crystals.extxyz", "relaxed.extxyz", "molecules.extxyz", "molecules.sdf", CANDIDATES, *RANKED,
-    "funnel.csv", "report.html", SUMMARY,
+    "crystals.extxyz", "relaxed.extxyz", "molecules.extxyz", "molecules.sdf", CANDIDATES,
+    STRUCTURES, *RANKED, "funnel.csv", "report.html", SUMMARY,
 )  # fmt: skip
 VERSIONS = ("torch", "ase", "pymatgen", "rdkit", "smact", "posebusters", "chgnet")
 
 
-def write_files(store: Store, interrupted: bool = False, seconds: float = 0.0) -> list[Path]:
+def write_files(store: Store, ended: str | None = None, seconds: float = 0.0) -> list[Path]:
     """Write everything into the campaign's folder; each file is replaced by a complete one only.
 
     Args:
         store: of a campaign, finished or not.
-        interrupted: whether something is left to do.
+        ended: what has ended the run (`Campaign.ended`); None to say whether anything is left.
         seconds: that the last run took.
 
     Returns:
         The files and folders that were written.
     """
-    out, header = store.folder, _header(store, interrupted, seconds)
-    tally = Tally()
+    if ended is None:
+        ended = ALL if store.num_judged() == store.total else UNFINISHED
+    out, header = store.folder, _header(store, ended, seconds)
+    tally = Tally(base=base_of(store.metadata["recipe"]))
     written = [*write_rows(store, header, tally), _write_funnel(tally, out / "funnel.csv")]
     counts = {
         "crystals": [rate.as_dict() for rate in tally.crystal_funnel()],
         "molecules": [rate.as_dict() for rate in tally.molecule_funnel()],
     }
-    content = header | {"counts": counts}
-    if tally.outcomes:
-        content["relaxation_outcomes"] = dict(tally.outcomes.most_common())
+    content = header | {
+        "total": store.total,
+        "structures": tally.num_crystals + tally.num_molecules,
+        "judged": tally.judged,
+        "unreadable": tally.unreadable,
+        "candidates": tally.candidates,
+        "counts": counts,
+        "relaxation_outcomes": dict(tally.outcomes.most_common()),
+    }
     content["files"] = sorted(path.name for path in [*written, out / SUMMARY, store.path])
     written.append(_write_json(content, out / SUMMARY))
     _remove_stale(out, written)
@@ -93,7 +103,7 @@ def _write_funnel(tally: Tally, path: Path) -> Path:
     return path
 
 
-def _header(store: Store, interrupted: bool, seconds: float) -> dict[str, Any]:
+def _header(store: Store, ended: str, seconds: float) -> dict[str, Any]:
     versions = {"adit-plugins": __version__}
     for name in VERSIONS:
         try:
@@ -102,7 +112,8 @@ def _header(store: Store, interrupted: bool, seconds: float) -> dict[str, Any]:
             continue
     return {
         "format": FORMAT,
-        "interrupted": interrupted,
+        "ended": ended,
+        "interrupted": ended == INTERRUPTED,
         "recipe": store.metadata["recipe"],
         "settings": store.metadata["settings"],
         "shard": store.metadata["shard"],

@@ -3,29 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from adit_plugins.campaign.settings import DONE, KNOWN_STRUCTURE
+from adit_plugins.metrics.names import GIVEN
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.metrics.stability import METASTABLE, STABLE, is_within, limit_text
 
 Verdicts = dict[str, Any]  # the columns of a row
+# What all structures of a campaign are, if they were not given in a file or from Python.
+GENERATED = "generated"
+PASSED = "passed pre-filter"
+
+
+def base_of(recipe: Mapping[str, Any]) -> str:
+    """Return what the structures of a source are, by its recipe."""
+    return GENERATED if "generators" in recipe else GIVEN
 
 
 class Tally:
     """Counts over the rows of a store, taken one after the other."""
 
-    def __init__(self, rows: Iterable[Verdicts] = ()) -> None:
+    def __init__(self, rows: Iterable[Verdicts] = (), base: str = GENERATED) -> None:
+        """Count rows.
+
+        Args:
+            rows: columns of the store.
+            base: what all of them are: generated, or given.
+        """
+        self.base = base
         self.crystals: Counter[str] = Counter()
         self.molecules: Counter[str] = Counter()
         self.outcomes: Counter[str] = Counter()
+        self.judged = self.unreadable = self.candidates = 0  # of what kind ever
         self.potential = self.engine = self.second = ""
         for row in rows:
             self.add(row)
 
     def add(self, row: Verdicts) -> None:
         """Count one more."""
+        self.judged += row["stage"] == DONE
         if row["kind"] == "molecule":
             self.molecules.update(_molecule(row))
             return
@@ -47,21 +65,21 @@ class Tally:
         return self.molecules["generated"]
 
     def crystal_funnel(self) -> list[Rate]:
-        """Counts from generated to DFT.
+        """Counts from all to DFT.
 
         A total counts the rows that have this verdict: in an unfinished campaign fewer than there
         are.
         """
         n = self.crystals
         rates = [
-            Rate("generated", n["generated"], n["generated"], "generated"),
-            Rate("structurally valid", n["valid"], n["generated"], "generated"),
-            Rate("composition valid", n["composition"], n["generated"], "generated"),
+            Rate(self.base, n["generated"], n["generated"], self.base),
+            Rate("structurally valid", n["valid"], n["generated"], self.base),
+            Rate("composition valid", n["composition"], n["generated"], self.base),
             Rate("unique", n["unique"], n["valid"], "structurally valid"),
             Rate("novel", n["novel"], n["unique"], "unique"),
         ]
         if n["judged"]:
-            rates.append(Rate("pre-filtered", n["passed"], n["judged"], "novel"))
+            rates.append(Rate(PASSED, n["passed"], n["judged"], "novel"))
         if n["relaxations"]:
             rates += self._energy_rates(n)
         if n["asked"]:
@@ -79,7 +97,7 @@ class Tally:
         return rates
 
     def _energy_rates(self, n: Counter[str]) -> list[Rate]:
-        of = "pre-filtered" if n["judged"] else "novel"
+        of = PASSED if n["judged"] else "novel"
         by = f"by {self.potential}"
         metastable = f"E hull {limit_text(METASTABLE)}"
         return [
@@ -90,19 +108,19 @@ class Tally:
             Rate(f"E hull {limit_text(STABLE)} {by}", n["stable"], n["relaxed"], "relaxed"),
             # What is relaxed was unique and novel; relaxation may take it to something known.
             Rate("unique, novel as relaxed", n["still_novel"], n["relaxed"], "relaxed"),
-            Rate(f"{metastable}, unique, novel", n["found"], n["settled"], "generated"),
+            Rate(f"{metastable}, unique, novel", n["found"], n["settled"], self.base),
         ]
 
     def molecule_funnel(self) -> list[Rate]:
-        """Counts from generated to novel."""
+        """Counts from all to novel."""
         n = self.molecules
         num = n["generated"]
         return [
-            Rate("generated", num, num, "generated"),
-            Rate("connected", n["connected"], num, "generated"),
-            Rate("valid (RDKit)", n["rdkit_valid"], num, "generated"),
-            Rate("valid (strict)", n["strict_valid"], num, "generated"),
-            Rate("PoseBusters, all checks", n["posebusters"], num, "generated"),
+            Rate(self.base, num, num, self.base),
+            Rate("connected", n["connected"], num, self.base),
+            Rate("valid (RDKit)", n["rdkit_valid"], num, self.base),
+            Rate("valid (strict)", n["strict_valid"], num, self.base),
+            Rate("PoseBusters, all checks", n["posebusters"], num, self.base),
             Rate("unique", n["unique"], n["compared"], "valid (RDKit)"),
             Rate("novel", n["novel"], n["unique"], "unique"),
         ]

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from adit_plugins.campaign.funnel import Tally
+from adit_plugins.campaign.endings import STRUCTURES, ending
+from adit_plugins.campaign.funnel import Tally, base_of
+from adit_plugins.campaign.records import generated_sample
+from adit_plugins.campaign.rendering import formula
 from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
+from adit_plugins.metrics.names import GIVEN
 from adit_plugins.metrics.report import print_rates
 from adit_plugins.metrics.stability import METASTABLE
-from adit_plugins.outputs import common_prefix, terminal_table
+from adit_plugins.outputs import common_prefix, print_rows
+from adit_plugins.structures.provenance import KEY
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def print_tables(store: Store, console: Console, num_candidates: int = 10) -> None:
-    """Print the funnels and the best candidates."""
-    tally = Tally(store.verdicts())
+    """Print the funnels, how each given structure ended, and the best candidates."""
+    tally = Tally(store.verdicts(), base_of(store.metadata["recipe"]))
+    if tally.base == GIVEN and len(store):
+        _print_given(console, store)
     if tally.num_crystals:
         print_rates(console, "Crystals", {"": tally.crystal_funnel()})
         if tally.outcomes:
@@ -35,6 +42,9 @@ def _print_outcomes(console: Console, tally: Tally) -> None:
     console.print(f"Relaxations ended by: {text}{missing}.", markup=False, highlight=False)
 
 
+GIVEN_ROWS = 20  # of one's own structures
+# What a narrow terminal goes without, the first first; all of it is in ranking.csv.
+LEAST = ("charges", "coverage", "novelty", "diff", "P", "agree", "id")
 AGREES = {True: "yes", False: "no", None: "-"}
 ENERGY = "E hull: eV/atom by the potential; * not converged: an upper bound."
 NOVELTY = (
@@ -59,17 +69,19 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
     prefix = common_prefix([str(row["id"]) for row in rows])
     beginning = f"; ids begin with {prefix}" if prefix else ""
     columns = _columns(with_dft, bool(second))
-    table = terminal_table(
-        f"Candidates: {len(rows)} best of {total}{beginning}",
+    headings = (
         {"#": "right", "formula": "left"}
         | {name: "text" if name in ("charges", "novelty") else "right" for name in columns}
-        | {"id": "text"},
+        | {"id": "text"}
     )
-    for row in rows:
-        cells = _cells(row)
-        shown = (cells[name] for name in columns)
-        table.add_row(str(row["rank"]), row["formula"], *shown, str(row["id"]).removeprefix(prefix))
-    console.print(table)
+    cells = [
+        {"#": str(row["rank"]), "formula": row["formula"]}
+        | _cells(row)
+        | {"id": str(row["id"]).removeprefix(prefix)}
+        for row in rows
+    ]
+    title = f"Candidates: {len(rows)} best of {total}{beginning}"
+    print_rows(console, title, headings, cells, LEAST)
     caption = CAPTION
     if second:
         caption = (
@@ -77,6 +89,28 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
             f"{METASTABLE:g} or not. P, coverage and charges: ranking.csv. {NOVELTY}"
         )
     console.print(caption, markup=False, highlight=False)
+
+
+def _print_given(console: Console, store: Store) -> None:
+    """How each of one's own structures ended, in the order in which they came."""
+    ranks = {row_id: rank for rank, row_id in enumerate(store.candidates(), start=1)}
+    rows = []
+    for row in store.rows(ids=store.ids()[:GIVEN_ROWS]):
+        columns, rank = row.key_value_pairs, ranks.get(row.id)
+        said = ending(columns, row.data, rank)
+        energy = columns.get("energy_above_hull")
+        sample = generated_sample(row)
+        rows.append({
+            "name": str(row.data[KEY]["id"]),
+            "formula": "-" if sample is None else formula(sample),
+            "E hull": "-" if energy is None else f"{energy:.3f}",
+            "ended": said if rank is None else f"{said}, rank {rank}",
+        })  # fmt: skip
+    headings = {"name": "text", "formula": "left", "E hull": "right", "ended": "text"}
+    print_rows(console, f"Your {len(store)} structures", headings, rows)
+    more = len(store) - len(rows)
+    said = f"... and {more} more: all" if more else "All verdicts"
+    console.print(f"{said} are in {STRUCTURES}.", markup=False, highlight=False)
 
 
 def _columns(with_dft: bool, with_second: bool) -> list[str]:

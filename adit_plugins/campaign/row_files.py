@@ -12,6 +12,8 @@ from tempfile import TemporaryFile
 from typing import IO, Any, TextIO
 
 from adit_model.outputs import replacing
+from adit_plugins.campaign.endings import COLUMNS as LISTED
+from adit_plugins.campaign.endings import STRUCTURES
 from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.row_texts import MAX_CIFS, RANKING, all_texts
 from adit_plugins.campaign.store import Store
@@ -40,14 +42,28 @@ def write_rows(store: Store, header: dict[str, Any], tally: Tally) -> list[Path]
         frames = _Frames(stack, store.folder)
         records = stack.enter_context(_Records.begun(store.folder / CANDIDATES, header))
         table = stack.enter_context(_Ranking.begun(store.folder)) if ranked else None
+        structures = stack.enter_context(_listing(store.folder / STRUCTURES))
         for text in all_texts(store, ranked, None if table is None else table.folder):
             tally.add(text.columns)
+            tally.unreadable += not text.num_atoms
+            tally.candidates += text.rank is not None
             frames.add(text.frames)
             records.add(text.columns["kind"], text.record)
+            structures.writerow(text.listed)
             if table is not None and text.rank is not None:
                 table.add(text.rank, text.ranked, text.num_atoms)
     ranked_files = [store.folder / name for name in (*RANKED, CIFS)] if ranked else []
-    return [*frames.written, store.folder / CANDIDATES, *ranked_files]
+    return [*frames.written, *(store.folder / each for each in (CANDIDATES, STRUCTURES)),
+            *ranked_files]  # fmt: skip
+
+
+@contextmanager
+def _listing(path: Path) -> Iterator[Any]:
+    """Give a writer of the table of all structures, in the order of the source."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(LISTED)
+        yield writer
 
 
 class _Frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins import processes
 from adit_plugins.campaign import rendering
+from adit_plugins.campaign.endings import ending, structure_row
 from adit_plugins.campaign.records import current_atoms, generated_sample
 from adit_plugins.campaign.store import Store
 from adit_plugins.campaign.store_queries import PAGE
@@ -38,6 +40,11 @@ RANKING = (
     "confirm_difference", "confirm_agrees", "confirm_potential", "dft_formation_energy_per_atom",
     "dft_energy_above_hull", "dft_engine", "file",
 )  # fmt: skip
+FACTS = (  # of a candidate, in its CIF
+    "origin", "rank", "energy_above_hull", "formation_energy_per_atom", "potential", "converged",
+    "metastable_probability", "novelty", "neutral_by", "confirm_energy_above_hull",
+    "confirm_potential", "dft_energy_above_hull", "dft_engine",
+)  # fmt: skip
 # Columns with a place of their own in a record.
 _OWN = {"sample_id", "smiles", "kind", "number", "composition"}
 _PARTS = ("relaxation", "hull", "prefilter", "prefilter_look", "confirm", "dft")
@@ -54,6 +61,7 @@ class RowText:
         frames: what it adds to the files of structures, by their names.
         rank: among the candidates.
         ranked: JSON of its row in the ranked table; empty where it is no candidate.
+        listed: its row in the table of all structures.
     """
 
     columns: dict[str, Any]
@@ -62,6 +70,7 @@ class RowText:
     frames: dict[str, str] = field(default_factory=dict)
     rank: int | None = None
     ranked: str = ""
+    listed: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,14 @@ def _texts(store: Store, page: Page) -> Iterator[RowText]:
         columns, data, sample = row.key_value_pairs, row.data, generated_sample(row)
         rank = page.ranks.get(row.id)
         ranked = "" if rank is None else _place(row, columns, data, rank, page.cifs)
-        record = json_text(_record(columns, data, sample, rank))
+        record = _record(columns, data, sample, rank)
+        listed = structure_row(columns, data, record)
+        listed["file"] = json.loads(ranked)["file"] if ranked else None
         frames = dict(_frames(row, data, sample))
-        yield RowText(columns, len(row["numbers"]), record, frames, rank, ranked)
+        yield RowText(
+            columns, len(row["numbers"]), json_text(record), frames, rank, ranked,
+            tuple(listed.values()),
+        )  # fmt: skip
 
 
 def _frames(
@@ -171,6 +185,7 @@ def _record(
     if columns["kind"] == "crystal":
         content |= dict.fromkeys(("unique", "novel", "energy_above_hull", "relaxation", "hull"))
         content["rank"] = rank
+    content["ended"] = ending(columns, data, rank)
     content |= {name: value for name, value in columns.items() if name not in _OWN}
     content |= {name: data[name] for name in _PARTS if name in data}
     content |= data.get("report", {})
@@ -192,7 +207,7 @@ def _place(
     """Return a candidate's row in the table as JSON; write its CIF if it is among the first."""
     values = _ranked(row, columns, data, rank)
     if cifs is not None and values["file"]:
-        text = cif_text(Sample.from_ase(current_atoms(row)))
+        text = cif_text(Sample.from_ase(current_atoms(row)), {name: values[name] for name in FACTS})
         (cifs / values["file"]).write_text(text, encoding="utf-8")
     return json_text(values)
 

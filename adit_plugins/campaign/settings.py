@@ -98,6 +98,10 @@ PREFILTER, RELAX, DONE = "prefilter", "relax", "done"
 WAITING = (PREFILTER, RELAX)
 CHUNK_SIZE = 8  # structures
 
+# What has ended a run: nothing is left; enough is found; the time is up; Ctrl-C. Or nothing, yet.
+ALL, FOUND, MINUTES, INTERRUPTED = "all", "found", "minutes", "interrupted"
+UNFINISHED = "unfinished"
+
 # What is known of a relaxed crystal: its structure is in the training set; its formula is there, or
 # in the table of the hull; neither.
 KNOWN_STRUCTURE, KNOWN_FORMULA, NEW = NOVELTY = ("known structure", "known formula", "new")
@@ -114,6 +118,7 @@ class Resources:
             or for as many as fill the batch of a relaxer that takes several at once.
         block_size: structures taken from the source at once.
         time_limit: seconds a structure may keep a worker process.
+        minutes: a run ends after so long, with what is finished by then; None for no limit.
 
     Raises:
         ValueError: a number is out of range.
@@ -124,10 +129,13 @@ class Resources:
     chunk_size: int | None = None
     block_size: int = 64
     time_limit: float = TIME_LIMIT_SECONDS
+    minutes: float | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 0:
             raise ValueError(f"workers={self.workers} must be at least 0")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes={self.minutes} must be above 0")
         if (
             min(self.chunk_size or 1, self.block_size) < 1
             or self.chunk_size == 0

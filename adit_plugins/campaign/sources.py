@@ -95,7 +95,7 @@ class FileSource:
 
         self.path = path
         entries = islice(iter_entries(path), num)
-        kinds: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()  # of what can be read
         total, problem = 0, "it holds no structures"
         self.num_unreadable, self.unreadable = 0, list[str]()  # the first of them, with reasons
         self.num_constrained = 0  # structures whose constraints have no say here
@@ -111,7 +111,7 @@ class FileSource:
                 kinds["crystal" if entry.atoms.pbc.any() else "molecule"] += 1
         if not kinds:
             raise InputError(f"Cannot read {path}: {problem}.")
-        self.parts = [range(total)]
+        self.parts, self.kinds = [range(total)], kinds
         # What cannot be read and is of no kind by its format counts as most others do.
         self._usual = "molecule" if kinds["molecule"] > kinds["crystal"] else "crystal"
         found = _digest(path)

@@ -31,6 +31,8 @@ _ARRAYS: dict[str, tuple[type, tuple[int, ...] | None]] = {
     "forces": (float, (-1, 3)), "stress": (float, None), "magmoms": (float, None),
 }  # fmt: skip
 
+TEXT = "text:"  # before a text that looks like a number
+
 # ASE indexes keys but neither values nor rows: a look-up or an update would take time
 # proportional to the number of rows.
 SETUP = (
@@ -114,5 +116,5 @@ def kept_columns(columns: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in without_nan(columns).items() if value is not None}
     for key, value in kept.items():
         if isinstance(value, str) and any(str_represents(value, t) for t in (bool, int, float)):
-            kept[key] = f"text:{value}"
+            kept[key] = f"{TEXT}{value}"
     return kept

@@ -69,4 +69,17 @@ def prepare(
         ctx.exit(130)
     for path in made:
         files = [each for each in (path, *path.rglob("*.safetensors")) if each.is_file()]
-        click.echo(f"{path}: {sum(each.stat().st_size for each in files) / 1e6:.1f} MB")
+        size = sum(each.stat().st_size for each in files) / 1e6
+        click.echo(
+            f"{path}: {_held(path) if path.is_file() else f'{len(files)} files'}, {size:.1f} MB"
+        )
+
+
+def _held(path: Path) -> str:
+    """How many structures a prepared file has, in which splits."""
+    from adit_model.data import SPLITS, PreparedData
+
+    prepared = PreparedData.load(path)
+    numbers = prepared.split.bincount(minlength=len(SPLITS)).tolist()
+    splits = ", ".join(f"{number} {name}" for name, number in zip(SPLITS, numbers, strict=True))
+    return f"{sum(numbers)} {prepared.kind}s ({splits})"

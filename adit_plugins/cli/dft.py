@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adit_model.outputs import check_writable
+from adit_plugins.cli.effects import check_dft
 from adit_plugins.cli.inputs import check_there, crystals_of, say_constraints, say_left_out
 from adit_plugins.cli.options import fmax_option, keep_constraints_option
 from adit_plugins.cli.progress import progress
@@ -94,6 +95,7 @@ def dft(
     if out is not None:
         check_writable(out)
     campaign = has_store(source)
+    check_dft(ctx, campaign)
     if inputs is not None:
         folder = out or Path(f"{inputs}-inputs")
         _write_inputs(source, campaign, top, inputs, folder, keep_constraints)
@@ -215,7 +217,8 @@ def _write_inputs(
     source: Path, campaign: bool, top: int, inputs: str, out: Path, keep_constraints: bool
 ) -> None:
     from adit_plugins.campaign.store import Store
-    from adit_plugins.dft.inputs import WRITERS
+    from adit_plugins.campaign.stored_rows import TEXT
+    from adit_plugins.dft.inputs import INDEX, WRITERS, write_index
     from adit_plugins.relax.results import right_handed, without_constraints
     from adit_plugins.structures.entries import Entry
     from adit_plugins.structures.facts import formula_of
@@ -225,12 +228,15 @@ def _write_inputs(
     if campaign:
         with Store(source) as store:
             ids = store.candidates(top)
-            entries = [Entry(str(row_id), store.row(row_id).toatoms()) for row_id in ids]
+            rows = list(store.rows(ids=ids))
+            entries = [
+                Entry(str(row["sample_id"]).removeprefix(TEXT), row.toatoms()) for row in rows
+            ]
     else:
         entries = crystals_of(source)
     if not entries:
         raise ValueError(f"{source} has no candidates.")
-    fates = []
+    fates, names = [], {}
     for rank, entry in enumerate(entries, start=1):
         if entry.atoms is None:
             continue
@@ -241,6 +247,11 @@ def _write_inputs(
         atoms.info = {}
         formula = formula_of(atoms)
         WRITERS[inputs](atoms, out / f"{rank:04d}-{formula}")
+        names[f"{rank:04d}-{formula}"] = (entry.id or entry.name, formula)
+    write_index(names, out)
     say_left_out(entries)
     say_constraints(fates)
-    click.echo(f"{len(fates)} folders of {inputs} inputs in {out}/.")
+    click.echo(
+        f"{len(fates)} folders of {inputs} inputs in {out}/. The inputs keep no names or ids: "
+        f"{INDEX} there says which is which."
+    )

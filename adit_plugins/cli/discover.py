@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from adit_plugins import registry
 from adit_plugins.campaign.folders import check_folder, check_input, remove_campaign, shard_folder
+from adit_plugins.cli.effects import OPINION, check_discover, check_kinds, check_resume, given
 from adit_plugins.cli.finishing import run, why_nothing_is_relaxed
 from adit_plugins.cli.inputs import check_there, say_constraints
 from adit_plugins.cli.options import (
     KINDS,
     Shard,
-    check_time_limit,
     fmax_option,
     sampling_options,
 )
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NUM = 64  # of each kind
 UNTIL_NUM = 1000  # crystals at most, where --until says when to stop
-MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit")  # change no verdict
-OPINION = ("confirm", "confirm_steps", "confirm_limit")  # may be asked for later
-POTENTIALS = ("relaxer", "prefilter", "confirm")  # of the campaign, where they are one's own code
+MINUTES_NUM = 10_000  # where --minutes says so
+AT_ONCE = 32  # samples, where it is not known how many are wanted
 
 
 @click.command()
@@ -115,6 +113,12 @@ POTENTIALS = ("relaxer", "prefilter", "confirm")  # of the campaign, where they 
     "--num structures are used up. [default number with --until: 1000; --max-hull: 0.1]",
 )
 @click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="End after so long, with what is relaxed by then ranked; --resume goes on. "
+    "[default number with --minutes: as many crystals as fit]",
+)
+@click.option(
     "--neutral-by",
     type=click.Choice(NEUTRALITY_RULES),
     help="Rank only what this rule, or one before it, finds charge neutral: SMACT's, its "
@@ -162,6 +166,7 @@ def discover(
     confirm_limit: float,
     max_hull: float | None,
     until: int | None,
+    minutes: float | None,
     neutral_by: str | None,
     shard: tuple[int, int] | None,
     workers: int | None,
@@ -178,22 +183,26 @@ def discover(
     from adit_plugins.campaign import Campaign, Resources, Settings
     from adit_plugins.campaign.executors import GROUP
 
-    means = Resources(executor, workers, chunk_size, time_limit=time_limit)
+    means = Resources(executor, workers, chunk_size, time_limit=time_limit, minutes=minutes)
     if resume is not None:
-        _check_resume(ctx)
+        check_resume(ctx)
         options = {"relaxer": relaxer, "prefilter": prefilter, "confirm": confirm}
-        given = [value for name, value in options.items() if value and _given(ctx, [name])]
-        opinion = {name: ctx.params[name] for name in OPINION if _given(ctx, [name])}
+        named = [value for name, value in options.items() if value and given(ctx, [name])]
+        opinion = {name: ctx.params[name] for name in OPINION if given(ctx, [name])}
         check_relaxer(opinion.get("confirm"))
-        campaign = Campaign.open(resume, None, means, given, opinion)
+        campaign = Campaign.open(resume, None, means, named, opinion)
     else:
-        _check_together(ctx, file, recipe)
+        check_discover(ctx, recipe)
         if until is not None:
             from adit_plugins.metrics.stability import METASTABLE
 
-            num = num or (UNTIL_NUM if file is None else None)
-            kind = kind or (None if file is not None else "crystal")
             max_hull = METASTABLE if max_hull is None else max_hull
+        if file is None and (until is not None or minutes is not None):  # its end is not known
+            kind = kind or "crystal"
+            num = num or (MINUTES_NUM if until is None else UNTIL_NUM)
+            recipe["batch_size"] = recipe["batch_size"] or AT_ONCE
+            recipe["workers"] = 0  # processes would sample far ahead, and keep relaxers waiting
+            means = replace(means, block_size=AT_ONCE)
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
@@ -208,6 +217,8 @@ def discover(
         check_folder(folder, out, overwrite)
         check_input(file, folder)
         source = make_source(file, num, (kind,) if kind else KINDS, recipe)
+        if file is not None:
+            check_kinds(ctx, source.kinds["crystal"])  # type: ignore[attr-defined]
         if overwrite:  # what is there goes only when the new campaign can begin
             load_potentials(settings)
             remove_campaign(folder)
@@ -221,54 +232,6 @@ def discover(
     if reason:
         click.echo(f"No crystal could be relaxed: {reason}", err=True)
         ctx.exit(1)  # for a script: there is no result
-
-
-def _check_resume(ctx: click.Context) -> None:
-    """Refuse options that a campaign has had from its beginning.
-
-    Raises:
-        UsageError: see above.
-    """
-    names = _given(ctx, [name for name in ctx.params if name not in MEANS + POTENTIALS + OPINION])
-    if names:
-        allowed = ", ".join(_option(name) for name in MEANS[1:] + OPINION)
-        raise click.UsageError(
-            f"--resume takes the campaign's own settings, not {names}. Allowed: {allowed}."
-        )
-
-
-def _check_together(ctx: click.Context, file: Path | None, recipe: dict[str, Any]) -> None:
-    """Refuse options that would have no effect beside others.
-
-    Raises:
-        UsageError: see above.
-    """
-    making = _given(ctx, ["kind", *recipe])
-    if file is not None and making:
-        raise click.UsageError(
-            f"{making} would have no effect: {file} is screened as it is, nothing is generated."
-        )
-    relaxing = _given(ctx, ["relaxer", "prefilter", "confirm"])
-    if ctx.params["no_relax"] and relaxing:
-        raise click.UsageError(f"{relaxing} and --no-relax exclude each other.")
-    if ctx.params["until"] is not None and (
-        ctx.params["shard"] or ctx.params["kind"] == "molecule"
-    ):
-        raise click.UsageError(
-            "--until counts crystals of one machine; leave out --shard and --kind molecule. Valid "
-            "molecules: adit generate --kind molecule --until N --valid-only --unique."
-        )
-    check_time_limit(ctx)
-
-
-def _given(ctx: click.Context, names: Iterable[str]) -> str:
-    """The options among some that stand on the command line."""
-    source = ctx.get_parameter_source
-    return ", ".join(_option(n) for n in names if source(n) is ParameterSource.COMMANDLINE)
-
-
-def _option(name: str) -> str:
-    return "FILE" if name == "file" else f"--{name.replace('_', '-')}"
 
 
 def make_source(

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adit_model.outputs import check_writable, replacing
+from adit_plugins.cli.effects import check_evaluate, given, refuse
 from adit_plugins.cli.options import max_steps_option
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
     from adit_plugins.metrics.evaluation import SetMetrics
+
+
+KINDS = ("crystals", "molecules")
 
 
 @click.command()
@@ -50,7 +54,9 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", metavar="FILE", help="Everything, a row for each structure.")
 @click.option("--markdown", metavar="FILE", help="The tables, with what each rate means.")
 @click.option("--plots", metavar="FOLDER", help="Histograms, elements and PoseBusters' checks.")
+@click.pass_context
 def evaluate(
+    ctx: click.Context,
     files: tuple[str, ...],
     json_file: str | None,
     markdown: str | None,
@@ -66,11 +72,14 @@ def evaluate(
     check_outputs(json_file, markdown, plots)
     known = (options[name] for name in ("targets", "reference", "molecule_reference"))
     check_distinct((json_file, markdown), (*files, *known))
-    if options["relax"] is not None:
+    if options["relax"] is None:
+        refuse(given(ctx, ["max_steps"]), "nothing is relaxed; add --relax NAME")
+    else:
         from adit_plugins.cli.discover import check_relaxer
 
         check_relaxer(options["relax"])
-    from adit_plugins.metrics.evaluation import Protocol, evaluate_files
+    from adit_plugins.metrics.evaluation import Protocol, evaluate_set
+    from adit_plugins.metrics.sets import distinct_names, read_set
     from adit_plugins.processes import available_cores
 
     protocol = Protocol(
@@ -84,7 +93,11 @@ def evaluate(
         workers=available_cores() if options["workers"] is None else options["workers"],
     )
     with progress() as report:
-        sets = evaluate_files(files, protocol, report)
+        read = [read_set(path, report) for path in files]
+        distinct_names(read)
+        numbers = (sum(len(getattr(each, kind)) for each in read) for kind in KINDS)
+        check_evaluate(ctx, *numbers)
+        sets = [evaluate_set(each, protocol, report) for each in read]
     for each in sets:
         if not any(_was_read(each)):
             raise ValueError(f"Nothing of {each.path} can be read: {each.notes[0]}.")

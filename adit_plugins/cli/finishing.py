@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from adit_plugins.campaign.settings import INTERRUPTED, MINUTES
 from adit_plugins.cli.progress import progress
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(campaign: Campaign) -> None:
             campaign.run(report)
     except Exception:
         if len(campaign.store):  # hours of work may precede a late failure
-            campaign.interrupted = True
+            campaign.interrupted, campaign.ended = True, INTERRUPTED
             finish(campaign)
         raise
     finish(campaign)
@@ -43,26 +44,43 @@ def finish(campaign: Campaign) -> None:
 
     from adit_plugins.campaign.files import write_files
     from adit_plugins.campaign.report import print_tables
-    from adit_plugins.report import write_campaign_report
+    from adit_plugins.report import REPORT, write_campaign_report
 
     num, folder = len(campaign.store), campaign.folder
     go_on = f"adit discover --resume {folder} goes on."
+    with no_interruption():
+        write_files(campaign.store, campaign.ended, campaign.seconds)
+        if num:
+            write_campaign_report(campaign.store)
     if campaign.interrupted and not num:
         click.echo(f"Interrupted: nothing was finished; {go_on}", err=True)
         return
-    with no_interruption():
-        write_files(campaign.store, campaign.interrupted, campaign.seconds)
-        write_campaign_report(campaign.store)
     print_tables(campaign.store, Console())
     if campaign.interrupted:
         waiting = num - campaign.store.num_judged()
         said = f", {waiting} of them not judged yet" if waiting else ""
         click.echo(f"Interrupted: {num} structures are in {folder}/{said}; {go_on}", err=True)
     else:
-        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s).")
+        page = f"; look at them in {folder}/{REPORT}" if num else ""
+        click.echo(f"{num} structures in {folder}/ ({campaign.seconds:.0f} s){page}.")
+    if campaign.ended == MINUTES:
+        click.echo(_time_note(campaign))
     note = campaign.store.found_note()
     if note:
         click.echo(note)
+
+
+def _time_note(campaign: Campaign) -> str:
+    """What was reached when the time was up, and how to go on."""
+    store, minutes = campaign.store, campaign.resources.minutes
+    waiting = len(store) - store.num_judged()
+    wait = f", {waiting} wait to be relaxed" if waiting else ""
+    most = "at most " if "generators" in store.metadata["recipe"] else ""
+    of = f"{store.num_judged()} of {most}{campaign.total}"
+    return (
+        f"Ended by --minutes {minutes:g}: {of} structures have their verdict{wait}. "
+        f"More time: adit discover --resume {campaign.folder} --minutes {minutes:g}."
+    )
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adit_plugins.cli import sharded
-from adit_plugins.cli.options import KINDS, Shard, sampling_options
+from adit_plugins.cli.effects import check_steering, given, refuse
+from adit_plugins.cli.options import KINDS, Shard, sampling_options, symbols
 from adit_plugins.cli.progress import Report, progress
 
 if TYPE_CHECKING:
@@ -36,6 +37,13 @@ KEPT = 10_000  # samples in memory while none has fitted into the file
     is_flag=True,
     help="Keep only valid samples: crystals by distances and volume, molecules as a whole (one "
     "fragment, no radical). What is thrown away is counted.",
+)
+@click.option(
+    "--valid-by",
+    callback=symbols,
+    metavar="RULE,..",
+    help="More that valid samples must keep. Molecules: posebusters (geometry, strain), "
+    "no-ylides (no charged carbon), uncharged; crystals: charges (SMACT).",
 )
 @click.option("--unique", is_flag=True, help="Of equal samples keep the first.")
 @click.option(
@@ -89,6 +97,7 @@ def generate(
     kind: str,
     num: int,
     valid_only: bool,
+    valid_by: list[str] | None,
     unique: bool,
     until: int | None,
     out: str,
@@ -105,14 +114,16 @@ def generate(
     C, N, O and F. Sample i of a seed is always the same, however many are made at once. Ctrl-C
     keeps what was finished.
     """
+    check_steering(ctx)
     if sharded.is_wanted(ctx):
         sharded.generate(ctx, recipe)
         return
     wanted = _read_ids(ctx, ids)
     num, recipe["batch_size"] = _budget(ctx, num, recipe["batch_size"])
-    from adit_plugins.generation.keeping import Selection
+    from adit_plugins.generation.keeping import Selection, check_rules
 
-    selection = Selection(valid_only, unique, until)
+    rules = check_rules(valid_by or (), kind)
+    selection = Selection(valid_only or bool(valid_by), unique, until, rules[1:])
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.structures.writers import check_output
 
@@ -124,9 +135,13 @@ def generate(
     total = len(wanted) or num
     with progress() as report:
         samples = (
-            _again(generator, wanted, report) if wanted else _fresh(generator, num, report, kind)
+            _again(generator, wanted, report)
+            if wanted
+            else _fresh(generator, num, report, f"{kind}s of at most" if until else f"{kind}s")
         )
-        finished = _write(selection.of(samples), out, form, total, selection)
+        finished = _write(
+            _kept(samples, selection, report, kind), out, form, total, selection, kind
+        )
     if not finished:
         ctx.exit(130)
 
@@ -134,7 +149,8 @@ def generate(
 def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, int | None]:
     """Return how many samples to make at most, and how many at once.
 
-    Large batches are faster, and would go far beyond the few that --until may need.
+    Large batches are faster, and would go far beyond the few that --until may need: each process
+    makes as many as are wanted, and two of them the rest of what is thrown away.
 
     Raises:
         UsageError: nothing that --until could count.
@@ -146,22 +162,24 @@ def _budget(ctx: click.Context, num: int, batch_size: int | None) -> tuple[int, 
     def given(name: str) -> bool:
         return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
-    if not (ctx.params["valid_only"] or ctx.params["unique"]) or ctx.params["ids"]:
+    choices = [ctx.params[name] for name in ("valid_only", "valid_by", "unique")]
+    if not any(choices) or ctx.params["ids"]:
         raise click.UsageError(
-            "--until counts what --valid-only or --unique keep of fresh samples; for N samples of "
-            "any kind say --num N."
+            "--until counts what --valid-only, --valid-by or --unique keep of fresh samples; for N "
+            "samples of any kind say --num N."
         )
     from adit_plugins.generation.recipe import ENDLESS
 
     return (
         num if given("num") else TRIES * until,
-        batch_size or min(ENDLESS, max(8, 2 * until)),
+        batch_size or min(ENDLESS, max(8, until)),
     )
 
 
 def _read_ids(ctx: click.Context, ids: tuple[str, ...]) -> list[str]:
     if not ids:
         return []
+    refuse(given(ctx, ["workers"]), "single samples are made in this process")
     for name in ("num", "seed"):
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--ids says which samples to make; leave out --{name}.")
@@ -177,8 +195,18 @@ def _read_ids(ctx: click.Context, ids: tuple[str, ...]) -> list[str]:
     return wanted
 
 
-def _fresh(generator: ADiTGenerator, num: int, report: Report, kind: str) -> Iterator[Sample]:
-    return generator.stream(num, progress=lambda done, _: report(f"{kind}s", done, num))
+def _fresh(generator: ADiTGenerator, num: int, report: Report, stage: str) -> Iterator[Sample]:
+    return generator.stream(num, progress=lambda done, _: report(stage, done, num))
+
+
+def _kept(
+    samples: Iterator[Sample], selection: Selection, report: Report, kind: str
+) -> Iterator[Sample]:
+    """Choose, and say how far the wanted number is reached."""
+    for sample in selection.of(samples):
+        yield sample
+        if selection.num is not None:
+            report(f"{kind}s kept", selection.kept, selection.num)
 
 
 def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator[Sample]:
@@ -190,7 +218,12 @@ def _again(generator: ADiTGenerator, ids: list[str], report: Report) -> Iterator
 
 
 def _write(
-    samples: Iterator[Sample], out: str, form: str | None, total: int, selection: Selection
+    samples: Iterator[Sample],
+    out: str,
+    form: str | None,
+    total: int,
+    selection: Selection,
+    kind: str,
 ) -> bool:
     """Write the samples as they come; False after Ctrl-C, with the finished ones in the file.
 
@@ -235,6 +268,8 @@ def _write(
         )
     made = f" of {selection.made} made; thrown away: {_thrown(selection)}"
     click.echo(f"{result.written} samples in {out}{made if _chooses(selection) else ''}.")
+    if selection.valid_only:
+        click.echo(_rules(selection, kind))
     if selection.num is not None and selection.kept < selection.num:
         click.echo(
             f"{selection.kept} are fewer than --until {selection.num}: the budget of {total} "
@@ -242,6 +277,16 @@ def _write(
             err=True,
         )
     return True
+
+
+def _rules(selection: Selection, kind: str) -> str:
+    """What valid has meant, and what else could be asked."""
+    from adit_plugins.generation.keeping import RULES, check_rules
+
+    asked = check_rules(selection.rules, kind)
+    said = "; ".join(f"{name} ({RULES[kind][name]})" for name in asked)
+    more = ",".join(name for name in RULES[kind] if name not in asked)
+    return f"Valid by {said}." + (f" More can be asked: --valid-by {more}." if more else "")
 
 
 def _chooses(selection: Selection) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adit_plugins.structures.entries import Entry
 
 ROWS = 20  # of the table
+LEAST = ("E raw", "coverage", "P", "E form")  # what a narrow terminal goes without, the first first
 
 CAPTION = (
     "eV/atom; E raw: above the hull without the corrections of the potential's own elements. P: "
@@ -109,36 +110,41 @@ def _write(rows: list[dict[str, Any]], reference: Hull, path: Path) -> None:
         temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
+def _cells(row: dict[str, Any], name: str) -> tuple[str, ...]:
+    probability = row["metastable_probability"]
+    return (
+        str(row["index"]),
+        row["formula"],
+        f"{row['formation_energy_per_atom']:.3f}",
+        f"{row['energy_above_hull']:.3f}{'' if row['converged'] and not row['held'] else '*'}",
+        f"{row['raw_energy_above_hull']:.3f}",
+        "-" if probability is None else f"{probability:.2f}",
+        f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
+        name,
+    )
+
+
 def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     from rich.console import Console
 
-    from adit_plugins.outputs import common_prefix, terminal_table
+    from adit_plugins.outputs import common_prefix, print_rows
 
     placed = [row for row in rows if row["energy_above_hull"] is not None]
     placed.sort(key=lambda row: float(row["energy_above_hull"]))
     prefix = common_prefix([str(row["id"]) for row in placed])
     beginning = f"; ids begin with {prefix}" if prefix else ""
-    table = terminal_table(
-        f"{len(placed)} of {len(rows)} have a place{beginning}",
-        {"#": "right", "formula": "left"}
-        | dict.fromkeys(("E form", "E hull", "E raw", "P"), "right")
-        | {"coverage": "right", "id": "text"},
-    )
-    for row in placed[:ROWS]:
-        probability = row["metastable_probability"]
-        table.add_row(
-            str(row["index"]),
-            row["formula"],
-            f"{row['formation_energy_per_atom']:.3f}",
-            f"{row['energy_above_hull']:.3f}{'' if row['converged'] and not row['held'] else '*'}",
-            f"{row['raw_energy_above_hull']:.3f}",
-            "-" if probability is None else f"{probability:.2f}",
-            f"{row['num_subsystems_covered']}/{row['num_subsystems']}",
-            row["id"].removeprefix(prefix),
-        )
+    headings = {
+        "#": "right", "formula": "left",
+        **dict.fromkeys(("E form", "E hull", "E raw", "P", "coverage"), "right"), "id": "text",
+    }  # fmt: skip
+    lines = [
+        dict(zip(headings, _cells(row, str(row["id"]).removeprefix(prefix)), strict=True))
+        for row in placed[:ROWS]
+    ]
     console = Console()
     if placed:  # else the error says what is missing
-        console.print(table)
+        title = f"{len(placed)} of {len(rows)} have a place{beginning}"
+        print_rows(console, title, headings, lines, LEAST)
         console.print(f"Hull: {reference.source}. {CAPTION}", markup=False, highlight=False)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")

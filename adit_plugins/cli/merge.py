@@ -50,7 +50,7 @@ def merge(folder: Path, more: tuple[Path, ...], out: Path | None, overwrite: boo
     target.mkdir(exist_ok=True)
     with merge_shards(shards, target) as store:
         waiting = store.num_waiting()
-        write_files(store, interrupted=bool(waiting))
+        write_files(store)
         write_campaign_report(store)
         print_tables(store, Console())
         click.echo(f"{len(store)} structures of {len(shards)} shards in {target}/.")

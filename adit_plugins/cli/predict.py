@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adit_plugins.cli.effects import given, refuse
 from adit_plugins.cli.finishing import no_interruption
 from adit_plugins.cli.options import network_options
 from adit_plugins.cli.progress import progress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from adit_plugins.prediction import Prediction, Predictions, Search
 
 ROWS = 15  # of the table
+LEAST = ("g/cm3", "found", "atoms")  # what a narrow terminal goes without, the first first
 
 
 @click.command()
@@ -125,6 +127,8 @@ def predict(
     """
     if (formula is None) == (chemical_system is None):
         raise click.UsageError("Give FORMULA or --chemical-system A-B, one of the two.")
+    if settings["relaxer"] is None:
+        refuse(given(ctx, ["keep"]), "it says how many --relaxer NAME takes; add it")
     from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.generation.recipe import check_device
     from adit_plugins.prediction.files import check_folder
@@ -171,35 +175,42 @@ def finish(search: Search, out: Path) -> None:
 def print_table(found: Predictions) -> None:
     """Print the best predictions and what is to be said of the search."""
     from rich.console import Console
-    from rich.table import Table
+
+    from adit_plugins.outputs import print_rows
 
     about = found.about
     several = len({each.formula for each in found}) > 1
     refined = {each.potential for each in found if each.refined}
     first = {each.potential for each in found if not each.refined}
-    table = Table(
-        title=f"{about.request}: {len(found)} distinct structures of {about.num_relaxed} relaxed "
-        f"samples",
-        title_justify="left",
-        title_style="bold",
-        caption="E hull, dE (above the lowest of the formula): eV/atom by "
+    headings = {
+        "#": "right",
+        **({"formula": "left"} if several else {}),
+        "E hull": "right", "dE": "right", "space group": "left",
+        **dict.fromkeys(("atoms", "g/cm3", "found"), "right"),
+        "id, or known as" if _any_known(found) else "id": "text",
+    }  # fmt: skip
+    rows = [
+        dict(
+            zip(
+                headings,
+                (str(rank), *([each.formula] if several else []), *_cells(each)),
+                strict=True,
+            )
+        )
+        for rank, each in enumerate(found[:ROWS], start=1)
+    ]
+    title = (
+        f"{about.request}: {len(found)} distinct structures of {about.num_relaxed} relaxed samples"
+    )
+    console = Console()
+    print_rows(console, title, headings, rows, LEAST)
+    console.print(
+        "E hull, dE (above the lowest of the formula): eV/atom by "
         + " first, then ".join(", ".join(sorted(each)) for each in (refined, first) if each)
         + ". Found: samples that ended in it. * not converged: an upper bound.",
-        caption_justify="left",
+        markup=False,
+        highlight=False,
     )
-    table.add_column("#", justify="right")
-    if several:
-        table.add_column("formula", overflow="fold")
-    for heading in ("E hull", "dE"):
-        table.add_column(heading, justify="right")
-    table.add_column("space group", overflow="fold")
-    for heading in ("atoms", "g/cm3", "found"):
-        table.add_column(heading, justify="right")
-    table.add_column("id, or known as" if _any_known(found) else "id", overflow="fold")
-    for rank, each in enumerate(found[:ROWS], start=1):
-        table.add_row(str(rank), *([each.formula] if several else []), *_cells(each))
-    console = Console()
-    console.print(table, markup=False)
     if len(found) > ROWS:
         console.print(f"... and {len(found) - ROWS} more in the files.")
     for note in found.notes:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 ROWS = 20  # of the table
+NUMBERS = ("eV/atom", "force", "RMSD", "volume", "group")
+LEAST = ("group", "volume", "RMSD", "force")  # what a narrow terminal goes without, the first first
 
 
 @click.command()
@@ -183,23 +185,23 @@ def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
 def _print_table(frames: dict[int, Atoms]) -> None:
     from rich.console import Console
 
-    from adit_plugins.outputs import common_prefix, terminal_table
+    from adit_plugins.outputs import common_prefix, print_rows
     from adit_plugins.relax.files import name_of
 
     records = [frames[i].info["relax"] for i in sorted(frames)]
     ids = {i: name_of(frames[i]) or str(i) for i in frames}
     prefix = common_prefix(list(ids.values()))
     beginning = f"; ids begin with {prefix}" if prefix else ""
-    table = terminal_table(
-        f"Relaxed with {max(record['potential'] for record in records)}{beginning}",
-        {"id": "text", "formula": "left"}
-        | dict.fromkeys(("eV/atom", "force", "RMSD", "volume", "group"), "right")
-        | {"outcome": "left"},
-    )
-    for i in sorted(frames)[:ROWS]:
-        table.add_row(ids[i].removeprefix(prefix), *_row(frames[i]))
+    headings = {
+        "id": "text", "formula": "left", **dict.fromkeys(NUMBERS, "right"), "outcome": "text",
+    }  # fmt: skip
+    rows = [
+        dict(zip(headings, (ids[i].removeprefix(prefix), *_row(frames[i])), strict=True))
+        for i in sorted(frames)[:ROWS]
+    ]
+    title = f"Relaxed with {max(record['potential'] for record in records)}{beginning}"
     console = Console()
-    console.print(table)
+    print_rows(console, title, headings, rows, LEAST)
     console.print("Force: eV/angstrom. RMSD: angstrom. Group: space groups before and after.")
     if len(frames) > ROWS:
         console.print(f"... and {len(frames) - ROWS} more")

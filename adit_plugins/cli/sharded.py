@@ -29,6 +29,11 @@ def is_wanted(ctx: click.Context) -> bool:
             if given(name):
                 raise click.UsageError(f"--{name} is of files: add --shard-size N.")
         return False
+    if given("valid_by"):
+        raise click.UsageError(
+            "--valid-by asks for more than --valid-only does of files; leave out --valid-by or "
+            "--shard-size. `adit discover FOLDER` checks molecules with PoseBusters, too."
+        )
     for name in ("ids", "until", "unique"):
         if given(name):
             raise click.UsageError(

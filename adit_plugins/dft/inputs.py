@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from ase import Atoms
 from ase.io.espresso import SSSP_VALENCE
 
 from adit_plugins.dft.engines import with_moments
+from adit_plugins.structures.selection import INDEX
 
 K_SPACING = 0.2  # 1/angstrom, between neighbouring points with the factor 2 pi, as VASP's KSPACING
 
@@ -69,6 +71,19 @@ def _with_fractions(atoms: Atoms) -> Atoms:
         fractions = np.clip(atoms.get_initial_magnetic_moments() / valence, -1.0, 1.0)
         atoms.set_initial_magnetic_moments(fractions)
     return atoms
+
+
+def write_index(names: Mapping[str, tuple[str, str]], out: Path) -> None:
+    """Write which structure is in which folder: a POSCAR or pw.x input has no place for its id.
+
+    Args:
+        names: of a folder, (id, formula).
+        out: where the folders are.
+    """
+    with (out / INDEX).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("folder", "id", "formula"))
+        writer.writerows((folder, *named) for folder, named in names.items())
 
 
 WRITERS: Mapping[str, Callable[[Atoms, Path], None]] = {

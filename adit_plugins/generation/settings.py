@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from adit_model import ADiT
+
+MOST_GUIDANCE = 100  # checkpoints are best at 1 to 5; far beyond cells collapse to nothing
 
 
 @dataclass
@@ -77,9 +78,9 @@ class Recipe(MSONable):
             self.num_atoms = checked_integer("num_atoms", self.num_atoms, 1)
         scale = self.guidance_scale
         if scale is not None:
-            if not (isinstance(scale, Real) and math.isfinite(scale) and scale >= 0):
+            if not (isinstance(scale, Real) and 0 <= scale <= MOST_GUIDANCE):
                 raise ValueError(
-                    f"guidance_scale is {scale!r}; it must be a finite number >= 0 "
+                    f"guidance_scale is {scale!r}; it must be a number from 0 to {MOST_GUIDANCE} "
                     "(1 is no guidance), or None for the checkpoint's own"
                 )
             self.guidance_scale = float(scale)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from adit_plugins import processes
 from adit_plugins.metrics.distributions import compare_with_training, describe
+from adit_plugins.metrics.names import GIVEN, in_words
 from adit_plugins.metrics.rates import Rate, rate
 from adit_plugins.metrics.references import CrystalReference, Reference, load_reference
 from adit_plugins.processes import DIED
@@ -33,7 +34,7 @@ NOTES = {
     "comp_valid": "CDVAE's SMACT rule with the smact14 table, as in the published figures",
     "comp_valid_icsd24": "the same rule with SMACT 4's Element.oxidation_states",
     "comp_valid_smact4": "smact_validity() of SMACT 4 with its defaults",
-    "valid": "struct_valid and comp_valid",
+    "valid": "structurally and composition valid",
     "lemat_charge": "LeMat-GenBench: neutral or metallic",
     "lemat_distance": "LeMat-GenBench: distances >= (0.7 + both radii) / 2",
     "lemat_plausible": "LeMat-GenBench: densities, cell lengths and a space group",
@@ -208,8 +209,8 @@ def _no_matches(item: tuple[list[Sample], Any], problem: str) -> list[dict[str, 
 def _rates(rows: list[dict[str, Any]], known: CrystalReference) -> list[Rate]:
     num = len(rows)
     readable = sum(row["formula"] is not None for row in rows)
-    rates = [Rate("readable", readable, num, "generated")]
-    rates += [rate(name, [r[name] for r in rows], "generated", NOTES[name]) for name in VERDICTS]
+    rates = [Rate("readable", readable, num, GIVEN)]
+    rates += [rate(name, [r[name] for r in rows], GIVEN, NOTES[name]) for name in VERDICTS]
 
     def of(base: str) -> list[dict[str, Any]]:
         return [row for row in rows if row[base]]
@@ -217,9 +218,10 @@ def _rates(rows: list[dict[str, Any]], known: CrystalReference) -> list[Rate]:
     for name, base in _COMPARISONS:
         if name.startswith("novel_lemat") and not known.by_matcher:
             continue  # the fingerprints stand for one setting only
-        rates.append(Rate(name, *_count(of(base), name), base, _SETTINGS[name]))
+        shown = f"{name} among valid" if base == "valid" else name
+        rates.append(Rate(shown, *_count(of(base), name), base, _SETTINGS[name]))
     both = [bool(r["unique"] and r["novel"]) for r in of("valid")]
-    return [*rates, rate("unique and novel", both, "valid")]
+    return in_words([*rates, rate("unique and novel", both, "valid")])
 
 
 def _count(rows: list[dict[str, Any]], name: str) -> tuple[int, int]:

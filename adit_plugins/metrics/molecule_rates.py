@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adit_plugins.metrics.names import GIVEN, in_words
 from adit_plugins.metrics.rates import Rate, rate
 from adit_plugins.validity.posebusters_checks import (
     CLASH_CHECK,
@@ -59,7 +60,7 @@ def summarise(
         fast: PoseBusters' energy check was left out.
         time_limit: seconds a molecule; None where there was none.
     """
-    rates = [rate("connected", [row["connected"] for row in rows], "generated")]
+    rates = [rate("connected", [row["connected"] for row in rows], GIVEN)]
     for rule in RULES:
         rates += _validity_rates(rows, rule, babel_missing if rule == "openbabel" else "")
     bonds = "RDKit's bonds" if babel_missing else "valid_openbabel"
@@ -70,17 +71,17 @@ def summarise(
     }
     distributions["num_atoms"] = [each for each in distributions["num_atoms"] if each]
     notes = _notes(rows, babel_missing, fast, time_limit)
-    return MoleculeMetrics(rates, list(rows), distributions, notes)
+    return MoleculeMetrics(in_words(rates), list(rows), distributions, notes)
 
 
 def _validity_rates(rows: Sequence[Row], rule: str, missing: str) -> list[Rate]:
     valid, unique, novel = f"valid_{rule}", f"unique_{rule}", f"novel_{rule}"
     if missing:
         note = f"not available: {missing}"
-        pairs = ((valid, "generated"), (unique, valid), (novel, unique))
+        pairs = ((valid, GIVEN), (unique, valid), (novel, unique))
         return [Rate(name, 0, 0, of, note) for name, of in pairs]
     rates = [
-        rate(valid, [row[valid] for row in rows], "generated", NOTES[rule]),
+        rate(valid, [row[valid] for row in rows], GIVEN, NOTES[rule]),
         rate(unique, [row[unique] for row in rows], valid),
         rate(novel, [row[novel] for row in rows], unique, "by SMILES without stereo"),
     ]
@@ -90,7 +91,7 @@ def _validity_rates(rows: Sequence[Row], rule: str, missing: str) -> list[Rate]:
         note = "unreadable molecules have no atoms to count"
         rates = [
             Rate("atom_stability_edm", stable, atoms, "atoms", note),
-            rate("molecule_stability_edm", [row["stable_edm"] for row in rows], "generated"),
+            rate("molecule_stability_edm", [row["stable_edm"] for row in rows], GIVEN),
             *rates,
         ]
     return rates
@@ -114,14 +115,14 @@ def _posebusters_rates(
         rates.append(rate(f"posebusters_{name}", flags, bonds, note))
     all_passed = [_passes_all(row["posebusters"]) for row in rows]
     name = "posebusters_all_but_energy" if fast else "posebusters_all"
-    rates.append(rate(name, all_passed, "generated", "at PoseBusters' own limits"))
+    rates.append(rate(name, all_passed, GIVEN, "at PoseBusters' own limits"))
     # The lenient bonds imply hydrogens that are not there; together the two rules miss little.
     both = [ok and row["valid_strict"] for ok, row in zip(all_passed, rows, strict=True)]
-    rates.append(rate(f"valid_strict_and_{name}", both, "generated"))
+    rates.append(rate(f"valid_strict_and_{name}", both, GIVEN))
     if time_limit is not None:
         stopped = [bool(row["problem"]) for row in rows]
         note = f"after {time_limit:g} s, or by an error"
-        rates.append(rate("stopped", stopped, "generated", note))
+        rates.append(rate("stopped", stopped, GIVEN, note))
     return rates
 
 
@@ -137,10 +138,12 @@ def _notes(
     notes = []
     if babel_missing:
         notes.append(
-            f"valid_openbabel is not available: {babel_missing}. PoseBusters took RDKit's bonds."
+            f"valid (OpenBabel) is not available: {babel_missing}. PoseBusters took RDKit's bonds."
         )
     if fast:
-        notes.append(f"Fast mode left out PoseBusters' {ENERGY_CHECK} (50 conformers a molecule).")
+        notes.append(
+            "Fast mode left out PoseBusters' check of the energy (50 conformers a molecule)."
+        )
     if time_limit is None:
         notes.append("Without worker processes there was no time limit.")
     stopped = sum(bool(row["problem"]) for row in rows)

@@ -15,7 +15,7 @@ class Rate:
         name: what is counted.
         numerator: how many are.
         denominator: out of how many.
-        of: what the denominator counts, such as `"generated"` or `"structurally valid"`.
+        of: what the denominator counts, such as `"given"` or `"structurally valid"`.
         note: what a reader must know, such as the potential behind an energy.
     """
 

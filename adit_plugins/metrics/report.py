@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 Grid = list[list[str]]  # the first row is the heading
 KINDS = ("crystals", "molecules")
+WORDS, NAME, EDGE = 14, 14, 3  # characters: of words and headings at least, of a column's frame
 
 
 def rates_grid(sets: Mapping[str, Sequence[Rate]]) -> Grid:
@@ -41,16 +42,43 @@ def values_grid(sets: Mapping[str, Mapping[str, float | None]]) -> Grid:
 
 
 def print_grid(console: Console, title: str, grid: Grid, text_columns: Sequence[int] = ()) -> None:
-    """Print a table; the first column and `text_columns` are aligned to the left."""
+    """Print a table; the first column and `text_columns` are words, which may be folded.
+
+    Where not all columns of numbers fit beside them, the rest follows in tables of their own.
+    """
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, heading in enumerate(grid[0]):
-        text = place == 0 or place in text_columns
-        table.add_column(heading, justify="left" if text else "right", overflow="fold")
-    for row in grid[1:]:
-        table.add_row(*row)
-    console.print(table)
+    words = [0, *text_columns]
+    numbers = [place for place in range(len(grid[0])) if place not in words]
+    widths = {place: _width(grid, place) for place in numbers}
+    room = console.width - sum(min(_width(grid, place), WORDS) + EDGE for place in words)
+    while numbers:
+        part = numbers[:1]
+        for place in numbers[1:]:
+            if sum(widths[each] + EDGE for each in (*part, place)) > room:
+                break
+            part.append(place)
+        numbers = numbers[len(part) :]
+        table = Table(title=title, title_justify="left", title_style="bold")
+        columns = sorted([*words, *part])
+        for place in columns:
+            text = place in words
+            heading = _folded(grid[0][place], max(widths.get(place, WORDS), NAME))
+            table.add_column(
+                heading, justify="left" if text else "right", overflow="fold", no_wrap=not text
+            )
+        for row in grid[1:]:
+            table.add_row(*(row[place] for place in columns))
+        console.print(table)
+
+
+def _width(grid: Grid, place: int) -> int:
+    """Characters of the widest cell below a heading, which can be folded."""
+    return max([min(len(grid[0][place]), NAME), *(len(row[place]) for row in grid[1:])])
+
+
+def _folded(heading: str, width: int) -> str:
+    return "\n".join(heading[i : i + width] for i in range(0, len(heading), width))
 
 
 def print_rates(console: Console, title: str, sets: Mapping[str, Sequence[Rate]]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.metrics.crystals import CrystalMetrics
+from adit_plugins.metrics.names import GIVEN, plain
 from adit_plugins.metrics.rates import Rate
 from adit_plugins.relax.limits import FMAX, MAX_STEPS
 
@@ -105,7 +106,8 @@ def _summarise(metrics: CrystalMetrics, hull: Hull) -> None:
     converged = sum(bool(row.get("converged")) for row in rows)
     covered = sum(bool(row["hull_covered"]) for row in placed)
     metrics.rates += [
-        Rate("relaxed", relaxed, valid, "struct_valid", f"has an energy; {', '.join(names)}"),
+        Rate("relaxed", relaxed, valid, plain("struct_valid"),
+             f"has an energy; {', '.join(names)}"),
         Rate("converged", converged, relaxed, "relaxed"),
         Rate("on the hull's scale", len(placed), relaxed, "relaxed", "elements have references"),
         Rate("hull coverage", covered, len(placed), "on the hull's scale",
@@ -130,8 +132,8 @@ def _stable_rates(rows: Sequence[dict[str, Any]], note: str) -> list[Rate]:
         limits = f"E hull {limit_text(limit)} eV/atom, {note}"
         short = "S.U.N." if name == "stable" else "metastable S.U.N."
         rates += [
-            Rate(name, len(chosen), len(rows), "generated", limits),
-            Rate(short, sun, len(rows), "generated", f"{name}, unique and novel"),
+            Rate(name, len(chosen), len(rows), GIVEN, limits),
+            Rate(short, sun, len(rows), GIVEN, f"{name}, unique and novel"),
         ]
     return rates
 

@@ -32,6 +32,9 @@ FILES = (
 )  # fmt: skip
 LISTS = ("sample_ids", "variation_ids")  # in the records, not in the table
 MAX_CIFS = 100
+FACTS = (  # of a prediction, in its CIF
+    "rank", "energy_above_hull", "energy_above_lowest", "potential", "converged", "num_found",
+)  # fmt: skip
 
 
 def check_folder(folder: Path, resume: bool, overwrite: bool) -> None:
@@ -130,4 +133,6 @@ def _cifs(made: list[Prediction]) -> Iterator[tuple[str, Prediction, str]]:
         exact = each.structure
         if each.space_group is not None:
             exact = symmetrized(exact, each.symmetry_tolerance)
-        yield cif_name(rank, each), each, cif_text(to_sample(exact))
+        record = {"rank": rank, **each.as_record()}
+        facts = {name: record[name] for name in FACTS}
+        yield cif_name(rank, each), each, cif_text(to_sample(exact), facts)

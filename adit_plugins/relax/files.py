@@ -19,7 +19,7 @@ import ase.io
 from ase import Atoms
 
 from adit_model.outputs import replacing
-from adit_plugins.outputs import without_nan
+from adit_plugins.outputs import differences, without_nan
 from adit_plugins.relax.results import RelaxResult
 from adit_plugins.structures.entries import MATERIAL_ID
 from adit_plugins.structures.provenance import provenance_in
@@ -105,10 +105,10 @@ def read_frames(
         record = record_in(entry.atoms)
         if "index" not in record:
             raise ResumeError(f"{path} was not written by adit relax. Choose another --out.")
-        if record.get("settings") != dict(settings):
+        if differ := differences(record.get("settings") or {}, settings):
             raise ResumeError(
-                f"{path} was made with {record.get('settings')}, not with {dict(settings)}. "
-                "Choose another --out, or replace it with --overwrite."
+                f"{path} was made with other settings: {'; '.join(differ)}. Choose another --out, "
+                "or replace it with --overwrite."
             )
         index = int(record["index"])
         given = structures[index] if index < len(structures) else None

@@ -65,10 +65,10 @@ def read_results(path: str | PathLike[str]) -> list[Results]:
 
 def campaign_results(store: Store) -> Results:
     """Take up a campaign, finished or not."""
-    from adit_plugins.campaign.funnel import Tally
+    from adit_plugins.campaign.funnel import Tally, base_of
 
-    tally = Tally(store.verdicts())
     recipe = store.metadata["recipe"]
+    tally = Tally(store.verdicts(), base_of(recipe))
     name = store.folder.resolve().name or str(store.folder)
     results = Results(name, partial(_store_rows, store), notes=_progress_notes(store))
     results.totals = {"crystal": tally.num_crystals, "molecule": tally.num_molecules}

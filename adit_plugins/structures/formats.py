@@ -8,10 +8,11 @@ import io
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import ase.db
 from ase.io.extxyz import write_extxyz
@@ -21,6 +22,7 @@ from pymatgen.io.cif import CifWriter
 from rdkit import Chem
 
 from adit_plugins.structures.bonds import canonical_smiles
+from adit_plugins.structures.cif_facts import fact_items
 from adit_plugins.structures.entries import PROVENANCE_TAG
 from adit_plugins.structures.provenance import KEY
 from adit_plugins.structures.samples import Sample
@@ -31,6 +33,8 @@ INDEX_COLUMNS = ("file", "id", "formula", "num_atoms")
 _DB_CHUNK = 100  # samples a transaction; a transaction each costs 20 ms
 # Provenance that `ase db` can select by; the names `id` and `index` would not be allowed there.
 _DB_COLUMNS = {"sample_id": "id", "kind": "kind", "seed": "seed", "sample_index": "index"}
+
+_CIF_ITEMS = ("id", "checkpoint", "seed")  # of the provenance, beside the whole of it
 
 Add = Callable[[Sample], None]
 
@@ -83,8 +87,13 @@ def sdf_text(sample: Sample) -> str:
     return str(Chem.SDWriter.GetText(mol))
 
 
-def cif_text(sample: Sample) -> str:
-    """Return a CIF block with the provenance."""
+def cif_text(sample: Sample, facts: Mapping[str, Any] | None = None) -> str:
+    """Return a CIF block with the provenance.
+
+    Args:
+        sample: a crystal.
+        facts: what else is known of it, for data items beside its id, checkpoint and seed.
+    """
     structure = sample.to_pymatgen()
     assert isinstance(structure, Structure)  # _check_kind has kept molecules out
     text = str(CifWriter(structure))
@@ -92,7 +101,9 @@ def cif_text(sample: Sample) -> str:
     formula, newline, rest = body.partition("\n")
     name = file_name(sample.id) or formula
     text = head + separator + name + newline + rest
-    return f"{text.rstrip()}\n{PROVENANCE_TAG}\n;\n{json.dumps(sample.provenance)}\n;\n"
+    items = fact_items({key: sample.provenance.get(key) for key in _CIF_ITEMS} | dict(facts or {}))
+    provenance = f"{PROVENANCE_TAG}\n;\n{json.dumps(sample.provenance)}\n;\n"
+    return f"{text.rstrip()}\n{items}{provenance}"
 
 
 @contextmanager

@@ -202,10 +202,12 @@ def _format(path: str | os.PathLike[str], name: str | None = None) -> str:
     suffix = Path(path).suffix.lower() if name is None else f".{name}"
     if name is None and not suffix and f"{Path(path).name}" in WRITERS:
         raise OutputError(f"Cannot write {os.fspath(path)}: a suffix alone is no name of a file.")
-    if name is None and Path(path).name.upper() in ("POSCAR", "CONTCAR"):
+    vasp = Path(path).name.upper() in ("POSCAR", "CONTCAR") or suffix in (".vasp", ".poscar")
+    if name is None and vasp:
         raise OutputError(
-            f"Cannot write {os.fspath(path)}: VASP's format is not written for many. Name a folder "
-            "for one CIF a crystal, or write one by pymatgen: structure.to_file('POSCAR')."
+            f"Cannot write {os.fspath(path)}: VASP's format holds one crystal, and neither its id "
+            "nor where it is from. Name a folder for one CIF a crystal, write one by pymatgen: "
+            "structure.to_file('POSCAR'), or VASP's inputs by adit dft FILE --inputs vasp."
         )
     if name is None and (not suffix or os.fspath(path).endswith(("/", os.sep))):
         return FOLDER

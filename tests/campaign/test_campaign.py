@@ -122,7 +122,7 @@ def relaxed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
     structures = [unknown, magnesia, SALT, collided(), molecule("H2O")]
     with begin(tmp_path_factory.mktemp("results"), structures, relaxer="chgnet") as campaign:
         campaign.run()
-        write_files(campaign.store, campaign.interrupted)
+        write_files(campaign.store, campaign.ended)
         yield campaign
 
 
@@ -243,7 +243,7 @@ def test_a_prefilter_keeps_what_is_worth_relaxing(tmp_path: Path) -> None:
     assert 0 < len(passed) < len(rows)
     assert all((row[key] < limit) == row["prefiltered"] for row in rows)
     assert all(("outcome" in row) == row["prefiltered"] for row in rows)
-    assert counts["pre-filtered"] == (len(passed), len(rows))
+    assert counts["passed pre-filter"] == (len(passed), len(rows))
     assert seen["crystals pre-filtered"] == (len(rows), len(rows))
     assert seen["crystals relaxed"] == (len(passed), len(passed))
 

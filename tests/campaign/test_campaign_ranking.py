@@ -10,6 +10,7 @@ from typing import Any
 
 import ase.io
 import cheap_potential
+import pytest
 from ase import Atoms
 from ase.build import bulk
 from rich.console import Console
@@ -71,8 +72,10 @@ def test_mixed_valence_is_ranked_and_what_relaxation_makes_known_is_said(tmp_pat
         assert "none within max_hull -1.0" in console.export_text()
 
 
-def test_a_table_of_80_columns_breaks_no_formula_and_no_number(tmp_path: Path) -> None:
-    with Store.create(tmp_path, {"total": 1, "settings": asdict(Settings())}) as store:
+@pytest.mark.parametrize("width", [80, 60, 44])
+def test_a_narrow_table_breaks_no_formula_and_no_number(width: int, tmp_path: Path) -> None:
+    about = {"total": 1, "settings": asdict(Settings()), "recipe": {"generators": []}}
+    with Store.create(tmp_path, about) as store:
         names = ("num_reference_phases", "num_subsystems_covered", "num_subsystems")
         hull = dict.fromkeys(names, 12)
         row = StoreRow(
@@ -90,11 +93,12 @@ def test_a_table_of_80_columns_breaks_no_formula_and_no_number(tmp_path: Path) -
             rows[-1].columns = row.columns | {"number": i, "composition": formula}
             rows[-1].data = row.data | {"adit": {"id": f"my-checkpoint/0/{i}"}}
         store.add(rows)
-        console = Console(width=80, record=True, force_terminal=False)
+        console = Console(width=width, record=True, force_terminal=False)
         print_tables(store, console)
         text = console.export_text()
-    table = text[text.index("ids begin with my-checkpoint/0/") : text.index("E hull: eV")]
-    lines = [line.split() for line in table.splitlines()[4:] if line.strip()]
+    assert ("Left out" in text) == (width < 80)
+    table = text[text.index(" #   formula") : text.index("E hull: eV")].partition("Left out")[0]
+    lines = [line.split() for line in table.splitlines()[2:] if line.strip()]
     assert [(line[1], line[2], line[-1]) for line in lines] == [
         ("Ca3Cu2(ReO6)2", "-0.123*", "0"), ("Pm2NdTmAl2Si3", "-0.123*", "1"),
         ("Ba2YWO6", "-0.123*", "2"),

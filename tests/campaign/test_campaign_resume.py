@@ -43,7 +43,7 @@ def test_an_interruption_keeps_honest_denominators_and_goes_on(tmp_path: Path) -
         campaign.run(stop)
         assert campaign.interrupted
         assert campaign.store.claims() == []
-        write_files(campaign.store, campaign.interrupted)
+        write_files(campaign.store, campaign.ended)
         counts = crystal_counts(campaign)
         finished = sum("outcome" in row for row in whole)
         assert 0 < counts["relaxed with cheap"][1] < finished

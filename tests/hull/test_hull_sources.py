@@ -219,7 +219,10 @@ def test_relax_goes_on_where_it_stopped(place: Path) -> None:
     assert again[1].info["relax"]["seconds"] == untouched
     for arguments, part in (
         (("cu.extxyz", "--out", "part.extxyz"), "--resume"),
-        (("cu.extxyz", "--out", "part.extxyz", "--resume", "--fmax", "1"), "was made with"),
+        (
+            ("cu.extxyz", "--out", "part.extxyz", "--resume", "--fmax", "1"),
+            "fmax was 0.05, not 1.0",
+        ),
         (("in.extxyz", "--out", "part.extxyz", "--resume"), "other structures"),
         (("cu.extxyz", "--out", "in.extxyz", "--resume"), "was not written by adit relax"),
         (("cu.extxyz", "--out", "x.cif"), ".extxyz"),

@@ -63,11 +63,11 @@ def test_a_strangers_set_gets_the_verdicts_of_a_person() -> None:
     reasons[-2] = "torn in two"  # type: ignore[call-overload]
     metrics = evaluate_crystals(crystals, reasons=reasons, workers=0)
     found = counts(metrics)
-    assert found["readable", "generated"] == (9, 12)
-    assert found["struct_valid", "generated"] == (7, 12)
-    assert found["comp_valid", "generated"] == (8, 12)
-    assert found["valid", "generated"] == (6, 12)
-    assert found["unique", "valid"] == (2, 6)
+    assert found["readable", "given"] == (9, 12)
+    assert found["structurally valid", "given"] == (7, 12)
+    assert found["composition valid", "given"] == (8, 12)
+    assert found["valid", "given"] == (6, 12)
+    assert found["unique among valid", "valid"] == (2, 6)
     assert [row["duplicate_of"] for row in metrics.rows[:6]] == [None, None, 0, 0, 0, 0]
     reasons_given = [row["reason"] for row in metrics.rows]
     assert all(bool(r) != row["valid"] for r, row in zip(reasons_given, metrics.rows, strict=True))
@@ -130,7 +130,7 @@ def test_references_that_are_none(tmp_path: Path) -> None:
 def test_an_empty_set_and_a_hopeless_one_have_no_shares() -> None:
     assert all(rate.share is None for rate in evaluate_crystals([], workers=0).rates)
     metrics = evaluate_crystals([None], workers=0)
-    assert counts(metrics)["valid", "generated"] == (0, 1)
+    assert counts(metrics)["valid", "given"] == (0, 1)
     assert metrics.rows[0]["reason"] == "cannot be read"
     assert set(metrics.values.values()) == {None}
 
@@ -199,10 +199,10 @@ def test_stable_and_sun_rates_are_of_all_crystals() -> None:
     metrics = evaluate_crystals(crystals, reference=[NACL], workers=0)
     add_stability(metrics, crystals, Levels, workers=0)
     found = counts(metrics)
-    assert found["relaxed", "struct_valid"] == (2, 3)
-    assert found["metastable", "generated"] == (2, 5)
-    assert found["stable", "generated"] == (0, 5)
-    assert found["metastable S.U.N.", "generated"] == (1, 5)
+    assert found["relaxed", "structurally valid"] == (2, 3)
+    assert found["metastable", "given"] == (2, 5)
+    assert found["stable", "given"] == (0, 5)
+    assert found["metastable S.U.N.", "given"] == (1, 5)
     assert found["hull coverage", "on the hull's scale"] == (2, 2)
     assert metrics.distributions["energy_above_hull"] == pytest.approx([0.05, 0.05])
     [note] = [r.note for r in metrics.rates if r.name == "metastable"]

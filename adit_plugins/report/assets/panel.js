@@ -62,10 +62,10 @@ function drawProblem(row) {
     ...(row.structures.some((each) => each.m) ? [element("span", { class: "quiet" }, " red in the picture")] : []));
 }
 
-// Which of the structures are drawn: as generated, relaxed, or both.
+// Which of the structures are drawn: as it came, relaxed, or both.
 function drawStages(row) {
   const choices = row.structures.length > 1
-    ? [["Generated", 0], ["Relaxed", 1], ["Both", 2]] : [];
+    ? [["Unrelaxed", 0], ["Relaxed", 1], ["Both", 2]] : [];
   if (state.stage < 0) state.stage = row.structures.length - 1;
   byId("stages").replaceChildren(...choices.map(([label, stage]) => element("button", {
     type: "button", class: "chip", "aria-pressed": String(state.stage === stage),
