@@ -133,11 +133,11 @@ class _Draw:
         self.told = prior.told(kind, self.rows, padded)
         self.cache: Cache | None = None
         # What the prior is told without each guided label, its scale and its own cache.
-        self.weaker: list[tuple[Tensor, float, Cache | None]] = [
-            (prior.told(kind, self.rows, {n: x for n, x in padded.items() if n != name}), scale, None)
-            for name, scale in guidance.items()
-            if scale != 1.0
-        ]
+        self.weaker: list[tuple[Tensor, float, Cache | None]] = []
+        for label, scale in guidance.items():
+            if scale != 1.0:
+                others = {name: values for name, values in padded.items() if name != label}
+                self.weaker.append((prior.told(kind, self.rows, others), scale, None))
 
     def run(self, num_atoms: list[int] | None) -> list[list[int]]:
         """Draw every sequence to its end."""

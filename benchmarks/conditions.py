@@ -5,7 +5,7 @@
 
 For every target of a property `--num` raw samples (nothing filtered), each with the elements drawn
 plainly and led by the condition (`condition_guidance`). Space groups are moyopy's, at each of
-TOLERANCES as the crystal is, and of the first `--relax` after relaxation at SYMPREC; densities are
+TOLERANCES as the crystal is, and of the first `--relax` after relaxation; densities are
 the crystal's own; energies above hull those of `--relaxer`; band gaps those of a regressor that is
 trained here on the gaps of the training split (elements and density), whose error on the test split
 stands beside (`gap_regressor.py`). The limits in the same run: what crystals of the network that is
@@ -25,6 +25,7 @@ import numpy as np
 from gap_regressor import GapRegressor, train_gaps
 from numpy.typing import NDArray
 from pymatgen.core import Structure
+from pymatgen.io.ase import AseAtomsAdaptor
 from sample_quality import real_samples, write_json
 
 from adit_model.data import PreparedData
@@ -32,6 +33,7 @@ from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.hull.energies import place
 from adit_plugins.hull.table import Hull
 from adit_plugins.metrics.crystals import judge_crystal
+from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS
 from adit_plugins.relax.run import relax
 from adit_plugins.structures.symmetry import SYMPREC, symmetry_dataset
 
@@ -78,14 +80,15 @@ class Samples:
         self.densities = np.array([float(each.density) for each in self.crystals])
         self.groups = {t: space_groups(self.crystals, t) for t in TOLERANCES}
         self.gaps = gaps.predict(self.crystals)
-        self.relaxed_groups: Values = np.zeros(0)
+        self.relaxed_groups: dict[float, Values] = {}
         self.heights: Values = np.zeros(0)
         if num_relaxed:
             hull = Hull.load()
             chosen = [sample.to_ase() for sample in samples[:num_relaxed]]
-            results = relax(chosen, relaxer, max_steps=200, workers=0)
+            results = relax(chosen, relaxer, PREDICTION_FMAX, PREDICTION_STEPS, workers=0)
             there = [each for each in results if not each.failed]
-            self.relaxed_groups = np.array([each.space_group_after or 0 for each in there])
+            relaxed = [AseAtomsAdaptor.get_structure(each.atoms) for each in there]
+            self.relaxed_groups = {t: space_groups(relaxed, t) for t in TOLERANCES}
             # Those without an elemental reference (ytterbium) have no place on the hull.
             placed = [each for each in there if set(each.atoms.symbols) <= set(hull.references)]
             self.heights = np.array([place(each, hull)[1].energy_above_hull for each in placed])
@@ -113,9 +116,10 @@ class Samples:
             found: dict[str, Any] = {
                 f"share_at_{t:g}": share(groups == target) for t, groups in self.groups.items()
             }
-            if len(self.relaxed_groups):
-                found["share_relaxed"] = share(self.relaxed_groups == target)
-            return found
+            return found | {
+                f"relaxed_share_at_{t:g}": share(groups == target)
+                for t, groups in self.relaxed_groups.items()
+            }
         if name == "energy_above_hull":
             return {}  # in what is general
         values = self.densities if name == "density" else self.gaps
@@ -204,7 +208,7 @@ def main() -> int:
         "num": args.num,
         "num_steps": generator.steps(),
         "precision": args.precision,
-        "relaxer": args.relaxer,
+        "relaxer": f"{args.relaxer}, {PREDICTION_FMAX:g} eV/angstrom, {PREDICTION_STEPS} steps",
         "gap_regressor": gaps.report,
         "training_set": of_training_set(args.data, 1000, args.seed),
     }

@@ -114,7 +114,7 @@ class Recipe(MSONable):
                 f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
             )
         if self.condition_guidance and self.elements_first is False:
-            raise ValueError("condition_guidance leads the drawing of elements; it needs them first")
+            raise ValueError("condition_guidance leads the draw of elements; it needs them first")
         if self.charge_balanced and (self.kind != "crystal" or self.elements_first is False):
             raise ValueError(
                 "charge_balanced draws compositions of crystals: it needs kind='crystal' and the "
