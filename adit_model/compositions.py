@@ -6,7 +6,7 @@ ends within the constraints.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ def draw_elements(
     num_atoms: Sequence[int] | None = None,
     labels: dict[str, Tensor] | None = None,
     temperature: float = 1.0,
+    guidance: Mapping[str, float] | None = None,
 ) -> list[list[int]]:
     """Atomic numbers of structures, in the order of the training data.
 
@@ -49,6 +50,7 @@ def draw_elements(
         num_atoms: of each draw; drawn too by default.
         labels: what is told, by condition name, one value a draw.
         temperature: below 1 favours likely compositions.
+        guidance: scales by label, away from the prior that is not told it; 1 is none.
 
     Returns:
         A list of atomic numbers a draw.
@@ -80,6 +82,7 @@ def draw_elements(
         part = _Draw(
             prior, kind, allowed, constraints, sizes, [list(s) for s in streams[chosen]],
             {name: values[chosen] for name, values in (labels or {}).items()}, temperature,
+            guidance or {},
         )  # fmt: skip
         result += part.run(None if num_atoms is None else list(num_atoms[chosen]))
     return result
@@ -103,6 +106,7 @@ class _Draw:
         streams: list[list[int]],
         labels: dict[str, Tensor],
         temperature: float,
+        guidance: Mapping[str, float],
     ) -> None:
         self.prior, self.kind, self.constraints = prior, kind, constraints
         self.sizes, self.temperature = sizes, temperature
@@ -128,6 +132,12 @@ class _Draw:
         }
         self.told = prior.told(kind, self.rows, padded)
         self.cache: Cache | None = None
+        # What the prior is told without each guided label, its scale and its own cache.
+        self.weaker: list[tuple[Tensor, float, Cache | None]] = []
+        for label, scale in guidance.items():
+            if scale != 1.0:
+                others = {name: values for name, values in padded.items() if name != label}
+                self.weaker.append((prior.told(kind, self.rows, others), scale, None))
 
     def run(self, num_atoms: list[int] | None) -> list[list[int]]:
         """Draw every sequence to its end."""
@@ -168,6 +178,12 @@ class _Draw:
         column[: self.num, 0], column[: self.num, 1] = tokens, self.left
         both = torch.from_numpy(column).to(self.told.device)
         scores, self.cache = self.prior(self.told, both[:, :1], both[:, 1:], self.cache)
+        # Classifier-free guidance (arXiv 2207.12598) of each label by itself.
+        full = scores
+        for place, (told, scale, cache) in enumerate(self.weaker):
+            weak, cache = self.prior(told, both[:, :1], both[:, 1:], cache)
+            self.weaker[place] = (told, scale, cache)
+            scores = scores + (scale - 1.0) * (full - weak)
         return scores[: self.num, 0].double().cpu().numpy() / self.temperature
 
     def _pick(self, scores: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -21,11 +21,8 @@ from adit_model.prior import Prior
 from adit_model.runs import Edit, elements_of_samples, num_particles, request_near, run_request
 from adit_model.samplers import Request, SamplingSettings, Steering
 from adit_model.samplers.particles import Resampling, expanded
-from adit_model.samplers.request import (
-    checked_labels,
-    checked_places,
-    tells_elements,
-)
+from adit_model.samplers.request import checked_labels, checked_places, tells_elements
+from adit_model.sampling import guided_conditions
 
 
 class ADiT(nn.Module):
@@ -260,6 +257,7 @@ class ADiT(nn.Module):
         seed: int = 0,
         num_atoms: int | Sequence[int] | None = None,
         conditions: Mapping[str, Any] | None = None,
+        condition_guidance: Mapping[str, float] | None = None,
         constraints: Constraints | None = None,
         indices: Sequence[int] | None = None,
         attempt: int = 0,
@@ -272,6 +270,7 @@ class ADiT(nn.Module):
             seed: with the index, names the random numbers of a draw.
             num_atoms: one number for all or one a draw; by default drawn too.
             conditions: as for `draw`.
+            condition_guidance: scales of what is told (`adit_model.sampling.guided_conditions`).
             constraints: what every composition must be.
             indices: which of the sequence; by default the first `num`.
             attempt: another draw for the same (seed, index).
@@ -286,6 +285,8 @@ class ADiT(nn.Module):
             raise ValueError(f"{self.name!r} has no prior over elements; see `adit train prior`")
         places = checked_places(num, kind, seed, indices)
         labels = checked_labels(self.config, kind, num, conditions or {})
+        own = self.config.sampling_of(kind)
+        told = [c.name for c in self.prior.config.conditions if c.name in labels]
         if num_atoms is not None:
             num_atoms = [num_atoms] * num if isinstance(num_atoms, int) else list(num_atoms)
         return draw_elements(
@@ -296,7 +297,8 @@ class ADiT(nn.Module):
             constraints=constraints,
             num_atoms=num_atoms,
             labels=labels,
-            temperature=self.config.sampling_of(kind).temperature,
+            temperature=own.temperature,
+            guidance=guided_conditions(own, told, condition_guidance),
         )
 
     @torch.no_grad()

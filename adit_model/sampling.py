@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +27,8 @@ class KindSampling(Checked):
             network cannot be told them; earlier ones are too blurred to hold elements.
         temperature: of the prior's draws.
         conditions: what the network is told unless the caller says otherwise.
+        condition_guidance: scales by condition, how hard the prior's draws are led by what is told
+            (`guided_conditions`); 1 is plain.
     """
 
     num_steps: int = 50
@@ -38,6 +40,7 @@ class KindSampling(Checked):
     request_from: float = 0.5
     temperature: float = 1.0
     conditions: dict[str, float] = field(default_factory=dict)
+    condition_guidance: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +52,50 @@ class KindSampling(Checked):
             raise ValueError(f"num_steps must be at least 1; got {self.num_steps}")
         if self.temperature <= 0 or self.times <= 0:
             raise ValueError("temperature and times must be above 0")
+        check_condition_guidance(self.condition_guidance)
+
+
+def check_condition_guidance(scales: Any) -> None:
+    """Scales by the name of a condition.
+
+    Raises:
+        ValueError: no such mapping, or a scale is no finite number of at least 0.
+    """
+    if not isinstance(scales, Mapping) or not all(
+        isinstance(name, str) and not problem(scale, float) and scale >= 0
+        for name, scale in scales.items()
+    ):
+        raise ValueError(
+            "condition_guidance must hold finite numbers of at least 0 by condition (1 is none), "
+            f"such as {{'space_group': 2}}; got {scales!r:.80}"
+        )
+
+
+def guided_conditions(
+    own: KindSampling, told: Collection[str], asked: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Scales of what is told: those of the caller, else the checkpoint's.
+
+    A scale s draws elements by p(told) (p(told) / p(not told))^(s - 1): those that the condition
+    makes likelier become likelier still.
+
+    Args:
+        own: the checkpoint's settings.
+        told: names of the conditions that the prior is told.
+        asked: the caller's scales.
+
+    Raises:
+        ValueError: a scale is impossible, or of a condition that is not told.
+    """
+    check_condition_guidance(asked or {})
+    for name in asked or {}:
+        if name not in told:
+            raise ValueError(
+                f"condition_guidance of {name!r}, which the prior is not told. "
+                f"Told: {', '.join(told) or 'nothing'}; set it in conditions"
+            )
+    scales = own.condition_guidance | dict(asked or {})
+    return {name: float(scale) for name, scale in scales.items() if name in told}
 
 
 # What the first releases were sampled with, when these settings were not in their files yet.

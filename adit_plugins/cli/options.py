@@ -19,19 +19,21 @@ def symbols(_ctx: click.Context, _option: click.Parameter, text: str | None) -> 
 
 
 def _conditions(
-    _ctx: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+    _ctx: click.Context, option: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, float | int | None] | None:
     """`NAME=VALUE` each; whether the checkpoint has it is checked with the request."""
+    scales = option.name == "condition_guidance"
     found: dict[str, float | int | None] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         try:
             if not equals or not name:
                 raise ValueError
-            number = None if value.lower() == "none" else float(value)
+            number = None if value.lower() == "none" and not scales else float(value)
         except ValueError:
             raise click.BadParameter(
-                f"{text!r} is not NAME=NUMBER, such as band_gap=3 (or NAME=none)"
+                f"{text!r} is not NAME=NUMBER, such as band_gap="
+                + ("2" if scales else "3 (or NAME=none)")
             ) from None
         found[name] = int(number) if number is not None and number.is_integer() else number
     return found or None
@@ -90,6 +92,13 @@ _NETWORK = (
         callback=_conditions,
         metavar="NAME=VALUE",
         help="A property, e.g. band_gap=3 (eV); repeatable. `adit doctor` lists a checkpoint's.",
+    ),
+    click.option(
+        "--condition-guidance",
+        multiple=True,
+        callback=_conditions,
+        metavar="NAME=SCALE",
+        help="How hard the elements are drawn by a --condition, e.g. band_gap=2; 1 is plain.",
     ),
     click.option(
         "--elements-first/--one-shot",

@@ -26,10 +26,12 @@ def goes_elements_first(generator: Recipe) -> bool:
     """
     model = generator.model
     can = model.prior is not None and model.tells_elements
-    if not can and (generator.elements_first or generator.charge_balanced):
+    asked = generator.elements_first or generator.charge_balanced or generator.condition_guidance
+    if not can and asked:
         raise ValueError(
             f"{model.name!r} has no prior over elements, or its denoiser cannot be told them; "
-            "leave out elements_first and charge_balanced, or take the shipped release"
+            "leave out elements_first, charge_balanced and condition_guidance, or take the shipped "
+            "release"
         )
     return can and generator.elements_first is not False
 
@@ -39,6 +41,8 @@ def described(generator: Recipe) -> dict[str, Any]:
     asked: dict[str, Any] = generator.composition.describe()
     if generator.conditions:
         asked["conditions"] = dict(generator.conditions)
+    if generator.condition_guidance:
+        asked["condition_guidance"] = dict(generator.condition_guidance)
     if goes_elements_first(generator):
         asked["elements_first"] = True
     if generator.charge_balanced:
@@ -166,6 +170,7 @@ def draw_compositions(
             seed=seed,
             num_atoms=[sizes[i] for i in places] if sizes else own_size,
             conditions=generator.conditions,
+            condition_guidance=generator.condition_guidance,
             constraints=one,
             indices=places,
             attempt=first_attempt + attempt,

@@ -74,7 +74,7 @@ def generator_of(
     if unknown:
         raise ValueError(f"no setting {unknown[0]!r}. Known: {', '.join(known)}.")
     for name, value in fields.items():
-        if isinstance(value, dict) and name != "conditions":
+        if isinstance(value, dict) and name not in ("conditions", "condition_guidance"):
             raise ValueError(f"{name} must be a plain value; got a dictionary.")
     if "steer" not in given and ":" in str(fields.get("steer")):
         raise ValueError(f"it names code to run, steer={fields['steer']!r}; give it yourself.")

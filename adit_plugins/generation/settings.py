@@ -15,6 +15,7 @@ from adit_plugins.generation.recipe import (
     PRECISIONS,
     check_sampler,
     checked_conditions,
+    checked_guidance,
     checked_integer,
     last_change,
     load_model,
@@ -53,6 +54,7 @@ class Recipe(MSONable):
     formula: str | None = None
     contains: list[str] | None = None
     conditions: dict[str, float | int | None] | None = None
+    condition_guidance: dict[str, float] | None = None
     elements_first: bool | None = None
     charge_balanced: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -100,6 +102,7 @@ class Recipe(MSONable):
         else:
             _ = self.composition  # refuses impossible requests now
         self.conditions = checked_conditions(self.conditions)
+        self.condition_guidance = checked_guidance(self.condition_guidance, self.conditions)
         check_steering(self)
         for name, allowed in (
             ("elements_first", (True, False, None)),
@@ -111,6 +114,8 @@ class Recipe(MSONable):
             raise ValueError(
                 f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
             )
+        if self.condition_guidance and self.elements_first is False:
+            raise ValueError("condition_guidance leads the draw of elements; it needs them first")
         if self.charge_balanced and (self.kind != "crystal" or self.elements_first is False):
             raise ValueError(
                 "charge_balanced draws compositions of crystals: it needs kind='crystal' and the "

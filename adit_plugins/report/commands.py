@@ -59,6 +59,8 @@ def _sampling(generator: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"--{name.replace('_', '-')}", text)
     for name, value in (generator.get("conditions") or {}).items():
         yield from ("--condition", f"{name}={'none' if value is None else value}")
+    for name, scale in (generator.get("condition_guidance") or {}).items():
+        yield from ("--condition-guidance", f"{name}={scale:g}")
     first = generator.get("elements_first")
     if first is not None:
         yield "--elements-first" if first else "--one-shot"

@@ -127,6 +127,28 @@ def test_conditions_change_samples_and_are_checked(told_checkpoint: str) -> None
         generator(told_checkpoint, conditions={"band_gap": "wide"})
 
 
+def test_the_draw_of_elements_is_led_by_a_condition(told_checkpoint: str) -> None:
+    told = {"band_gap": 3.0}
+    plain = generator(told_checkpoint, conditions=told)
+    led = generator(told_checkpoint, conditions=told, condition_guidance={"band_gap": 4})
+    first, second = plain.samples(6), led.samples(6)
+    assert any(elements(a) != elements(b) for a, b in zip(first, second, strict=True))
+    assert second[0].provenance["condition_guidance"] == {"band_gap": 4.0}
+    assert ADiTGenerator.from_dict(led.as_dict()) == led
+    for scales, words in (
+        ({"space_group": 2.0}, "space_group.*tell band_gap"),
+        ({"band_gap": -1.0}, "band_gap.*-1.*finite number >= 0"),
+        (2.0, "scales by condition"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            generator(told_checkpoint, conditions=told, condition_guidance=scales)
+    with pytest.raises(ValueError, match="needs them first"):
+        generator(
+            told_checkpoint, conditions=told, condition_guidance={"band_gap": 2.0},
+            elements_first=False,
+        )  # fmt: skip
+
+
 def test_the_denoiser_listens_to_each_condition(told_checkpoint: str) -> None:
     model = ADiT.from_pretrained(told_checkpoint, device="cpu")
     assert model.denoiser is not None
@@ -197,16 +219,20 @@ def test_the_command_line_takes_requests_and_conditions(
     out = tmp_path / "samples.json"
     base = ["generate", "--checkpoint", told_checkpoint, "--num", "3", "--num-steps", "2"]
     asked = ["--contains", "Li,O", "--condition", "band_gap=2", "--charge-balanced"]
+    asked += ["--condition-guidance", "band_gap=1.5"]
     result = CliRunner().invoke(main, [*base, "--out", str(out), *asked])
     assert result.exit_code == 0, result.output
     for each in json.loads(out.read_text()):
         composition = Composition(Counter(s["species"][0]["element"] for s in each["sites"]))
         assert {"Li", "O"} <= {e.symbol for e in composition}
         assert each["properties"]["adit"]["conditions"] == {"band_gap": 2}
+        assert each["properties"]["adit"]["condition_guidance"] == {"band_gap": 1.5}
     for wrong, words in (
         (["--condition", "band_gap"], "NAME=NUMBER"),
         (["--condition", "band_gap=x"], "NAME=NUMBER"),
         (["--condition", "band_gap=99"], "0 to 8 eV"),
+        (["--condition-guidance", "band_gap=none"], "NAME=NUMBER, such as band_gap=2"),
+        (["--condition-guidance", "band_gap=2"], "tell nothing"),
         (["--kind", "molecule", "--elements", "Fe"], "Fe"),
     ):
         result = CliRunner().invoke(main, [*base, "--out", str(tmp_path / "no.json"), *wrong])

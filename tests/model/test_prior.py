@@ -270,6 +270,25 @@ def test_a_prior_is_trained_beside_a_checkpoint_and_is_told_its_conditions(tmp_p
     asked = model.draw_elements(100, "crystal", conditions={"stiffness": value})
     share, free = (sum(each == [3, 9] for each in some) / len(some) for some in (asked, drawn))
     assert value == 3 and share > free + 0.2
+    led = model.draw_elements(
+        100, "crystal", conditions={"stiffness": value}, condition_guidance={"stiffness": 2.0}
+    )
+    assert sum(each == [3, 9] for each in led) / len(led) >= share
+    assert led != asked
+    same = model.draw_elements(
+        100, "crystal", conditions={"stiffness": value}, condition_guidance={"stiffness": 1.0}
+    )
+    ignored = model.draw_elements(
+        200, "crystal", seed=1,
+        conditions={"stiffness": value}, condition_guidance={"stiffness": 0.0},
+    )  # fmt: skip
+    assert same == asked and ignored == drawn  # 0 leads back to what is told nothing
+    for told, scales, words in (
+        ({}, {"stiffness": 2.0}, r"'stiffness', which the prior is not told. Told: nothing"),
+        ({"stiffness": 1.0}, {"stiffness": -1.0}, r"at least 0 .*-1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.draw_elements(1, "crystal", conditions=told, condition_guidance=scales)
     with pytest.raises(ValueError, match=r"stiffness.*0 to 20.*training data.*99"):
         model.draw_elements(1, "crystal", conditions={"stiffness": 99})
     with pytest.raises(ValueError, match=r"one of crystals"):

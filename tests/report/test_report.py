@@ -308,11 +308,13 @@ def test_the_command_of_a_campaign_has_all_its_settings(tmp_path: Path) -> None:
         "mace-adit", fmax=0.2, max_steps=7, prefilter="mace-adit", prefilter_steps=9,
         prefilter_limit=0.3, neutral_by="mixed", max_hull=0.07, until=5,
     )  # fmt: skip
-    source = GeneratorSource([ADiTGenerator(num_steps=3)], 8)
+    led = {"conditions": {"band_gap": 2.0}, "condition_guidance": {"band_gap": 1.5}}
+    source = GeneratorSource([ADiTGenerator(num_steps=3, **led)], 8)
     with Campaign.create(tmp_path, source, settings, SERIAL) as campaign:
         words = shlex.split(campaign_command(campaign.store.metadata))
     given = main.commands["discover"].make_context("discover", words[2:]).params
     assert {name: given[name] for name in vars(settings)} == vars(settings)
+    assert {name: given[name] for name in led} == led
 
 
 _ = cheap_potential  # campaigns name it
