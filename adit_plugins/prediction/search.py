@@ -22,8 +22,8 @@ from adit_plugins.prediction.ensemble import CHILDREN, LOWER, PATIENCE, ROUNDS, 
 from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
 from adit_plugins.prediction.results import About, Predictions, notes_on
-from adit_plugins.prediction.store import FORMAT, VARIED, Store, read_search
-from adit_plugins.relax import load_relaxer, relax
+from adit_plugins.prediction.store import FORMAT, KNOWN, REFINED, VARIED, Kept, Store, read_search
+from adit_plugins.relax import load_relaxer
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
 from adit_plugins.relax.results import RelaxResult
 
@@ -96,11 +96,14 @@ class Search:
             self.generator.check()
         self._hull = load_hull(self.hull)
         self._check_potentials()
-        limits = {"relaxer": self.prefilter, "fmax": self.fmax, "max_steps": self.max_steps}
-        self._store = Store(self.folder, limits)
-        self._varied = Store(self.folder, limits, VARIED)
+        self._store = Store(self.folder, self._limits(self.prefilter))
+        self._varied = Store(self.folder, self._limits(self.prefilter), VARIED)
+        self._known_kept, self._refined_kept = Kept(self.folder, KNOWN), Kept(self.folder, REFINED)
         self._known: list[tuple[str, RelaxResult]] = []
         self._refined: list[Contestant] = []
+
+    def _limits(self, relaxer: str) -> dict[str, Any]:
+        return {"relaxer": relaxer, "fmax": self.fmax, "max_steps": self.max_steps}
 
     def _check(self) -> None:
         generator = self.generator
@@ -160,8 +163,8 @@ class Search:
                     f"{self.folder} holds another search: {'; '.join(differ)}. Choose another "
                     "folder, or overwrite it."
                 )
-            self._store.load()
-            self._varied.load()
+            for store in (self._store, self._varied, self._known_kept, self._refined_kept):
+                store.load()
         elif resume:
             raise ValueError(f"{self.folder} holds no search to resume.")
         else:
@@ -178,13 +181,7 @@ class Search:
         """
         report = progress or (lambda *_: None)
         try:
-            self._known = [
-                (name, result)
-                for (name, _), result in zip(
-                    self.reference, self._relaxed([a for _, a in self.reference], self.prefilter),
-                    strict=True,
-                )
-            ]  # fmt: skip
+            self._relax_known(report)
             begun = time.monotonic()
             self._sample_and_relax(report)
             if self.ensemble:
@@ -276,28 +273,34 @@ class Search:
         name, seed = generator.model.name, generator.seed
         return generator.sample_ids([f"{name}/{seed}/{index}" for index in indices])
 
-    def _relaxed(self, structures: Sequence[Atoms], relaxer: str) -> list[RelaxResult]:
-        if not structures:
-            return []
-        limits = {"fmax": self.fmax, "max_steps": self.max_steps, "workers": self.workers}
-        return relax(structures, relaxer, **limits)  # type: ignore[arg-type]
+    def _relax_known(self, report: Progress) -> None:
+        """Relax the structures that compete with the samples."""
+        self._known = []
+
+        def keep(place: int, result: RelaxResult) -> None:
+            self._known.append((self.reference[place][0], result))
+            report("known structures relaxed", len(self._known), len(self.reference))
+
+        structures = [atoms for _, atoms in self.reference]
+        self._known_kept.relax(structures, self._limits(self.prefilter), self.workers, keep)
 
     def _refine(self, report: Progress) -> None:
-        """Relax the lowest by the second potential, each as soon as it is finished kept."""
+        """Relax the lowest by the second potential."""
         assert self.relaxer is not None
         lowest = self._first_pass()[: self.keep]
         self._refined = []
+        done = 0
 
         def keep(place: int, result: RelaxResult) -> None:
+            nonlocal done
+            done += 1
             if not result.failed:
                 each = lowest[place]
                 self._refined.append(dataclasses.replace(each, result=result, refined=True))
-            report(f"by {self.relaxer}", len(self._refined), len(lowest))
+            report(f"by {self.relaxer}", done, len(lowest))
 
-        relax(
-            [each.result.atoms for each in lowest], self.relaxer, self.fmax, self.max_steps,
-            self.workers, keep,
-        )  # fmt: skip
+        structures = [each.result.atoms for each in lowest]
+        self._refined_kept.relax(structures, self._limits(self.relaxer), self.workers, keep)
 
     def _first_pass(self) -> list[Contestant]:
         """Distinct structures by the first potential, the nearest to the hull first."""
