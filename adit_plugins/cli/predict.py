@@ -173,10 +173,13 @@ def print_table(found: Predictions) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from adit_plugins.outputs import common_prefix
+
     about = found.about
     several = len({each.formula for each in found}) > 1
     refined = {each.potential for each in found if each.refined}
     first = {each.potential for each in found if not each.refined}
+    prefix = common_prefix([each.names[0] for each in found if not each.known_as])
     table = Table(
         title=f"{about.request}: {len(found)} distinct structures of {about.num_relaxed} relaxed "
         f"samples",
@@ -184,7 +187,8 @@ def print_table(found: Predictions) -> None:
         title_style="bold",
         caption="E hull, dE (above the lowest of the formula): eV/atom by "
         + " first, then ".join(", ".join(sorted(each)) for each in (refined, first) if each)
-        + ". Found: samples that ended in it. * not converged: an upper bound.",
+        + ". Found: samples that ended in it. * not converged: an upper bound."
+        + (f" Ids begin with {prefix}" if prefix else ""),
         caption_justify="left",
     )
     table.add_column("#", justify="right")
@@ -197,7 +201,7 @@ def print_table(found: Predictions) -> None:
         table.add_column(heading, justify="right")
     table.add_column("id, or known as" if _any_known(found) else "id", overflow="fold")
     for rank, each in enumerate(found[:ROWS], start=1):
-        table.add_row(str(rank), *([each.formula] if several else []), *_cells(each))
+        table.add_row(str(rank), *([each.formula] if several else []), *_cells(each, prefix))
     console = Console()
     console.print(table, markup=False)
     if len(found) > ROWS:
@@ -210,7 +214,7 @@ def _any_known(found: Predictions) -> bool:
     return any(each.known_as for each in found)
 
 
-def _cells(each: Prediction) -> list[str]:
+def _cells(each: Prediction, prefix: str) -> list[str]:
     hull = "-" if each.energy_above_hull is None else f"{each.energy_above_hull:.3f}"
     group = "-" if each.space_group is None else f"{each.space_group_symbol} ({each.space_group})"
     return [
@@ -220,5 +224,5 @@ def _cells(each: Prediction) -> list[str]:
         str(len(each.structure)),
         f"{each.density:.2f}",
         str(each.num_found),
-        ", ".join(each.known_as) or each.names[0],
+        ", ".join(each.known_as) or each.names[0].removeprefix(prefix),
     ]

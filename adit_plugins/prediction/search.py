@@ -28,7 +28,7 @@ from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_l
 from adit_plugins.relax.results import RelaxResult
 
 NUM, KEEP, PREFILTER = 200, 20, "mace-adit"
-ROUND, SHORT_ROUND = 200, 50  # samples between two looks at the clock, without and with a limit
+ROUND, FIRST_ROUND = 200, 10  # samples between two looks at the clock: most, and where it limits
 # Fields of a recipe that change how long it takes, not what comes out.
 MEANS = ("batch_size", "device", "workers")
 
@@ -199,21 +199,26 @@ class Search:
 
     def _sample_and_relax(self, report: Progress) -> None:
         start, first = time.monotonic(), 0
-        step = ROUND if self.minutes is None else SHORT_ROUND
+        step = ROUND if self.minutes is None else FIRST_ROUND
         self.stopped = "samples"
         while self.num is None or first < self.num:
             begun = time.monotonic()
             last = first + step if self.num is None else min(first + step, self.num)
             places = range(first, last)
+            new = sum(index not in self._store.frames for index in places)
             for size, indices in self._missing(places).items():
                 self._store.add_samples(s.to_ase() for s in self._draw(size, indices))
                 report("samples", len(self._store.samples), self.num or last)
             self._store.relax(places, self.workers, lambda n, m: report("relaxed", n, m))
             first, now = last, time.monotonic()
-            # Another round takes as long as this one: it should end within the minutes.
-            if self.minutes is not None and 2 * now - begun - start > 60 * self.minutes:
+            if self.minutes is None or not new:  # what a resumed search has done tells no pace
+                continue
+            fitting = (60 * self.minutes - (now - start)) * new / (now - begun)
+            if fitting < FIRST_ROUND:
                 self.stopped = "minutes"
                 break
+            # Half of what fits: samples are not equally quick.
+            step = min(max(int(fitting / 2), FIRST_ROUND), ROUND)
 
     def _vary(self, begun: float, report: Progress) -> None:
         """Vary the lowest structures until a few rounds in a row have found nothing lower."""
@@ -322,7 +327,7 @@ class Search:
         made, problems = ranked([*distinct(self._refined), *rest], self._hull)
         results = self._store.results()
         failed = [result.reason for result in results.values() if result.failed]
-        notes = notes_on(made, self._hull, self.generator.formula, failed)
+        notes = notes_on(made, self._hull, self.generator, failed)
         lost = [f"{name} could not be relaxed: {r.reason}" for name, r in self._known if r.failed]
         about = About(
             request=self.generator.formula or str(self.generator.chemical_system),

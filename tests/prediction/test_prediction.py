@@ -18,6 +18,7 @@ from adit_plugins.hull import Hull
 from adit_plugins.prediction.cells import cell_of, fitting_cells
 from adit_plugins.prediction.known import read_seeds
 from adit_plugins.prediction.ranking import ENERGY_WINDOW, Contestant, distinct, ranked
+from adit_plugins.prediction.search import FIRST_ROUND
 from adit_plugins.relax import RelaxResult, relax
 
 SIZES = range(1, 21)
@@ -232,7 +233,8 @@ def test_what_competes_and_what_is_refined_is_not_relaxed_again(
 
 def test_minutes_end_a_search_and_a_system_draws_compositions(settings: dict[str, Any]) -> None:
     found = predict(num=None, minutes=1e-6, chemical_system="Na-Cl", **{**settings, "max_steps": 0})
-    assert found.about.stopped == "minutes" and found.about.num_samples == 50
+    assert found.about.stopped == "minutes" and found.about.num_samples == FIRST_ROUND
+    assert any(f"{len({each.formula for each in found})} formulas" in n for n in found.notes)
     assert len({each.formula for each in found}) > 1
     above = [each.energy_above_hull for each in found]
     assert above == sorted(above, key=lambda value: value if value is not None else np.inf)
