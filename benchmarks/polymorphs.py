@@ -1,6 +1,7 @@
 """Known polymorphs of simple compounds: which does a search find, and where do they rank?
 
-    python benchmarks/polymorphs.py --out polymorphs --json benchmarks/results/polymorphs.json
+    python benchmarks/polymorphs.py --out polymorphs --json benchmarks/results/polymorphs.json \\
+        --picture docs/images/polymorphs.png
 
 The prototypes are textbook cells that take part as `--reference`; they are named in the table, and
 "found" counts the samples that ended in them. Folders of searches go on where they were ended.
@@ -18,10 +19,14 @@ from ase import Atoms
 from ase.build import bulk
 from ase.io import write
 from ase.spacegroup import crystal
+from ase.visualize.plot import plot_atoms
+from pymatgen.symmetry.analyzer import SpacegroupAnalyzer
 from relaxed_rows import write_json
 
 from adit_plugins import predict
 from adit_plugins.prediction.results import Predictions
+
+COLUMNS = 5  # of the picture
 
 
 def tetragonal(symbols: str, group: int, a: float, c: float, *sites: tuple[float, ...]) -> Atoms:
@@ -106,16 +111,50 @@ def searched(formula: str, known: dict[str, Atoms], args: argparse.Namespace) ->
     )  # fmt: skip
 
 
+def short(name: str) -> str:
+    """The name of the file of a known structure."""
+    return name.split(".cif")[0]
+
+
 def row(rank: int, each: Any) -> dict[str, Any]:
     """What the table says of a structure."""
     names = ("space_group", "space_group_symbol", "num_found", "potential", "converged")
     return {
         "rank": rank,
-        "known_as": sorted(Path(name).name.removesuffix(".cif") for name in each.known_as),
+        "known_as": sorted(short(name) for name in each.known_as),
         **{name: getattr(each, name) for name in names},
         "num_atoms": len(each.structure),
         "energy_above_lowest_meV": round(1000 * each.energy_above_lowest, 1),
     }
+
+
+def draw(found: dict[str, Predictions], path: Path) -> None:
+    """Conventional cells of the known structures that samples ended in, a row a formula."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    named = {
+        formula: [each for each in made if each.known_as and each.num_found][:COLUMNS]
+        for formula, made in found.items()
+    }
+    figure, axes = plt.subplots(len(named), COLUMNS, figsize=(10, 2.6 * len(named)), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for line, (formula, made) in zip(axes, named.items(), strict=True):
+        for axis, each in zip(line, made, strict=False):
+            analyzer = SpacegroupAnalyzer(each.structure, each.symmetry_tolerance)
+            cell = analyzer.get_conventional_standard_structure().to_ase_atoms()
+            plot_atoms(cell, axis, rotation="-80x,15y,5z", radii=0.45)
+            name = short(each.known_as[0])
+            axis.set_title(
+                f"{formula}, {name}\n{each.space_group_symbol}, of {each.num_found} samples\n"
+                f"{1000 * each.energy_above_lowest:.0f} meV/atom above the lowest",
+                fontsize=8,
+            )
+    figure.tight_layout()
+    figure.savefig(path, dpi=80, metadata={"Software": None})
 
 
 def main() -> None:
@@ -128,11 +167,12 @@ def main() -> None:
     parser.add_argument("--keep", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=int, default=8, help="of each formula, and all known ones")
+    parser.add_argument("--picture", type=Path, help="PNG of the known structures that were found")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
+    results, every = {}, {}
     for formula, known in prototypes().items():
-        found = searched(formula, known, args)
+        found = every[formula] = searched(formula, known, args)
         rows = [row(rank, each) for rank, each in enumerate(found, start=1)]
         results[formula] = {
             "samples": found.about.num_samples,
@@ -142,6 +182,8 @@ def main() -> None:
         }
     about = {"seed": args.seed, "keep": args.keep, "hardware": f"{platform.machine()} CPU"}
     write_json({**about, "results": results}, args.json)
+    if args.picture is not None:
+        draw(every, args.picture)
 
 
 if __name__ == "__main__":

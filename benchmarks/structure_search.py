@@ -25,6 +25,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,9 @@ CENTRINGS = {"P": 1, "A": 2, "B": 2, "C": 2, "I": 2, "R": 3, "F": 4}
 
 def random_crystals(target: Structure, num: int, seed: int) -> list[Atoms]:
     """Random crystals of the target's composition and number of atoms, of any space group."""
-    try:
-        from pyxtal import pyxtal
-        from pyxtal.symmetry import Group
-    except ImportError as error:
-        raise SystemExit("Random crystals are made by PyXtal: pip install pyxtal") from error
+    from pyxtal import pyxtal
+    from pyxtal.symmetry import Group
+
     draw = np.random.default_rng(seed)
     amounts = {e.symbol: int(n) for e, n in target.composition.items()}
     made: list[Atoms] = []
@@ -254,6 +253,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of targets")
     parser.add_argument("--minutes", type=float, help="after which no other target begins")
     args = parser.parse_args()
+    if find_spec("pyxtal") is None:
+        parser.error("random crystals are made by PyXtal, which is not here: pip install pyxtal")
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     model = ADiT.from_pretrained(args.checkpoint, device="cpu")
