@@ -26,7 +26,7 @@ from relaxed_rows import write_json
 from adit_plugins import predict
 from adit_plugins.prediction.results import Predictions
 
-COLUMNS = 5  # of the picture
+COLUMNS = 4  # of the picture
 
 
 def tetragonal(symbols: str, group: int, a: float, c: float, *sites: tuple[float, ...]) -> Atoms:
@@ -129,32 +129,33 @@ def row(rank: int, each: Any) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Predictions], path: Path) -> None:
-    """Conventional cells of the known structures that samples ended in, a row a formula."""
+    """Eight conventional cells of each known structure that samples ended in."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    named = {
-        formula: [each for each in made if each.known_as and each.num_found][:COLUMNS]
+    named = [
+        (formula, made.about.num_samples, each)
         for formula, made in found.items()
-    }
-    figure, axes = plt.subplots(len(named), COLUMNS, figsize=(10, 2.6 * len(named)), squeeze=False)
+        for each in made
+        if each.known_as and each.num_found
+    ]
+    rows = -(-len(named) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(12, 3 * rows), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    for line, (formula, made) in zip(axes, named.items(), strict=True):
-        for axis, each in zip(line, made, strict=False):
-            analyzer = SpacegroupAnalyzer(each.structure, each.symmetry_tolerance)
-            cell = analyzer.get_conventional_standard_structure().to_ase_atoms()
-            plot_atoms(cell, axis, rotation="-80x,15y,5z", radii=0.45)
-            name = short(each.known_as[0])
-            axis.set_title(
-                f"{formula}, {name}\n{each.space_group_symbol}, of {each.num_found} samples\n"
-                f"{1000 * each.energy_above_lowest:.0f} meV/atom above the lowest",
-                fontsize=8,
-            )
+    for axis, (formula, samples, each) in zip(axes.flat, named, strict=False):
+        analyzer = SpacegroupAnalyzer(each.structure, each.symmetry_tolerance)
+        cell = analyzer.get_conventional_standard_structure().to_ase_atoms()
+        plot_atoms(cell * (2, 2, 2), axis, rotation="-85x,20y,4z", radii=0.5, show_unit_cell=0)
+        name = short(each.known_as[0])
+        axis.set_title(
+            f"{formula}, {name}\n{each.space_group_symbol}, {each.num_found} of {samples} samples",
+            fontsize=10,
+        )
     figure.tight_layout()
-    figure.savefig(path, dpi=80, metadata={"Software": None})
+    figure.savefig(path, dpi=70, metadata={"Software": None})
 
 
 def main() -> None:

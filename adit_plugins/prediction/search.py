@@ -323,8 +323,9 @@ class Search:
     def predictions(self) -> Predictions:
         """Return what was found so far, ranked, with what is to be said of it."""
         seen = {name for each in self._refined for name in each.names}
-        rest = [each for each in self._first_pass() if not seen & {*each.names}]
-        made, problems = ranked([*distinct(self._refined), *rest], self._hull)
+        first = self._first_pass()
+        rest = [each for each in first if not seen & {*each.names}]
+        made, problems = ranked([*distinct(self._refined), *rest], self._hull, first)
         results = self._store.results()
         failed = [result.reason for result in results.values() if result.failed]
         notes = notes_on(made, self._hull, self.generator, failed)

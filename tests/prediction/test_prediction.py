@@ -190,6 +190,11 @@ def test_the_second_potential_ranks_first(settings: dict[str, Any]) -> None:
     refined = [each.refined for each in found]
     assert refined == sorted(refined, reverse=True) and 1 <= sum(refined) <= 2
     assert {each.potential for each in found if each.refined} == {"pessimist"}
+    lowest = predict("NaCl", 5, **settings)[0]  # by the first potential, of all
+    for each in found:
+        if not each.refined:
+            above = each.energy_per_atom - lowest.energy_per_atom
+            assert each.energy_above_lowest == pytest.approx(above)
     assert sum(each.num_found for each in found) == found.about.num_relaxed
 
 
