@@ -1,6 +1,6 @@
 """Structure search: of held-out crystals, is the right one found, and does it win?
 
-    python benchmarks/structure_search.py --data data/crystals.safetensors --num 100 \\
+    python benchmarks/structure_search.py --data data/crystals.safetensors --num 30 \\
         --log search.jsonl --json benchmarks/results/structure_search.json
 
 Three ways with the same number of relaxations a target (`--budget`), by the pipeline of
