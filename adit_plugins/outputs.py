@@ -140,10 +140,19 @@ def without_nan(value: Any) -> Any:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words in which names what was recorded differs from what is asked for."""
+    """Return in words in which names what was recorded differs from what is asked for.
+
+    Of mappings within, only what differs in them.
+    """
     now = json.loads(json_text(now))
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return [f"{name} was {before.get(name)!r}, not {now.get(name)!r}" for name in names]
+    found: list[str] = []
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += differences(old, new)
+        elif old != new:
+            found.append(f"{name} was {old!r}, not {new!r}")
+    return found
 
 
 def json_text(value: Any) -> str:

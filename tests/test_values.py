@@ -20,8 +20,13 @@ def test_what_json_cannot_hold_becomes_what_it_can() -> None:
 
 
 def test_differences_are_named_in_words() -> None:
-    before = {"num": 10, "cells": [2, 4], "gone": 1}
-    now = {"num": np.int64(12), "cells": (2, 4), "new": "x"}
+    before = {"num": 10, "cells": [2, 4], "gone": 1, "part": {"seed": 0, "same": 2}}
+    now = {
+        "num": np.int64(12),
+        "cells": (2, 4),
+        "new": "x",
+        "part": {"seed": 1, "same": 2},
+    }
     assert differences(before, now) == [
-        "num was 10, not 12", "gone was 1, not None", "new was None, not 'x'",
+        "num was 10, not 12", "gone was 1, not None", "seed was 0, not 1", "new was None, not 'x'",
     ]  # fmt: skip

@@ -176,12 +176,13 @@ def print_table(found: Predictions) -> None:
     """Print the best predictions and what is to be said of the search."""
     from rich.console import Console
 
-    from adit_plugins.outputs import print_rows
+    from adit_plugins.outputs import common_prefix, print_rows
 
     about = found.about
     several = len({each.formula for each in found}) > 1
     refined = {each.potential for each in found if each.refined}
     first = {each.potential for each in found if not each.refined}
+    prefix = common_prefix([each.names[0] for each in found if not each.known_as])
     headings = {
         "#": "right",
         **({"formula": "left"} if several else {}),
@@ -193,7 +194,7 @@ def print_table(found: Predictions) -> None:
         dict(
             zip(
                 headings,
-                (str(rank), *([each.formula] if several else []), *_cells(each)),
+                (str(rank), *([each.formula] if several else []), *_cells(each, prefix)),
                 strict=True,
             )
         )
@@ -207,7 +208,8 @@ def print_table(found: Predictions) -> None:
     console.print(
         "E hull, dE (above the lowest of the formula): eV/atom by "
         + " first, then ".join(", ".join(sorted(each)) for each in (refined, first) if each)
-        + ". Found: samples that ended in it. * not converged: an upper bound.",
+        + ". Found: samples that ended in it. * not converged: an upper bound."
+        + (f" Ids begin with {prefix}" if prefix else ""),
         markup=False,
         highlight=False,
     )
@@ -221,7 +223,7 @@ def _any_known(found: Predictions) -> bool:
     return any(each.known_as for each in found)
 
 
-def _cells(each: Prediction) -> list[str]:
+def _cells(each: Prediction, prefix: str) -> list[str]:
     hull = "-" if each.energy_above_hull is None else f"{each.energy_above_hull:.3f}"
     group = "-" if each.space_group is None else f"{each.space_group_symbol} ({each.space_group})"
     return [
@@ -231,5 +233,5 @@ def _cells(each: Prediction) -> list[str]:
         str(len(each.structure)),
         f"{each.density:.2f}",
         str(each.num_found),
-        ", ".join(each.known_as) or each.names[0],
+        ", ".join(each.known_as) or each.names[0].removeprefix(prefix),
     ]

@@ -308,11 +308,16 @@ def _formula_counts(formula: str) -> dict[str, int]:
     try:
         amounts = Composition(formula).get_el_amt_dict()
     except (ValueError, TypeError) as error:
-        raise ValueError(f"cannot read the formula {formula!r}: {error}") from error
+        raise ValueError(
+            f"cannot read the formula {formula!r}; write symbols and whole numbers, such as "
+            "'LiFePO4' or 'Ca3(PO4)2'"
+        ) from error
     whole = all(math.isfinite(n) and n == round(n) and n >= 1 for n in amounts.values())
     zero = any(float(number) == 0 for number in re.findall(r"\d+\.?\d*", formula))
     if not amounts or not whole or zero:  # pymatgen leaves out elements of which there are none
-        raise ValueError(f"the formula {formula!r} must name whole numbers of atoms")
+        raise ValueError(
+            f"the formula {formula!r} must name whole numbers of atoms, such as 'LiFePO4'"
+        )
     return {symbol: round(n) for symbol, n in amounts.items()}
 
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
-from adit_plugins.prediction.store import RELAXED, SAMPLES, SEARCH, VARIED, read_search
+from adit_plugins.prediction.store import (
+    KNOWN,
+    REFINED,
+    RELAXED,
+    SAMPLES,
+    SEARCH,
+    VARIED,
+    read_search,
+)
 from adit_plugins.report import REPORT, write_report
 from adit_plugins.structures.formats import INDEX_COLUMNS, cif_text, is_ours
 from adit_plugins.structures.samples import to_sample
@@ -28,7 +36,7 @@ TABLE, RECORDS, STRUCTURES, CIFS = (
 )  # fmt: skip
 FILES = (
     TABLE, RECORDS, STRUCTURES, REPORT, SEARCH, SAMPLES, RELAXED, f"{VARIED}{SAMPLES}",
-    f"{VARIED}{RELAXED}",
+    f"{VARIED}{RELAXED}", KNOWN, REFINED,
 )  # fmt: skip
 LISTS = ("sample_ids", "variation_ids")  # in the records, not in the table
 MAX_CIFS = 100

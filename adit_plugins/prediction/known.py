@@ -65,7 +65,7 @@ def read_reference(path: Path, generator: ADiTGenerator) -> Known:
             found.append((name, _bare(atoms, name)))
     if not found:
         asked = generator.formula or generator.chemical_system
-        raise InputError(f"{path} holds no crystal of {asked}, but {_some(formulas)}.")
+        raise InputError(f"{path} holds no crystal of {asked}{_others(formulas)}.")
     return found
 
 
@@ -96,8 +96,9 @@ def read_seeds(path: Path, formula: str) -> Known:
                 told = f"{name} ({', '.join(f'{a} to {b}' for a, b in changed.items())})"
             found.append((told, _bare(made, told)))
     if not found:
-        raise InputError(f"{path} holds no crystal of the proportions of {formula}, but "
-                         f"{_some(formulas)}.")  # fmt: skip
+        raise InputError(
+            f"{path} holds no crystal of the proportions of {formula}{_others(formulas)}."
+        )
     return found
 
 
@@ -142,5 +143,7 @@ def _belongs(composition: Composition, generator: ADiTGenerator) -> bool:
     return {element.Z for element in composition} == generator.composition.required()
 
 
-def _some(formulas: list[str]) -> str:
-    return ", ".join(sorted(set(formulas))[:5]) or "no crystals"
+def _others(formulas: list[str]) -> str:
+    names = sorted(set(formulas))
+    more = f" and {len(names) - 5} more formulas" if len(names) > 5 else ""
+    return f", but {', '.join(names[:5])}{more}" if names else "; it holds no crystals at all"

@@ -215,14 +215,22 @@ def _merged(equal: Sequence[Contestant]) -> Contestant:
     )
 
 
-def ranked(contestants: Sequence[Contestant], hull: Hull) -> tuple[list[Prediction], list[str]]:
+def ranked(
+    contestants: Sequence[Contestant], hull: Hull, before: Sequence[Contestant] = ()
+) -> tuple[list[Prediction], list[str]]:
     """Return predictions, the best first, and what cannot be said of them.
 
     Those that the second potential has seen come first; then by energy above hull, or by energy
     where there is no place on the hull.
+
+    Args:
+        contestants: distinct structures.
+        hull: the reference.
+        before: as the first potential left them, those included that the second has seen: what
+            it has not seen lies above these.
     """
     lowest: dict[tuple[str, str], float] = {}
-    for each in contestants:
+    for each in (*contestants, *before):
         label = _label(each)
         lowest[label] = min(each.energy, lowest.get(label, each.energy))
     problems: list[str] = []

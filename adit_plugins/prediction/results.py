@@ -16,6 +16,7 @@ from adit_plugins.prediction.ranking import Prediction
 from adit_plugins.relax.results import kind_of
 
 if TYPE_CHECKING:
+    from adit_plugins.generation.generator import ADiTGenerator
     from adit_plugins.hull.table import Hull
     from adit_plugins.report import Results
 
@@ -129,15 +130,18 @@ class About:
 
 
 def notes_on(
-    made: Sequence[Prediction], hull: Hull, formula: str | None, failures: Sequence[str]
+    made: Sequence[Prediction], hull: Hull, generator: ADiTGenerator, failures: Sequence[str]
 ) -> list[str]:
     """Return whether the search has converged, and where the known phases lie."""
     if failures:
         counts = Counter(map(kind_of, failures)).most_common()
         ends = "; ".join(f"{number} {reason}" for reason, number in counts)
     notes = [f"Without an energy: {ends}."] if failures else []
-    if formula is None or not made:
+    if not made:
         return notes
+    if generator.formula is None:
+        symbols = {element.symbol for each in made for element in each.structure.composition}
+        return [*notes, _drawn({each.formula for each in made}, sorted(symbols), hull)]
     lowest = made[0]
     if lowest.num_found == 1:
         notes.append(
@@ -154,6 +158,22 @@ def notes_on(
     else:
         notes.append("The lowest structure is a reference that no sample ended in.")
     return [*notes, *_compared(lowest, hull)]
+
+
+def _drawn(formulas: set[str], symbols: Sequence[str], hull: Hull) -> str:
+    """Say which of the known compounds of all elements of a system were drawn at all."""
+    known = {
+        Composition(amounts).get_integer_formula_and_factor()[0]
+        for amounts, _ in hull.phases(symbols)
+        if len(amounts) == len(symbols)
+    }
+    drawn = {Composition(each).get_integer_formula_and_factor()[0] for each in formulas} & known
+    names = f": {', '.join(sorted(drawn))}" if drawn else ""
+    return (
+        f"{len(formulas)} formulas were drawn. Of {len(known)} that the hull knows of these "
+        f"elements, {len(drawn)} came up{names}. A formula of its own (adit predict FORMULA) is "
+        "searched further."
+    )
 
 
 def _compared(lowest: Prediction, hull: Hull) -> Iterator[str]:

@@ -22,13 +22,13 @@ from adit_plugins.prediction.ensemble import CHILDREN, LOWER, PATIENCE, ROUNDS, 
 from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
 from adit_plugins.prediction.results import About, Predictions, notes_on
-from adit_plugins.prediction.store import FORMAT, VARIED, Store, read_search
-from adit_plugins.relax import load_relaxer, relax
+from adit_plugins.prediction.store import FORMAT, KNOWN, REFINED, VARIED, Kept, Store, read_search
+from adit_plugins.relax import load_relaxer
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS, check_limits
 from adit_plugins.relax.results import RelaxResult
 
 NUM, KEEP, PREFILTER = 200, 20, "mace-adit"
-ROUND, SHORT_ROUND = 200, 50  # samples between two looks at the clock, without and with a limit
+ROUND, FIRST_ROUND = 200, 10  # samples between two looks at the clock: most, and where it limits
 # Fields of a recipe that change how long it takes, not what comes out.
 MEANS = ("batch_size", "device", "workers")
 
@@ -96,11 +96,14 @@ class Search:
             self.generator.check()
         self._hull = load_hull(self.hull)
         self._check_potentials()
-        limits = {"relaxer": self.prefilter, "fmax": self.fmax, "max_steps": self.max_steps}
-        self._store = Store(self.folder, limits)
-        self._varied = Store(self.folder, limits, VARIED)
+        self._store = Store(self.folder, self._limits(self.prefilter))
+        self._varied = Store(self.folder, self._limits(self.prefilter), VARIED)
+        self._known_kept, self._refined_kept = Kept(self.folder, KNOWN), Kept(self.folder, REFINED)
         self._known: list[tuple[str, RelaxResult]] = []
         self._refined: list[Contestant] = []
+
+    def _limits(self, relaxer: str) -> dict[str, Any]:
+        return {"relaxer": relaxer, "fmax": self.fmax, "max_steps": self.max_steps}
 
     def _check(self) -> None:
         generator = self.generator
@@ -160,8 +163,8 @@ class Search:
                     f"{self.folder} holds another search: {'; '.join(differ)}. Choose another "
                     "folder, or overwrite it."
                 )
-            self._store.load()
-            self._varied.load()
+            for store in (self._store, self._varied, self._known_kept, self._refined_kept):
+                store.load()
         elif resume:
             raise ValueError(f"{self.folder} holds no search to resume.")
         else:
@@ -178,13 +181,7 @@ class Search:
         """
         report = progress or (lambda *_: None)
         try:
-            self._known = [
-                (name, result)
-                for (name, _), result in zip(
-                    self.reference, self._relaxed([a for _, a in self.reference], self.prefilter),
-                    strict=True,
-                )
-            ]  # fmt: skip
+            self._relax_known(report)
             begun = time.monotonic()
             self._sample_and_relax(report)
             if self.ensemble:
@@ -202,21 +199,26 @@ class Search:
 
     def _sample_and_relax(self, report: Progress) -> None:
         start, first = time.monotonic(), 0
-        step = ROUND if self.minutes is None else SHORT_ROUND
+        step = ROUND if self.minutes is None else FIRST_ROUND
         self.stopped = "samples"
         while self.num is None or first < self.num:
             begun = time.monotonic()
             last = first + step if self.num is None else min(first + step, self.num)
             places = range(first, last)
+            new = sum(index not in self._store.frames for index in places)
             for size, indices in self._missing(places).items():
                 self._store.add_samples(s.to_ase() for s in self._draw(size, indices))
                 report("samples", len(self._store.samples), self.num or last)
             self._store.relax(places, self.workers, lambda n, m: report("relaxed", n, m))
             first, now = last, time.monotonic()
-            # Another round takes as long as this one: it should end within the minutes.
-            if self.minutes is not None and 2 * now - begun - start > 60 * self.minutes:
+            if self.minutes is None or not new:  # what a resumed search has done tells no pace
+                continue
+            fitting = (60 * self.minutes - (now - start)) * new / (now - begun)
+            if fitting < FIRST_ROUND:
                 self.stopped = "minutes"
                 break
+            # Half of what fits: samples are not equally quick.
+            step = min(max(int(fitting / 2), FIRST_ROUND), ROUND)
 
     def _vary(self, begun: float, report: Progress) -> None:
         """Vary the lowest structures until a few rounds in a row have found nothing lower."""
@@ -276,28 +278,34 @@ class Search:
         name, seed = generator.model.name, generator.seed
         return generator.sample_ids([f"{name}/{seed}/{index}" for index in indices])
 
-    def _relaxed(self, structures: Sequence[Atoms], relaxer: str) -> list[RelaxResult]:
-        if not structures:
-            return []
-        limits = {"fmax": self.fmax, "max_steps": self.max_steps, "workers": self.workers}
-        return relax(structures, relaxer, **limits)  # type: ignore[arg-type]
+    def _relax_known(self, report: Progress) -> None:
+        """Relax the structures that compete with the samples."""
+        self._known = []
+
+        def keep(place: int, result: RelaxResult) -> None:
+            self._known.append((self.reference[place][0], result))
+            report("known structures relaxed", len(self._known), len(self.reference))
+
+        structures = [atoms for _, atoms in self.reference]
+        self._known_kept.relax(structures, self._limits(self.prefilter), self.workers, keep)
 
     def _refine(self, report: Progress) -> None:
-        """Relax the lowest by the second potential, each as soon as it is finished kept."""
+        """Relax the lowest by the second potential."""
         assert self.relaxer is not None
         lowest = self._first_pass()[: self.keep]
         self._refined = []
+        done = 0
 
         def keep(place: int, result: RelaxResult) -> None:
+            nonlocal done
+            done += 1
             if not result.failed:
                 each = lowest[place]
                 self._refined.append(dataclasses.replace(each, result=result, refined=True))
-            report(f"by {self.relaxer}", len(self._refined), len(lowest))
+            report(f"by {self.relaxer}", done, len(lowest))
 
-        relax(
-            [each.result.atoms for each in lowest], self.relaxer, self.fmax, self.max_steps,
-            self.workers, keep,
-        )  # fmt: skip
+        structures = [each.result.atoms for each in lowest]
+        self._refined_kept.relax(structures, self._limits(self.relaxer), self.workers, keep)
 
     def _first_pass(self) -> list[Contestant]:
         """Distinct structures by the first potential, the nearest to the hull first."""
@@ -315,11 +323,12 @@ class Search:
     def predictions(self) -> Predictions:
         """Return what was found so far, ranked, with what is to be said of it."""
         seen = {name for each in self._refined for name in each.names}
-        rest = [each for each in self._first_pass() if not seen & {*each.names}]
-        made, problems = ranked([*distinct(self._refined), *rest], self._hull)
+        first = self._first_pass()
+        rest = [each for each in first if not seen & {*each.names}]
+        made, problems = ranked([*distinct(self._refined), *rest], self._hull, first)
         results = self._store.results()
         failed = [result.reason for result in results.values() if result.failed]
-        notes = notes_on(made, self._hull, self.generator.formula, failed)
+        notes = notes_on(made, self._hull, self.generator, failed)
         lost = [f"{name} could not be relaxed: {r.reason}" for name, r in self._known if r.failed]
         about = About(
             request=self.generator.formula or str(self.generator.chemical_system),

@@ -1,14 +1,16 @@
 """What a search has made so far, in memory and, where it has a folder, on the disk at once.
 
 `samples.extxyz` holds the samples, `relaxed.extxyz` a frame for each as `adit relax` writes it,
-`search.json` what they were made with: from these a search goes on after Ctrl-C or a crash.
+`search.json` what they were made with: from these a search goes on after Ctrl-C or a crash. What is
+relaxed beside the samples, the known structures and the lowest by a second potential, is `Kept`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from adit_plugins.relax.files import (
     append_frame,
     frame,
     read_frames,
+    record_in,
     result_of,
     write_frames,
 )
@@ -32,6 +35,7 @@ from adit_plugins.structures.reading import iter_entries
 
 SEARCH, SAMPLES, RELAXED = "search.json", "samples.extxyz", "relaxed.extxyz"
 VARIED = "varied-"  # before the names of the files of variations
+KNOWN, REFINED = "known.extxyz", "refined.extxyz"  # of `Kept`
 FORMAT = "adit predict"  # marks a folder as ours
 
 Told = Callable[[int, int], None]
@@ -126,6 +130,83 @@ class Store:
     def successes(self) -> list[RelaxResult]:
         """Return those with an energy."""
         return [result for result in self.results().values() if not result.failed]
+
+
+class Kept:
+    """Relaxed structures by where they began and how: what is asked for again is there.
+
+    So an interrupted run goes on whatever the order, the number or the choice of the structures,
+    and those of another potential stay.
+    """
+
+    def __init__(self, folder: Path | None, name: str) -> None:
+        """Begin empty; `load` takes up what the file holds.
+
+        Args:
+            folder: of the search; None for nowhere.
+            name: of the file.
+        """
+        self.path = None if folder is None else folder / name
+        self._frames: dict[str, Atoms] = {}
+
+    def load(self) -> None:
+        """Take up what an earlier run has finished; what a crash left of a frame is dropped."""
+        if self.path is None or not self.path.exists():
+            return
+        for entry in iter_entries(self.path):
+            record = {} if entry.atoms is None else record_in(entry.atoms)
+            if entry.atoms is not None and "settings" in record:
+                self._frames[_key(record["settings"])] = entry.atoms
+        write_frames(dict(enumerate(self._frames.values())), self.path)
+
+    def relax(
+        self,
+        structures: Sequence[Atoms],
+        limits: Mapping[str, Any],
+        workers: int | None,
+        keep: Callable[[int, RelaxResult], None],
+    ) -> None:
+        """Relax those that have not been; each is on the disk as soon as it is finished.
+
+        Args:
+            structures: where to begin.
+            limits: relaxer, fmax, max_steps.
+            workers: as for `adit_plugins.relax`.
+            keep: called with the place and the result of each structure, in any order.
+
+        Raises:
+            RelaxerError: the potential cannot be loaded, or no process can start.
+        """
+        settings = [{**limits, "start": _digest(atoms)} for atoms in structures]
+        missing: list[int] = []
+        for place, each in enumerate(settings):
+            if (known := self._frames.get(_key(each))) is None:
+                missing.append(place)
+            else:
+                keep(place, result_of(known))
+
+        def add(index: int, result: RelaxResult) -> None:
+            place = missing[index]
+            made = frame(len(self._frames), result, settings[place])
+            self._frames[_key(settings[place])] = made
+            if self.path is not None:
+                append_frame(made, self.path)
+            keep(place, result_of(made))
+
+        if missing:
+            chosen = [structures[place] for place in missing]
+            relax(chosen, **limits, workers=workers, on_result=add)
+
+
+def _digest(atoms: Atoms) -> str:
+    """Of a structure to the decimals that its file has, so that it is the same read from there."""
+    numbers = [*atoms.cell.array.ravel(), *atoms.positions.ravel()]
+    text = f"{atoms.symbols} {' '.join(f'{number:.8f}' for number in numbers)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _key(settings: Mapping[str, Any]) -> str:
+    return json.dumps(dict(settings), sort_keys=True)
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:

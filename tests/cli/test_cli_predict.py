@@ -40,10 +40,13 @@ def test_a_table_and_files(
     names = {path.name for path in out.iterdir()}
     assert names == {
         "predictions.csv", "predictions.json", "predictions.extxyz", "cif", "report.html",
-        "samples.extxyz", "relaxed.extxyz", "search.json",
+        "samples.extxyz", "relaxed.extxyz", "known.extxyz", "search.json",
     }  # fmt: skip
     again = run("NaCl", "--num", "6", "--out", out, *base)
     assert again.exit_code == 2 and "--resume" in again.stderr
+    another = run("LiF", "--num", "6", "--out", out, "--resume", *base)
+    assert another.exit_code == 2 and len(another.stderr.splitlines()) == 1
+    assert "formula was 'NaCl', not 'LiF'" in another.stderr and "recipe" not in another.stderr
     (out / "mine.txt").touch()
     other = run("LiF", "--num", "2", "--out", out, "--overwrite", *base)
     assert other.exit_code == 0, other.output
@@ -56,6 +59,9 @@ def test_a_table_and_files(
         (["--num", "3"], ["FORMULA", "--chemical-system"]),
         (["NaCl", "--chemical-system", "Na-Cl"], ["one of the two"]),
         (["Qx2O3"], ["no element 'Qx'"]),
+        (["Na-Cl"], ["cannot read the formula 'Na-Cl'", "LiFePO4"]),
+        (["Na0.5Cl"], ["'Na0.5Cl'", "whole numbers", "LiFePO4"]),
+        (["NaCl", "--minutes", "0"], ["--minutes", "x>0"]),
         (["Na8Cl8"], ["16 atoms", "up to 7", "NaCl, of 2 atoms"]),
         (["NaCl", "--reference", "none.cif"], ["none.cif"]),
         (["NaCl", "--prefilter", "chgnot"], ["chgnot", "mace-adit"]),

@@ -18,7 +18,8 @@ from adit_plugins.hull import Hull
 from adit_plugins.prediction.cells import cell_of, fitting_cells
 from adit_plugins.prediction.known import read_seeds
 from adit_plugins.prediction.ranking import ENERGY_WINDOW, Contestant, distinct, ranked
-from adit_plugins.relax import RelaxResult
+from adit_plugins.prediction.search import FIRST_ROUND
+from adit_plugins.relax import RelaxResult, relax
 
 SIZES = range(1, 21)
 
@@ -189,12 +190,56 @@ def test_the_second_potential_ranks_first(settings: dict[str, Any]) -> None:
     refined = [each.refined for each in found]
     assert refined == sorted(refined, reverse=True) and 1 <= sum(refined) <= 2
     assert {each.potential for each in found if each.refined} == {"pessimist"}
+    lowest = predict("NaCl", 5, **settings)[0]  # by the first potential, of all
+    for each in found:
+        if not each.refined:
+            above = each.energy_per_atom - lowest.energy_per_atom
+            assert each.energy_above_lowest == pytest.approx(above)
     assert sum(each.num_found for each in found) == found.about.num_relaxed
+
+
+def test_what_competes_and_what_is_refined_is_not_relaxed_again(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference, out = tmp_path / "known.extxyz", tmp_path / "out"
+    ase.io.write(reference, [bulk("NaCl", kind, 5.6) for kind in ("rocksalt", "zincblende")])
+    # Steps of which each ends elsewhere, so that a mistaken start would show.
+    more = {**settings, "max_steps": 3, "relaxer": "cheap_potential:make_pessimist", "keep": 4}
+    whole = predict("NaCl", 6, reference=reference, out=tmp_path / "whole", **more)
+
+    def press(stage: str, done: int, _total: int) -> None:
+        if (stage, done) == ("by cheap_potential:make_pessimist", 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict("NaCl", 6, reference=reference, out=out, progress=press, **more)
+    assert len(ase.io.read(out / "refined.extxyz", ":")) == 2
+    with (out / "refined.extxyz").open("a") as file:
+        file.write("4\nLattice=")  # half a frame, as a crash leaves it
+    relaxed: list[str] = []
+
+    def counted(structures: list[Atoms], relaxer: str, *args: Any, **more: Any) -> Any:
+        relaxed.extend([relaxer] * len(structures))
+        return relax(structures, relaxer, *args, **more)
+
+    monkeypatch.setattr("adit_plugins.prediction.store.relax", counted)
+    again = predict("NaCl", 6, reference=reference, out=out, resume=True, **more)
+    assert relaxed == ["cheap_potential:make_pessimist"] * 2
+    assert [each.names for each in again] == [each.names for each in whole]
+    assert [each.refined for each in again] == [each.refined for each in whole]
+    for one, other in zip(again, whole, strict=True):
+        assert one.energy_per_atom == pytest.approx(other.energy_per_atom, abs=1e-4)
+    # Other settings of the second stage are another relaxation; both stay.
+    predict("NaCl", 6, reference=reference, out=out, resume=True, **{**more, "keep": 5})
+    predict("NaCl", 6, out=out, resume=True, **{**more, "relaxer": "cheap_potential:make"})
+    predict("NaCl", 6, reference=reference, out=out, resume=True, **{**more, "keep": 5})
+    assert relaxed.count("cheap_potential:make_pessimist") == 3
 
 
 def test_minutes_end_a_search_and_a_system_draws_compositions(settings: dict[str, Any]) -> None:
     found = predict(num=None, minutes=1e-6, chemical_system="Na-Cl", **{**settings, "max_steps": 0})
-    assert found.about.stopped == "minutes" and found.about.num_samples == 50
+    assert found.about.stopped == "minutes" and found.about.num_samples == FIRST_ROUND
+    assert any(f"{len({each.formula for each in found})} formulas" in n for n in found.notes)
     assert len({each.formula for each in found}) > 1
     above = [each.energy_above_hull for each in found]
     assert above == sorted(above, key=lambda value: value if value is not None else np.inf)
