@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+# Before torch is loaded: with tensors this small a second thread costs more than it gives, and many
+# times as much where other programs want the processor.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A background job of a shell ignores Ctrl-C and hands that on to its children, to whom these tests
 # send it; with a handler set here they begin with the default again.

@@ -98,7 +98,8 @@ _NETWORK = (
         multiple=True,
         callback=_conditions,
         metavar="NAME=SCALE",
-        help="How hard the elements are drawn by a --condition, e.g. band_gap=2; 1 is plain.",
+        help="How hard the elements are drawn by a --condition, e.g. band_gap=3; 1 is plain. "
+        "[default: the checkpoint's own]",
     ),
     click.option(
         "--elements-first/--one-shot",

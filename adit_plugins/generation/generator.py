@@ -75,7 +75,7 @@ class ADiTGenerator(OnStructures):
             `{"band_gap": 3.0, "space_group": 225}`; `adit doctor` lists a checkpoint's. None
             withholds one that the checkpoint is told by default.
         condition_guidance: how hard the drawing of the elements is led by each, such as
-            `{"space_group": 2.0}`; 1 is plain, and so is what is left out.
+            `{"space_group": 2.0}`; 1 is plain, and what is left out is the checkpoint's own.
         elements_first: draw the elements from the checkpoint's prior and tell them to the network;
             False has it make elements and geometry at once, None draws where the checkpoint can.
         charge_balanced: draw compositions of crystals until SMACT's rule holds.

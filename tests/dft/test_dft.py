@@ -152,7 +152,7 @@ def test_references_of_ones_own_take_the_place_of_the_usual(tmp_path: Path) -> N
 
 def test_input_folders_for_vasp_and_espresso(campaign: Path) -> None:
     assert adit("dft", campaign, "--inputs", "vasp", "--top", 2, "--out", "v").exit_code == 0
-    folders = sorted(Path("v").iterdir())
+    folders = sorted(path for path in Path("v").iterdir() if path.is_dir())
     assert [folder.name[:5] for folder in folders] == ["0001-", "0002-"]
     names = {path.name for path in folders[0].iterdir()}
     assert {"INCAR", "KPOINTS", "POSCAR", "POTCAR.spec"} <= names
