@@ -103,6 +103,16 @@ def _named(path: Path) -> Iterator[None]:
         raise again from error
 
 
+def said(error: Exception) -> str:
+    """The message; of the operating system's errors with the place and the next step."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return (
+            f"Cannot use {error.filename}: {error.strerror}. Choose another place, or see to its "
+            "permissions."
+        )
+    return str(error)
+
+
 def beside(path: Path, role: str = "part") -> Path:
     """Return a free hidden name in the same folder: renaming cannot cross file systems."""
     return path.parent / f".{_host()}-{os.getpid()}-{secrets.token_hex(4)}.{role}.{path.name}"

@@ -27,7 +27,7 @@ from gap_regressor import GapRegressor, train_gaps
 from numpy.typing import NDArray
 from pymatgen.core import Structure
 from pymatgen.io.ase import AseAtomsAdaptor
-from sample_quality import real_samples, write_json
+from sample_quality import described, real_samples, write_json
 
 from adit_model.data import PreparedData
 from adit_plugins import ADiTGenerator, Sample
@@ -232,12 +232,7 @@ def main() -> int:
 
     generator = ADiTGenerator(**recipe)
     results: dict[str, Any] = {
-        "checkpoint": generator.model.name,
-        "hash": generator.model.hash,
-        "seed": args.seed,
-        "num": args.num,
-        "num_steps": generator.steps(),
-        "precision": args.precision,
+        **described(generator, args.num),
         "relaxer": f"{args.relaxer}, {PREDICTION_FMAX:g} eV/angstrom, {PREDICTION_STEPS} steps",
         "gap_regressor": gaps.report,
         "training_set": of_training_set(args.data, 1000, args.seed),

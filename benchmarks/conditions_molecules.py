@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from ase.units import Hartree
 from numpy.typing import NDArray
-from sample_quality import write_json
+from sample_quality import described, write_json
 
 from adit_model.data import SPLITS, PreparedData
 from adit_plugins import ADiTGenerator, Sample
@@ -166,12 +166,7 @@ def main() -> int:
     }  # fmt: skip
     known, generator = Known(args.data), ADiTGenerator(**recipe)
     results: dict[str, Any] = {
-        "checkpoint": generator.model.name,
-        "hash": generator.model.hash,
-        "seed": args.seed,
-        "num": args.num,
-        "num_steps": generator.steps(),
-        "precision": args.precision,
+        **described(generator, args.num),
         "level": f"{FUNCTIONAL}/{BASIS}, density fitting, grid level 1",
     }
     if args.check:

@@ -110,6 +110,18 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path)
 
 
+def described(generator: ADiTGenerator, num: int) -> dict[str, Any]:
+    """What a result says of the network and of how its samples were made."""
+    return {
+        "checkpoint": generator.model.name,
+        "hash": generator.model.hash,
+        "seed": generator.seed,
+        "num": num,
+        "num_steps": generator.steps(),
+        "precision": generator.precision,
+    }
+
+
 def sampling_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The generator's fields."""
     names = ("seed", "num_steps", "guidance_scale", "sampler", "precision")

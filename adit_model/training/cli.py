@@ -27,7 +27,7 @@ from adit_model.config import (
     sized,
 )
 from adit_model.model import ADiT
-from adit_model.outputs import replacing
+from adit_model.outputs import replacing, said
 from adit_model.training.distributed import World, joined
 from adit_model.training.options import add_options, changes_of, values_of
 from adit_model.training.running import run
@@ -173,10 +173,7 @@ def main(argv: list[str] | None = None) -> int:
         with joined(device) as (world, own):
             return _train(args, own, world)
     except (ValueError, OSError) as error:
-        said = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            said = f"Cannot use {error.filename}: {error.strerror}. Choose another place."
-        print(f"Error: {said}", file=sys.stderr)
+        print(f"Error: {said(error)}", file=sys.stderr)
         return 2
 
 

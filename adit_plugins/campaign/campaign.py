@@ -83,7 +83,6 @@ class Campaign:
         self.shard: tuple[int, int] = tuple(store.metadata["shard"])
         self.ranges = shard_ranges(source.parts, self.shard)
         self.total = sum(map(len, self.ranges))
-        self.interrupted = False
         self.ended = UNFINISHED
         self.seconds = 0.0
 
@@ -175,7 +174,7 @@ class Campaign:
         start = time.monotonic()
         minutes, unasked = self.resources.minutes, 0
         deadline = math.inf if minutes is None else start + 60 * minutes
-        self.interrupted, self.ended = False, UNFINISHED
+        self.ended = UNFINISHED
         self.store.release_claims()
         try:
             with self._jobs() as jobs:
@@ -195,16 +194,20 @@ class Campaign:
                 )
         except KeyboardInterrupt:
             log.info("interrupted with %d of %d structures checked", len(self.store), self.total)
-            self.interrupted = True
+            self.ended = INTERRUPTED
         finally:
             self.seconds += time.monotonic() - start
         self.store.release_claims()
         mark_relaxed_duplicates(self.store)
-        self.ended = self._what_ended(unasked)
+        if not self.interrupted:
+            self.ended = self._what_ended(unasked)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C, or a failure after something was kept, has ended the last run."""
+        return self.ended == INTERRUPTED
 
     def _what_ended(self, unasked: int) -> str:
-        if self.interrupted:
-            return INTERRUPTED
         if not unasked and self.store.num_judged() == self.total:
             return ALL
         until = self.settings.until

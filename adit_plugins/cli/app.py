@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from adit_model.outputs import said
 from adit_plugins._version import __version__
 from adit_plugins.cli.complete import complete
 from adit_plugins.cli.convert import convert
@@ -74,7 +75,7 @@ class OneLineErrors(click.Group):
         except Exception as error:
             if not isinstance(error, _expected_errors()):
                 raise
-            _fail(_said(error))
+            _fail(said(error))
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -107,16 +108,6 @@ def _notices_in_one_line() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
-
-
-def _said(error: Exception) -> str:
-    """The message; of the operating system's errors with the place and the next step."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return (
-            f"Cannot use {error.filename}: {error.strerror}. Choose another place, or see to its "
-            "permissions."
-        )
-    return str(error)
 
 
 def _fail(message: str) -> NoReturn:

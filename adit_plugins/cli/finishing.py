@@ -32,7 +32,7 @@ def run(campaign: Campaign) -> None:
             campaign.run(report)
     except Exception:
         if len(campaign.store):  # hours of work may precede a late failure
-            campaign.interrupted, campaign.ended = True, INTERRUPTED
+            campaign.ended = INTERRUPTED
             finish(campaign)
         raise
     finish(campaign)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.datasets.common import SPLITS, assemble, split_by_row
 from adit_plugins.datasets.errors import DatasetError
-from adit_plugins.datasets.labels import number_of, parse_labels
+from adit_plugins.datasets.labels import KNOWN, number_of, parse_labels
 from adit_plugins.datasets.streams import Fate, sorted_out
 from adit_plugins.structures.entries import ReadingNotice
 
@@ -41,7 +41,7 @@ def formulas(
     if source is None:
         raise DatasetError("The data set 'formulas' is your own table: pass --source PATH.")
     units = parse_labels(labels)
-    wanted = [str(label).partition(":")[0] for label in labels]
+    wanted = [name for name in units if name not in KNOWN]
     fates = _fates(_rows(source), max_num_atoms, units)
     rows, left, first = sorted_out(fates)
     for reason, count in left.items():
@@ -72,7 +72,7 @@ def _rows(source: Path) -> list[dict[str, Any]]:
     if FORMULA not in table.columns:
         names = ", ".join(map(str, table.columns[:12]))
         raise DatasetError(f"{source} has no column 'formula'; its columns: {names}")
-    return table.to_dict("records")
+    return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
 def _fates(

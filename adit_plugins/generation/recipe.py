@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from numbers import Integral, Real
@@ -90,21 +89,14 @@ def checked_guidance(scales: Any, conditions: Mapping[str, Any] | None) -> dict[
     """Scales by condition as plain numbers; each of a condition that the recipe tells."""
     if scales is None:
         return None
-    if not isinstance(scales, Mapping):
-        raise ValueError(f"condition_guidance must be scales by condition; got {scales!r}")
-    checked: dict[str, float] = {}
-    for name, scale in scales.items():
-        number = isinstance(scale, Real) and not isinstance(scale, bool)
-        if not (number and math.isfinite(scale) and scale >= 0):
-            raise ValueError(
-                f"condition_guidance of {name!r} is {scale!r}; it must be a finite number >= 0 "
-                "(1 is none)"
-            )
+    from adit_model.sampling import check_condition_guidance
+
+    check_condition_guidance(scales)
+    for name in scales:
         if (conditions or {}).get(name) is None:
             told = ", ".join(conditions or {}) or "nothing"
             raise ValueError(f"condition_guidance of {name!r}, but conditions tell {told}")
-        checked[name] = float(scale)
-    return checked
+    return {name: float(scale) for name, scale in scales.items()}
 
 
 def check_device(device: str | None) -> None:

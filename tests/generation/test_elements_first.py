@@ -137,8 +137,8 @@ def test_the_draw_of_elements_is_led_by_a_condition(told_checkpoint: str) -> Non
     assert ADiTGenerator.from_dict(led.as_dict()) == led
     for scales, words in (
         ({"space_group": 2.0}, "space_group.*tell band_gap"),
-        ({"band_gap": -1.0}, "band_gap.*-1.*finite number >= 0"),
-        (2.0, "scales by condition"),
+        ({"band_gap": -1.0}, "finite numbers of at least 0.*band_gap.*-1"),
+        (2.0, "finite numbers of at least 0 by condition"),
     ):
         with pytest.raises(ValueError, match=words):
             generator(told_checkpoint, conditions=told, condition_guidance=scales)
