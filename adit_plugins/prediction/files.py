@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from adit_model.outputs import replacing
 from adit_plugins.outputs import without_nan
+from adit_plugins.prediction.diagram import DIAGRAM, PHASES, write_phases
 from adit_plugins.prediction.store import (
     KNOWN,
     REFINED,
@@ -36,7 +37,7 @@ TABLE, RECORDS, STRUCTURES, CIFS = (
 )  # fmt: skip
 FILES = (
     TABLE, RECORDS, STRUCTURES, REPORT, SEARCH, SAMPLES, RELAXED, f"{VARIED}{SAMPLES}",
-    f"{VARIED}{RELAXED}", KNOWN, REFINED,
+    f"{VARIED}{RELAXED}", KNOWN, REFINED, PHASES, DIAGRAM,
 )  # fmt: skip
 LISTS = ("sample_ids", "variation_ids")  # in the records, not in the table
 MAX_CIFS = 100
@@ -97,8 +98,9 @@ def write_files(predictions: Predictions, folder: Path) -> list[Path]:
     if predictions:
         write_samples((each.structure for each in predictions), folder / STRUCTURES)
     _write_cifs(predictions[:MAX_CIFS], folder / CIFS)
+    phases = write_phases(predictions.about.known_phases, predictions, folder)
     page = write_report([predictions.as_results()], folder / REPORT)
-    return [folder / name for name in (TABLE, RECORDS, STRUCTURES, CIFS)] + [page]
+    return [folder / name for name in (TABLE, RECORDS, STRUCTURES, CIFS)] + [*phases, page]
 
 
 def cif_name(rank: int, each: Prediction) -> str:

@@ -45,7 +45,8 @@ class Predictions(list[Prediction]):
         """Write the table, the structures and a page to look at them into a folder.
 
         Returns:
-            `predictions.csv`, `.json` and `.extxyz`, `cif/`, `report.html`.
+            `predictions.csv`, `.json` and `.extxyz`, `cif/`, `report.html`; of a chemical system
+            of two to four elements also `phases.csv` and `phase_diagram.png`.
 
         Raises:
             OSError: the folder cannot be written.
@@ -117,6 +118,8 @@ class About:
         failures: why the other relaxations gave no energy.
         hull: source of the reference phases.
         num_variations: of low structures that were relaxed.
+        known_phases: formation energies (eV/atom) of the reference's compounds of a chemical
+            system of two to four elements, by formula.
     """
 
     request: str
@@ -127,6 +130,7 @@ class About:
     failures: list[str] = field(default_factory=list)
     hull: str = ""
     num_variations: int = 0
+    known_phases: dict[str, float] | None = None
 
 
 def notes_on(

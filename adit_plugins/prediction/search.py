@@ -18,6 +18,7 @@ from adit_plugins.generation.recipe import checked_integer
 from adit_plugins.hull.loaders import load_hull
 from adit_plugins.outputs import differences
 from adit_plugins.prediction.cells import cell_of, fitting_cells, sizes_of
+from adit_plugins.prediction.diagram import known_phases
 from adit_plugins.prediction.ensemble import CHILDREN, LOWER, PATIENCE, ROUNDS, children
 from adit_plugins.prediction.files import remove_search
 from adit_plugins.prediction.ranking import Contestant, distinct, ranked
@@ -330,6 +331,7 @@ class Search:
         failed = [result.reason for result in results.values() if result.failed]
         notes = notes_on(made, self._hull, self.generator, failed)
         lost = [f"{name} could not be relaxed: {r.reason}" for name, r in self._known if r.failed]
+        is_system = self.generator.formula is None
         about = About(
             request=self.generator.formula or str(self.generator.chemical_system),
             num_samples=len(self._store.samples),
@@ -339,6 +341,7 @@ class Search:
             failures=failed,
             hull=self._hull.source,
             num_variations=len(self._varied.frames),
+            known_phases=known_phases(made, self._hull) if is_system else None,
         )
         return Predictions(made, about)
 

@@ -241,6 +241,7 @@ def test_minutes_end_a_search_and_a_system_draws_compositions(settings: dict[str
     assert found.about.stopped == "minutes" and found.about.num_samples == FIRST_ROUND
     assert any(f"{len({each.formula for each in found})} formulas" in n for n in found.notes)
     assert len({each.formula for each in found}) > 1
+    assert "NaCl" in (found.about.known_phases or {})
     above = [each.energy_above_hull for each in found]
     assert above == sorted(above, key=lambda value: value if value is not None else np.inf)
 
