@@ -151,6 +151,8 @@ class Driver:
         # A chunk that is not finished at a deadline is lost: one structure then.
         usual = CHUNK_SIZE if math.isinf(self.deadline) else 1
         limit = self.resources.chunk_size or (wanted or usual)
+        if rest and self.resources.chunk_size is None:  # a share for every worker
+            limit = max(CHUNK_SIZE, -(-self.store.num_waiting(stage) // self.num_workers))
         full = wanted is not None and not rest
         claimed = self.store.claim(stage, limit, wanted, full)
         if not claimed:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from ase import Atoms
 
 from adit_plugins import processes, registry
-from adit_plugins.processes import TIME_LIMIT, At, End, Part, WorkerStartError
+from adit_plugins.processes import TIME_LIMIT, At, End, Part, WorkerStartError, available_cores
 from adit_plugins.relax.limits import FMAX, MAX_STEPS, TIME_LIMIT_SECONDS, check_limits
 from adit_plugins.relax.results import RelaxResult, raised, without_constraints
 
@@ -123,6 +123,9 @@ def relax(
             for index, result in _relax_job(instance, job, fmax, max_steps):
                 keep(index, result)
     elif jobs:
+        if budget is not None:  # enough batches for every worker to have one
+            share = -(-sum(map(len, given)) // (workers or available_cores()))
+            jobs = list(batches(given, min(budget, share)))
         work, prepare = partial(_work, fmax, max_steps), partial(_prepare, factory)
         groups = [[index for index, _ in job] for job in jobs]
         _in_processes(work, prepare, given, groups, workers, time_limit, keep)

@@ -65,7 +65,8 @@ class TorchSimRelaxer:
             device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
         """
         self.max_seconds = max_seconds
-        self.review: Callable[[Atoms, RelaxResult], RelaxResult] = lambda _, result: result
+        self.review: Callable[[Sequence[Atoms], list[RelaxResult]], list[RelaxResult]]
+        self.review = lambda _, results: results
         self.crystals_only = model in ("chgnet", "mace-adit")
         if model == "mace-adit":
             from adit_integrations.torchsim_models import MaceAditModel
@@ -108,7 +109,7 @@ class TorchSimRelaxer:
                 structures = [batch[i] for i in members]
                 found = self._relax_alike(structures, crystals, fmax, max_steps)
                 results.update(zip(members, found, strict=True))
-        return [self.review(atoms, results[i]) for i, atoms in enumerate(batch)]
+        return self.review(batch, [results[i] for i in range(len(batch))])
 
     def _relax_alike(
         self, structures: list[Atoms], crystals: bool, fmax: float, max_steps: int

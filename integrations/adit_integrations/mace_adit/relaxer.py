@@ -80,18 +80,24 @@ class SmallMace:
         spread: NDArray[np.float64] = np.ptp(np.array(energies), axis=0) / sizes
         return spread
 
-    def review(self, before: Atoms, result: RelaxResult) -> RelaxResult:
-        """Return a result, or a failure where the readouts disagree about what came out of it.
+    def review(self, before: Sequence[Atoms], results: Sequence[RelaxResult]) -> list[RelaxResult]:
+        """Return results, with failures where the readouts disagree about what came out.
 
         A pre-filter's failure sends a structure on as it was: nothing is thrown away unjudged.
         """
-        if result.failed:
-            return result
-        spread = float(self.disagreement([result.atoms])[0])
-        if spread <= MAX_DISAGREEMENT:
-            return result
-        reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
-        return RelaxResult.failure(before.copy(), reason, NAME, result.num_steps, result.seconds)
+        reviewed = list(results)
+        places = [place for place, result in enumerate(results) if not result.failed]
+        if not places:
+            return reviewed
+        spreads = self.disagreement([results[place].atoms for place in places])
+        for place, spread in zip(places, spreads.tolist(), strict=True):
+            if spread > MAX_DISAGREEMENT:
+                reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
+                end = results[place]
+                reviewed[place] = RelaxResult.failure(
+                    before[place].copy(), reason, NAME, end.num_steps, end.seconds
+                )
+        return reviewed
 
     def _forward(self, crystals: Sequence[Atoms], head: int, forces: bool) -> dict[str, Any]:
         graphs = [nets.graph_of(atoms, self.config) for atoms in crystals]
@@ -144,13 +150,14 @@ class MaceAditRelaxer:
 
     Attributes:
         name: `mace-adit`.
-        chunk_atoms: atoms in a batch.
+        chunk_atoms: atoms in a batch. An evaluation costs 20 ms whatever it is of, and 0.45 ms an
+            atom on a CPU; as structures converge, a third of them is at work in the mean.
         elements: atomic numbers that the network knows.
     """
 
     name = NAME
     energy_bounds = ENERGY_BOUNDS
-    chunk_atoms: ClassVar[int] = 1024 if torch.cuda.is_available() else 128
+    chunk_atoms: ClassVar[int] = 1024 if torch.cuda.is_available() else 256
 
     def __init__(
         self,
@@ -188,4 +195,4 @@ class MaceAditRelaxer:
             energy_bounds=ENERGY_BOUNDS,
             elements=self.elements,
         )
-        return [self.model.review(*pair) for pair in zip(batch, results, strict=True)]
+        return self.model.review(batch, results)
