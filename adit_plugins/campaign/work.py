@@ -109,12 +109,12 @@ def screen(samples: Sequence[Sample]) -> list[Screened]:
 
 
 def check(samples: Sequence[Sample]) -> list[MoleculeReport]:
-    """Check molecules, PoseBusters included."""
-    from adit_plugins.validity.molecules import TIME_LIMIT, parts_with_posebusters, prepare_worker
+    """Check molecules, PoseBusters included, its energy only where all its other checks pass."""
+    from adit_plugins.validity.molecules import TIME_LIMIT, parts_until_one_fails, prepare_worker
 
     prepare_worker()
     atoms = [sample.to_ase() for sample in samples]
-    return collect(Each(parts_with_posebusters, TIME_LIMIT), atoms)
+    return collect(Each(parts_until_one_fails, TIME_LIMIT), atoms)
 
 
 def generate(recipe: dict[str, Any], numbers: Sequence[int]) -> list[Arrival]:

@@ -13,7 +13,12 @@ from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
 from adit_plugins.structures.bonds import openbabel_bonds
-from adit_plugins.validity.molecules import MoleculeReport, check_molecules, openbabel_smiles
+from adit_plugins.validity.molecules import (
+    MoleculeReport,
+    check_molecules,
+    openbabel_smiles,
+    parts_until_one_fails,
+)
 from adit_plugins.validity.posebusters_checks import bust_geometry, strain_energy, thresholds
 
 
@@ -97,3 +102,14 @@ def test_posebusters_runs_with_its_own_thresholds() -> None:
     checks = bust_geometry(openbabel_bonds(list(butane.symbols), butane.positions))
     assert all(checks.verdicts.values())
     assert checks.not_done == []
+
+
+def test_the_energy_is_left_out_where_another_check_fails() -> None:
+    squeezed = molecule("CH3CH2OH")
+    squeezed.positions *= 0.7
+    reports = [list(parts_until_one_fails(each)) for each in (molecule("CH3CH2OH"), squeezed)]
+    assert "internal_energy" in (reports[0][-1].posebusters or {})
+    checks = reports[1][-1].posebusters or {}
+    assert "internal_energy" not in checks and not all(checks.values())
+    whole = check_molecules(squeezed, workers=0)[0].posebusters or {}
+    assert {name: whole[name] for name in checks} == checks
