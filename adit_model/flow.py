@@ -41,6 +41,7 @@ def flow_loss(
     generator: torch.Generator | None = None,
     self_condition: bool = False,
     further_loss: FurtherLoss | None = None,
+    always_guess: bool = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean flow-matching loss of clean latents `[batch, atoms, latent_dim]` without padding.
 
@@ -54,6 +55,8 @@ def flow_loss(
         self_condition: give the network its own first guess (arXiv 2208.04202); half of the
             batches should. The caller tosses the coin, since a coin on a GPU has to be waited for.
         further_loss: a loss of (predicted clean latents, times), added to it.
+        always_guess: make the first guess in the other batches, too, and leave it: processes that
+            have a part of the weights each have to call the network equally often.
 
     Returns:
         The loss, and its parts where there are several.
@@ -67,9 +70,10 @@ def flow_loss(
     if denoiser.config.self_conditioning:
         # Zeros, as the network would put there itself: one compiled graph serves both.
         previous = torch.zeros_like(x_t)
-        if self_condition:
+        if self_condition or always_guess:
             with torch.no_grad():
-                previous = denoiser(x_t, t, labels, previous).detach()
+                guess = denoiser(x_t, t, labels, previous).detach()
+            previous = guess if self_condition else previous
     predicted = denoiser(x_t, t, labels, previous)
     error = predicted - x1
     if denoiser.config.prediction == "preconditioned":

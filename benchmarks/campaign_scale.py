@@ -93,34 +93,40 @@ def memory() -> float:
 def measure(num: int, folder: Path, every: int) -> dict[str, Any]:
     """Run a campaign and look at it every so many structures."""
     marks: list[dict[str, float]] = []
-    begun = time.perf_counter()
-    last = [0, begun]
+    begun, used = time.perf_counter(), cpu_seconds()
+    last = [0, begun, used]
 
     def report(stage: str, done: int, total: int) -> None:
         if stage == "structures checked" and done - last[0] >= every:
-            now = time.perf_counter()
+            now, cpu = time.perf_counter(), cpu_seconds()
             marks.append(
                 {
                     "structures": done,
                     "memory_mb": round(memory(), 1),
                     "ms_per_structure": round(1000 * (now - last[1]) / (done - last[0]), 2),
+                    "cpu_ms_per_structure": round(1000 * (cpu - last[2]) / (done - last[0]), 2),
                 }
             )
-            last[:] = [done, now]
+            last[:] = [done, now, cpu]
             print(json.dumps(marks[-1]), file=sys.stderr, flush=True)
 
     source = StructuresSource(structures, num)
     means = Resources(executor="serial", chunk_size=64)
     with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
         campaign.run(report)
-        seconds = time.perf_counter() - begun
+        seconds, cpu = time.perf_counter() - begun, cpu_seconds() - used
         write_files(campaign.store)
         written = time.perf_counter() - begun - seconds
+        cpu_for_files = cpu_seconds() - used - cpu
         size = campaign.store.path.stat().st_size
     return {
         "num": num,
+        "cores": available_cores(),
+        "load_at_the_end": round(os.getloadavg()[0], 1),
         "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
         "seconds_for_files": round(written, 1),
+        "cpu_seconds_for_files": round(cpu_for_files, 1),
         "store_mb": round(size / 1e6, 1),
         "memory_mb_after_files": round(memory(), 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),

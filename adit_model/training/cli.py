@@ -186,7 +186,7 @@ def _train(args: argparse.Namespace, device: torch.device, world: World) -> int:
     if args.resume:
         trainer.resume()
     # Where all processes meet; one that found nothing in the folder has done so before it is made.
-    world.share([*model.state_dict().values(), *trainer.ema])
+    world.share(trainer.replicated())
     if world.is_first:
         if args.resume:
             _tell_changes(trainer)
@@ -196,6 +196,7 @@ def _train(args: argparse.Namespace, device: torch.device, world: World) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with progress_bar(config.stage) if world.is_first else nullcontext(_say_nothing) as report:
         finished = run(trainer, report)
+    _describe(trainer)
     if world.is_first:
         _finish(trainer, out)
         if not finished:
@@ -223,7 +224,6 @@ def _say_nothing(_: dict[str, float]) -> None:
 
 
 def _finish(trainer: Trainer, out: Path) -> None:
-    _describe(trainer)
     if plot_losses(out):
         print(f"Losses: {out / 'loss.png'}")
     print(f"Weights: {out / 'model'} after {trainer.step} steps, {trainer.seconds / 60:.1f} min")

@@ -22,6 +22,7 @@ from torch import Tensor, distributed
 
 from adit_model.training.settings import TrainingError
 
+_BETWEEN_PROCESSES = re.compile(r"gloo|nccl|connection (closed|reset)", re.IGNORECASE)
 PATIENCE = timedelta(minutes=10)  # with a process that is silent, its machine cut off
 
 
@@ -60,9 +61,9 @@ class World:
         """Give all processes the values of the first; also the place where all meet."""
         if self.size == 1:
             return
-        with self._together():
+        with self.together():
             for tensor in tensors:
-                distributed.broadcast(tensor, 0)
+                distributed.broadcast(tensor, 0, self.numbers if tensor.is_cpu else None)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Sum the gradients of all processes, in one go.
@@ -76,7 +77,7 @@ class World:
         owned = [p for p, number in zip(parameters, there, strict=True) if number]
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in owned]
         flat = torch.cat([grad.flatten() for grad in grads])
-        with self._together():
+        with self.together():
             distributed.all_reduce(flat)
         parts = flat.split([p.numel() for p in owned])
         for parameter, part in zip(owned, parts, strict=True):
@@ -87,7 +88,7 @@ class World:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        with self._together():
+        with self.together():
             distributed.all_reduce(total, group=self.numbers)
         return list(total.tolist())
 
@@ -101,18 +102,28 @@ class World:
         if self.size == 1:
             return values
         said: list[Any] = [None] * self.size
-        with self._together():
+        with self.together():
             distributed.all_gather_object(said, values, group=self.numbers)
         names = dict.fromkeys(name for each in said for name in each)
         having = {name: [each[name] for each in said if name in each] for name in names}
         return {name: sum(found) / len(found) for name, found in having.items()}
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
-        """Say in one line what torch says of a lost peer in many."""
+    def together(self, wholly: bool = True) -> Iterator[None]:
+        """Say in one line what torch says of a lost peer in many.
+
+        Args:
+            wholly: nothing else is done in the block, so that every error is of that kind; else
+                those that name a means of communication are.
+
+        Raises:
+            LostProcessError: another process has ended.
+        """
         try:
             yield
         except RuntimeError as error:
+            if not wholly and (self.size == 1 or not _BETWEEN_PROCESSES.search(str(error))):
+                raise
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             reason = re.sub(r"^\[\S+\] ", "", line).split(". ")[0]  # without torch's own place
             raise LostProcessError(

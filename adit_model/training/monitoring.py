@@ -36,13 +36,14 @@ def validation_losses(trainer: Trainer) -> dict[str, float]:
     trainer.swap_ema()
     trainer.module.eval()
     try:
-        with torch.no_grad(), eager:
-            for place in range(world.rank, BATCHES, world.size):
+        with torch.no_grad(), eager, world.together(wholly=False):
+            # All call the network equally often, which those with a part of the weights have to.
+            for place in range(world.rank, BATCHES + -BATCHES % world.size, world.size):
                 for groups in held:
                     mixed = random.Random(f"validation/{place}")  # noqa: S311
                     trainer.generator.manual_seed(mixed.getrandbits(60))
                     loss, _ = trainer.loss(groups, trainer.held_tokens, mixed, autocast)
-                    sums[groups.kind] += float(loss)
+                    sums[groups.kind] += float(loss) if place < BATCHES else 0.0
     finally:
         trainer.module.train()
         trainer.swap_ema()

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from adit_model.training.distributed import LostProcessError, requests_to_end
 from adit_model.training.monitoring import LossWatch, validation_losses
 from adit_model.training.settings import TrainingError
 from adit_model.training.trainer import Trainer
+from adit_model.training.utilisation import FlopMeter
 
 Row = dict[str, float]
 
@@ -35,7 +37,8 @@ def run(trainer: Trainer, report: Callable[[Row], None]) -> bool:
     try:
         with requests_to_end(trainer.world) as asked_to_end:
             while trainer.progress() < 1.0:
-                values = trainer.train_step()
+                with journal.flops.counting():
+                    values = trainer.train_step()
                 trainer.seconds, asked = trainer.world.agree(
                     time.monotonic() - began, asked_to_end()
                 )
@@ -51,6 +54,10 @@ def run(trainer: Trainer, report: Callable[[Row], None]) -> bool:
         trainer.save(wait=True)
         return False
     except LostProcessError as error:
+        if trainer.sharded:  # whose parts are gone with it
+            raise LostProcessError(
+                f"{error}. The last checkpoint stands: start all processes again with --resume"
+            ) from error
         trainer.save(wait=True)
         raise LostProcessError(
             f"{error}. The checkpoint is that of step {trainer.step}: start all processes again "
@@ -66,6 +73,9 @@ class _Journal:
     def __init__(self, trainer: Trainer, report: Callable[[Row], None]) -> None:
         self.trainer, self.report = trainer, report
         self.watch = LossWatch()
+        bfloat16 = trainer.precision == "bfloat16"
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        self.flops = FlopMeter(trainer.device, dtype, trainer.config.compile)
         self.time, self.step, self.validated = time.monotonic(), trainer.step, trainer.seconds
 
     def write(self, values: dict[str, Tensor], over: bool) -> None:
@@ -82,13 +92,14 @@ class _Journal:
                 "kept: go on from it with --resume and a lower --learning-rate"
             )
         now = time.monotonic()
-        rate = (trainer.step - self.step) * trainer.tokens_per_step / max(now - self.time, 1e-9)
+        steps, seconds = trainer.step - self.step, max(now - self.time, 1e-9)
         warning = self.watch.warning(trainer.step, row)
         row |= self._unseen(over) | {
             "step": trainer.step,
             "minutes": round(trainer.seconds / 60, 3),
             "learning_rate": trainer.learning_rate(),
-            "tokens_per_second": round(rate),
+            "tokens_per_second": round(steps * trainer.tokens_per_step / seconds),
+            **self.flops.row(steps, seconds),
             "progress": trainer.progress(),
         }
         self.time, self.step = time.monotonic(), trainer.step

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from adit_model.checkpoints import folder as checkpoint
 from adit_model.config import ADiTConfig
 from adit_model.outputs import replacing
+from adit_model.training.sharded import SHARDS, ShardFolder, name_of, read_shards, remove_others
 
 MODEL, STATE, SETTINGS, KEPT = "model", "state.safetensors", "training.json", "kept"
 _STEP = re.compile(r"step-(\d{8,})(-good)?")
@@ -38,12 +39,14 @@ class Checkpoint:
         weights: of the model, by name.
         state: what resumes the run.
         progress: counters, with `step`.
+        parts: of the state, what the processes have a part of each.
     """
 
     config: ADiTConfig
     weights: dict[str, Tensor]
     state: dict[str, Tensor]
     progress: dict[str, Any]
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -54,14 +57,15 @@ class CheckpointWriter:
     `--resume` goes on with.
     """
 
-    def __init__(self, out: Path, keep: int) -> None:
+    def __init__(self, out: Path, keep: int, shards: ShardFolder | None = None) -> None:
         """Write nothing yet.
 
         Args:
             out: the run folder.
             keep: how many checkpoints stay, the last one included.
+            shards: where each of the processes writes a part, which then have to write together.
         """
-        self.out, self.keep = out, keep
+        self.out, self.keep, self.shards = out, keep, shards
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
@@ -87,32 +91,41 @@ class CheckpointWriter:
     def keep_last(self) -> Path | None:
         """Keep the checkpoint that is on the disk now, whatever follows; None if there is none."""
         self.wait()
-        step = self._last_step()
-        if step is None:
+        last = self._last()
+        if last is None:
             return None
-        folder = self._link(f"step-{step:08d}-good")
+        folder = self._link(f"{name_of(last['step'])}-good", last)
         for other in self._kept(good=True):
             if other != folder:
                 shutil.rmtree(other)
         return folder
 
     def _write(self, found: Checkpoint) -> None:
-        last = self._last_step()
-        if self.keep > 1 and last is not None and last != found.progress["step"]:
-            self._link(f"step-{last:08d}")
+        progress = dict(found.progress)
+        if self.shards is not None:
+            self.shards.save(self.out, progress["step"], found.parts)
+            if not self.shards.world.is_first:
+                return
+            progress["shards"] = name_of(progress["step"])
+        last = self._last()
+        if self.keep > 1 and last is not None and last["step"] != progress["step"]:
+            self._link(name_of(last["step"]), last)
         checkpoint.save(self.out / MODEL, found.config, found.weights)
         # The counters ride inside the same file: one rename is atomic, two are not.
         with replacing(self.out / STATE) as temporary:
-            save_file(found.state, temporary, {"progress": json.dumps(found.progress)})
+            save_file(found.state, temporary, {"progress": json.dumps(progress)})
+        remove_others(self.out / SHARDS, progress.get("shards"))
         kept = self._kept(good=False)
         for old in kept[: max(0, len(kept) - (self.keep - 1))]:
             shutil.rmtree(old)
 
-    def _last_step(self) -> int | None:
+    def _last(self) -> dict[str, Any] | None:
+        """The counters of the checkpoint on the disk."""
         if not (self.out / STATE).is_file():
             return None
         with safe_open(self.out / STATE, framework="pt") as file:
-            return int(json.loads(file.metadata()["progress"])["step"])
+            found: dict[str, Any] = json.loads(file.metadata()["progress"])
+            return found
 
     def _kept(self, good: bool) -> list[Path]:
         """Folders of earlier checkpoints, the oldest first."""
@@ -122,12 +135,14 @@ class CheckpointWriter:
         chosen = {p: int(m[1]) for p, m in found.items() if m is not None and bool(m[2]) == good}
         return sorted(chosen, key=lambda path: chosen[path])
 
-    def _link(self, name: str) -> Path:
-        """Give the files of the last checkpoint a second name."""
+    def _link(self, name: str, last: dict[str, Any]) -> Path:
+        """Give the files of the last checkpoint, of these counters, a second name."""
         folder = self.out / KEPT / name
         folder.parent.mkdir(exist_ok=True)
         with replacing(folder) as temporary:
-            shutil.copytree(self.out / MODEL, temporary / MODEL, copy_function=_link_or_copy)
+            folders = [MODEL, *([f"{SHARDS}/{last['shards']}"] if last.get("shards") else [])]
+            for each in folders:
+                shutil.copytree(self.out / each, temporary / each, copy_function=_link_or_copy)
             for file in (STATE, SETTINGS):
                 if (self.out / file).is_file():
                     _link_or_copy(self.out / file, temporary / file)
@@ -141,9 +156,17 @@ def _link_or_copy(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-def read_state(path: Path, device: torch.device) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The counters and the tensors of a state."""
+def read_state(
+    path: Path, device: torch.device, parameters: list[torch.nn.Parameter]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The counters and the tensors of a state, those of many processes put together for these.
+
+    Raises:
+        TrainingError: the parts of many processes cannot be read.
+    """
     with safe_open(path, framework="pt", device=str(device)) as file:
         progress = json.loads(file.metadata()["progress"])
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    if name := progress.get("shards"):
+        tensors |= read_shards(path.parent / SHARDS / name, parameters)
     return progress, tensors

@@ -54,6 +54,10 @@ class TrainingConfig:
         10.0, "between losses of the val split, with the same noise each time; 0: never"
     )
     log_steps: int = option(50, "between lines of the log")
+    shard_weights: bool = option(
+        False,
+        "of a network too large for one device, let each process hold a part (FSDP2)",
+    )
     threads: int | None = option(None, "of torch, which chooses by default")
     compile: bool = option(False, "torch.compile the network")
     distance_loss: float = option(

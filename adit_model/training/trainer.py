@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -32,8 +33,10 @@ from adit_model.training.compiled import compile_parts, complete_labels, eager_i
 from adit_model.training.distributed import World
 from adit_model.training.latents import clean_latents, draw_latent, fixed_latents
 from adit_model.training.optimizers import make_optimizers
-from adit_model.training.saving import STATE, Checkpoint, CheckpointWriter, on_cpu, read_state
+from adit_model.training.saving import Checkpoint, CheckpointWriter
 from adit_model.training.settings import STAGES, TrainingConfig, TrainingError
+from adit_model.training.sharded import ShardFolder, check_shardable, is_part, local, shard, whole
+from adit_model.training.state import restore, state_of, whole_weights
 
 __all__ = ["STAGES", "Trainer", "TrainingConfig", "TrainingError", "draw_latent"]
 
@@ -52,7 +55,11 @@ class Trainer:
     ) -> None:
         self.config, self.device = config, device
         self.world = world or World()
-        self.writer = CheckpointWriter(Path(config.out), config.keep)
+        self.sharded = config.shard_weights and self.world.size > 1
+        if config.shard_weights:
+            check_shardable(config.stage, config.optimizer, config.compile)
+        shards = ShardFolder(self.world) if self.sharded else None
+        self.writer = CheckpointWriter(Path(config.out), config.keep, shards)
         self.data = [load_data(Path(path)) for path in config.data]
         self.groups: list[Any] = [self._table(data, "train") for data in self.data]
         shares = list(config.shares) or [1.0] * len(self.groups)
@@ -63,7 +70,7 @@ class Trainer:
         if config.validate_minutes:
             self.held = [self._table(data, "val") for data in unseen]
         self.held_tokens = max(self.tokens)
-        self.model = model.to(device)
+        self.model = model
         if config.stage == "denoiser":
             model.autoencoder.requires_grad_(False)
         if config.decoder_only:
@@ -72,6 +79,10 @@ class Trainer:
         trained: nn.Module | None = getattr(model, config.stage)
         if trained is None:
             raise TrainingError(f"This model has no {config.stage}")
+        if self.sharded:
+            self.world.share(list(trained.state_dict().values()))
+            shard(trained, device)
+        model.to(device)
         self.module: nn.Module = trained.train()
         self.parameters = list(self.module.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -128,18 +139,22 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate()
         found: defaultdict[str, list[Tensor]] = defaultdict(list)
-        for part in self.world.parts(self.config.accumulate):
-            self._add_gradients(part, found)
-        self.world.sum_gradients(self.parameters)
+        with self.world.together(wholly=False):
+            for part in self.world.parts(self.config.accumulate):
+                self._add_gradients(part, found)
+            if not self.sharded:
+                self.world.sum_gradients(self.parameters)
+            norm = whole(nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm))
         values = {k: torch.stack(each).mean() if each[1:] else each[0] for k, each in found.items()}
-        values["grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        values["grad_norm"] = norm
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.config.ema_decay, self.step / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - decay)
+            weights = [local(p.detach()) for p in self.parameters]
+            torch._foreach_lerp_([local(t) for t in self.ema], weights, 1 - decay)
         return values
 
     def _add_gradients(self, part: int, found: dict[str, list[Tensor]]) -> None:
@@ -155,6 +170,8 @@ class Trainer:
             each = max(1, tokens // self.config.draws)
             loss, parts = self.loss(groups, each, mixed, autocast)
             share = tokens / self.config.draws / self.tokens_per_step
+            if self.sharded:  # whose backward takes the mean over the processes
+                share *= self.world.size
             (loss * share).backward()
             for name, value in {"loss": loss, **parts}.items():
                 found[f"{groups.kind}_{name}"].append(value.detach())
@@ -197,7 +214,9 @@ class Trainer:
                 self._distance_loss, groups.batch(size, rows), groups.kind == KINDS[0]
             )
         with autocast, eager_if_single(size):
-            return flow_loss(model.denoiser, latent, labels, flow, self.generator, coin, further)
+            return flow_loss(
+                model.denoiser, latent, labels, flow, self.generator, coin, further, self.sharded
+            )
 
     def _prior_loss(
         self, table: CompositionTable, tokens: int, mixed: random.Random, autocast: torch.autocast
@@ -226,9 +245,9 @@ class Trainer:
         """Exchange the weights and their moving average."""
         with torch.no_grad():
             for parameter, average in zip(self.parameters, self.ema, strict=True):
-                kept = parameter.detach().clone()
-                parameter.copy_(average)
-                average.copy_(kept)
+                kept = local(parameter.detach()).clone()
+                local(parameter.detach()).copy_(local(average))
+                local(average).copy_(kept)
 
     def save(self, wait: bool = False) -> None:
         """Write the EMA model and the full state, in a thread beside the training.
@@ -242,24 +261,21 @@ class Trainer:
             TrainingError: the weights are not finite; the checkpoint before stays.
             OSError: this one, or the one before, cannot be written.
         """
-        if not self.world.is_first:
+        if not (self.world.is_first or self.sharded):
             return
-        if not torch.stack(torch._foreach_norm(self.ema)).sum().isfinite():
+        norm = torch.stack(torch._foreach_norm([local(t) for t in self.ema])).sum()
+        if not math.isfinite(sum(self.world.sum([float(norm)]) if self.sharded else [norm])):
             raise TrainingError(
                 f"the weights are not finite at step {self.step}; the checkpoint before is kept: "
                 "go on from it with --resume and a lower --learning-rate"
             )
         self.swap_ema()
         try:
-            weights = {name: on_cpu(t) for name, t in self.model.state_dict().items()}
+            weights = whole_weights(self.model, self.world)
         finally:
             self.swap_ema()
-        state = {f"ema.{i}": on_cpu(t) for i, t in enumerate(self.ema)}
-        state |= {f"weight.{i}": on_cpu(p) for i, p in enumerate(self.parameters)}
-        for i, parameter in enumerate(self.parameters):
-            for optimizer in self.optimizers:
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    state[f"optimizer.{i}.{key}"] = on_cpu(value)
+        state = state_of(self)
+        parts = {name: state.pop(name) for name, tensor in list(state.items()) if is_part(tensor)}
         progress = {
             "step": self.step,
             "seconds": self.seconds,
@@ -267,9 +283,14 @@ class Trainer:
             "stage": self.config.stage,
             "optimizer": self.config.optimizer,
         }
-        self.writer.write(Checkpoint(self.model.config, weights, state, progress))
-        if wait:
-            self.writer.wait()
+        with self.world.together(wholly=False):
+            self.writer.write(Checkpoint(self.model.config, weights, state, progress, parts))
+            if wait:
+                self.writer.wait()
+
+    def replicated(self) -> list[Tensor]:
+        """What every process has whole."""
+        return [t for t in [*self.model.state_dict().values(), *self.ema] if not is_part(t)]
 
     def resume(self) -> None:
         """Continue from the state in the run folder.
@@ -277,33 +298,4 @@ class Trainer:
         Raises:
             TrainingError: the state is of another stage or architecture.
         """
-        path = Path(self.config.out) / STATE
-        progress, tensors = read_state(path, self.device)
-        shapes = [tuple(p.shape) for p in self.parameters]
-        stored = [
-            tuple(tensors[f"weight.{i}"].shape)
-            for i in range(len(shapes))
-            if f"weight.{i}" in tensors
-        ]
-        if progress["stage"] != self.config.stage or stored != shapes:
-            raise TrainingError(
-                f"{path} is of stage {progress['stage']!r} or of another architecture; "
-                "use another --out, or the options that the run began with"
-            )
-        began_with = progress.get("optimizer", "adamw")
-        if began_with != self.config.optimizer:
-            raise TrainingError(f"{path} was trained with --optimizer {began_with}; pass the same")
-        owners = {p: o for o in self.optimizers for g in o.param_groups for p in g["params"]}
-        with torch.no_grad():
-            for i, parameter in enumerate(self.parameters):
-                parameter.copy_(tensors[f"weight.{i}"])
-                self.ema[i].copy_(tensors[f"ema.{i}"])
-                state = {
-                    k.rsplit(".", 1)[1]: v
-                    for k, v in tensors.items()
-                    if k.startswith(f"optimizer.{i}.")
-                }
-                if state:
-                    owners[parameter].state[parameter] = state
-        self.step, self.seconds = progress["step"], progress["seconds"]
-        self.precision = progress["precision"]
+        restore(self)

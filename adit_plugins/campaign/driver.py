@@ -164,8 +164,10 @@ class Driver:
 
     def _wanted(self, stage: str) -> int | None:
         """Atoms that the relaxer of a stage takes at once; None if it takes one structure."""
+        from adit_plugins.relax.run import atoms_wanted_by
+
         name = self.settings.relaxer if stage == RELAX else self.settings.prefilter
-        return None if name is None else _wanted_atoms(name)
+        return None if name is None else atoms_wanted_by(name)
 
     def _function(self, stage: str) -> Callable[[list[Any]], list[Any]]:
         """Return what a worker does with the structures of a stage."""
@@ -322,12 +324,6 @@ class _KnownMolecules:
         if self._table is None:
             self._table = Fingerprints.load("molecule")
         return not is_known(smiles, self._table)
-
-
-def _wanted_atoms(name: str) -> int | None:
-    from adit_plugins.relax.run import find_relaxer, wanted_atoms
-
-    return wanted_atoms(find_relaxer(name))
 
 
 def _num_workers(jobs: Jobs) -> int:

@@ -185,11 +185,11 @@ def relax_and_place(
 
 def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]:
     """Return what the relaxer takes together, by places; loads it first."""
-    from adit_plugins.relax.run import batches, find_relaxer, wanted_atoms
+    from adit_plugins.relax.run import atoms_wanted_by, batches
 
     _relaxer(relaxer)
     _hull()
-    budget = wanted_atoms(find_relaxer(relaxer))
+    budget = atoms_wanted_by(relaxer)
     if budget is None:
         return [(place,) for place in range(len(structures))]
     return [tuple(place for place, _ in batch) for batch in batches(structures, budget)]
@@ -198,10 +198,10 @@ def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]
 def _relax_batch(
     relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
 ) -> list[Placed]:
-    from adit_plugins.relax.run import find_relaxer, relax, wanted_atoms
+    from adit_plugins.relax.run import atoms_wanted_by, relax
 
     made = _relaxer(relaxer)
-    budget = wanted_atoms(find_relaxer(relaxer))
+    budget = atoms_wanted_by(relaxer)
     results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
     return [place_result(result) for result in results]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -170,6 +170,16 @@ def wanted_atoms(factory: RelaxerFactory) -> int | None:
     """Return how many atoms a relaxer wants in a batch; None if it takes structures one by one."""
     wanted: int | None = getattr(getattr(factory, "func", factory), "chunk_atoms", None)
     return wanted
+
+
+@lru_cache(maxsize=8)
+def atoms_wanted_by(spec: str) -> int | None:
+    """What `wanted_atoms` is of a relaxer's name, which is looked up once.
+
+    It may be in the list of any package that is installed, and to read all of these takes longer
+    than to check a structure.
+    """
+    return wanted_atoms(find_relaxer(spec))
 
 
 def load_relaxer(spec: str) -> Relaxer:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import campaign_scale
 
+from adit_plugins import registry
 from adit_plugins.campaign import (
     Campaign,
     Resources,
@@ -139,6 +140,25 @@ def test_memory_and_time_a_structure_stay_flat(tmp_path: Path) -> None:
     result = campaign_scale.measure(2000, tmp_path, 250)
     memory = [mark["memory_mb"] for mark in result["marks"]]
     assert memory[-1] - memory[1] < 40  # of which 2,000 crystals to compare with are 20
+
+
+def test_the_packages_that_are_installed_are_not_searched_for_each_structure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched, scan = [], registry._scan
+    monkeypatch.setattr(registry, "_scan", lambda group: searched.append(group) or scan(group))
+    counts = []
+    for num in (8, 40):
+        source = StructuresSource(campaign_scale.structures, num)
+        means = Resources(executor="serial", chunk_size=4)
+        settings = Settings("campaign_scale:free")
+        folder = tmp_path / str(num)
+        folder.mkdir()
+        with Campaign.create(folder, source, settings, means) as campaign:
+            searched.clear()
+            campaign.run()
+            counts.append(len(searched))
+    assert counts[1] <= counts[0] < 30
 
 
 def test_rows_are_rendered_as_ase_and_pymatgen_do() -> None:
