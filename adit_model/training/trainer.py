@@ -258,11 +258,15 @@ class Trainer:
             wait: until they are on the disk.
 
         Raises:
-            TrainingError: the weights are not finite; the checkpoint before stays.
+            TrainingError: the weights are not finite, or another process that has a part of them
+                has ended; the checkpoint before stays.
             OSError: this one, or the one before, cannot be written.
         """
-        if not (self.world.is_first or self.sharded):
-            return
+        if self.world.is_first or self.sharded:
+            with self.world.together(wholly=False):
+                self._save(wait)
+
+    def _save(self, wait: bool) -> None:
         norm = torch.stack(torch._foreach_norm([local(t) for t in self.ema])).sum()
         if not math.isfinite(sum(self.world.sum([float(norm)]) if self.sharded else [norm])):
             raise TrainingError(
@@ -283,10 +287,9 @@ class Trainer:
             "stage": self.config.stage,
             "optimizer": self.config.optimizer,
         }
-        with self.world.together(wholly=False):
-            self.writer.write(Checkpoint(self.model.config, weights, state, progress, parts))
-            if wait:
-                self.writer.wait()
+        self.writer.write(Checkpoint(self.model.config, weights, state, progress, parts))
+        if wait:
+            self.writer.wait()
 
     def replicated(self) -> list[Tensor]:
         """What every process has whole."""

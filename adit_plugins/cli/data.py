@@ -39,6 +39,14 @@ def data() -> None:
     help="Make a folder of files, of N rows of the source each, larger than the memory if need be; "
     "the same command goes on where it was. Crystals only.",
 )
+@click.option(
+    "--max",
+    "limits",
+    multiple=True,
+    metavar="COLUMN=VALUE",
+    help="Leave out crystals above it: num_atoms=64, energy_above_hull=0.05 (in place of the set's "
+    "own limits), or any column of numbers; repeatable.",
+)
 @click.pass_context
 def prepare(
     ctx: click.Context,
@@ -47,22 +55,25 @@ def prepare(
     source: Path | None,
     labels: tuple[str, ...],
     shard_size: int | None,
+    limits: tuple[str, ...],
 ) -> None:
     """Turn data sets into arrays that training loads in seconds.
 
-    NAME is qm9 (from the package qm9pack), mp20, perov5 or carbon24 (downloaded once), mpts52 or
-    alexandria (with --source), crystals (your own table, folder of CIFs or other structures, with
-    --source), formulas (a table of formulas, for the prior, with --source), or any that an
-    installed plugin adds. What is left out is told with its reason.
+    NAME is qm9 (from the package qm9pack), mp20, mpts52, perov5, carbon24, alexmp20, qmof or oc20
+    (downloaded once), alexandria, lemat_bulk, omat24 or geom_drugs (with --source), crystals (your
+    own table, folder of CIFs or other structures, with --source), formulas (a table of formulas,
+    for the prior, with --source), or any that an installed plugin adds. What is left out is told
+    with its reason.
     """
     check_writable(out)
+    highest = dict(map(_limit, limits))
     from adit_plugins.datasets import prepare as prepare_data
 
     def report(line: str) -> None:
         click.echo(line, err=True)
 
     try:
-        made = prepare_data(list(names), out, source, labels, shard_size, report)
+        made = prepare_data(list(names), out, source, labels, shard_size, report, highest)
     except KeyboardInterrupt:
         kept = " Whole files are kept; the same command goes on." if shard_size else ""
         click.echo(f"Interrupted.{kept}", err=True)
@@ -73,6 +84,21 @@ def prepare(
         click.echo(
             f"{path}: {_held(path) if path.is_file() else f'{len(files)} files'}, {size:.1f} MB"
         )
+
+
+def _limit(text: str) -> tuple[str, float]:
+    """A column and its highest value.
+
+    Raises:
+        click.BadParameter: it is not of that form.
+    """
+    name, _, value = text.partition("=")
+    try:
+        return name.strip().lower(), float(value)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{text!r} is not COLUMN=VALUE, such as num_atoms=64", param_hint="--max"
+        ) from error
 
 
 def _held(path: Path) -> str:

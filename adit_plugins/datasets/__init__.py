@@ -9,7 +9,7 @@ your own, and name it under the entry point `adit.datasets`. Crystals larger tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ def prepare(
     labels: Sequence[str] = (),
     shard_size: int | None = None,
     report: Callable[[str], None] = lambda line: None,
+    limits: Mapping[str, float] | None = None,
 ) -> list[Path]:
     """Write `NAME.safetensors` for each data set into `out`, or a folder `NAME` of shards.
 
@@ -41,6 +42,8 @@ def prepare(
         shard_size: rows of the source a shard; then no more than one is in memory at a time, and
             the same call goes on where an earlier one was ended. Sets of crystals only.
         report: called with a line for each shard, and what was left out and why.
+        limits: highest `num_atoms`, `energy_above_hull` (eV/atom) or other columns of crystals, in
+            place of a set's own.
 
     Raises:
         DatasetError: as its docstring says; nothing is left half-written.
@@ -59,9 +62,10 @@ def prepare(
         for name, loader in zip(names, loaders, strict=True):
             if shard_size is None:
                 path = out / f"{name}.safetensors"
-                _called(name, loader, source, labels).save(path)
+                _prepared(name, loader, source, labels, limits or {}).save(path)
             else:
-                path = _in_shards(name, loader, out / name, source, labels, shard_size, report)
+                stream = _stream(name, loader, source, labels, limits or {})
+                path = _in_shards(stream, out / name, source, shard_size, report)
             written.append(path)
     finally:
         if made and not written:
@@ -87,21 +91,52 @@ def _called(
         raise
 
 
-def _in_shards(
+def _prepared(
     name: str,
     loader: Callable[..., Any],
-    folder: Path,
     source: Path | None,
     labels: Sequence[str],
+    limits: Mapping[str, float],
+) -> Any:
+    if not limits:
+        return _called(name, loader, source, labels)
+    from adit_plugins.datasets.streams import collect
+
+    return collect(_stream(name, loader, source, labels, limits))
+
+
+def _stream(
+    name: str,
+    loader: Callable[..., Any],
+    source: Path | None,
+    labels: Sequence[str],
+    limits: Mapping[str, float],
+) -> CrystalStream:
+    """The crystals of a data set, one after the other.
+
+    Raises:
+        DatasetError: it cannot be read so.
+    """
+    from adit_plugins.datasets.streams import Streamed
+
+    if not isinstance(loader, Streamed):
+        option = "--max" if limits else "--shard-size"
+        raise DatasetError(
+            f"The data set {name!r} is one file, no stream of crystals; leave out {option}."
+        )
+    stream: CrystalStream = _called(name, loader.stream, source, labels)
+    return stream.limited(limits)
+
+
+def _in_shards(
+    stream: CrystalStream,
+    folder: Path,
+    source: Path | None,
     shard_size: int,
     report: Callable[[str], None],
 ) -> Path:
     from adit_plugins.datasets.shards import prepare_shards
-    from adit_plugins.datasets.streams import Streamed
 
-    if not isinstance(loader, Streamed):
-        raise DatasetError(f"The data set {name!r} is one file; leave out --shard-size.")
-    stream: CrystalStream = _called(name, loader.stream, source, labels)
     summary = prepare_shards(
         stream,
         source,

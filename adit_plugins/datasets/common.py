@@ -1,39 +1,29 @@
-"""What every data set shares: errors, the splits, downloads with checksums, prepared arrays."""
+"""What every data set shares: the splits and the prepared arrays."""
 
 from __future__ import annotations
 
-import json
+import zlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_model.outputs import replacing
 from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
 
 SPLITS = ("train", "val", "test")
-TIMEOUT = 60.0  # seconds without an answer
-
-
-def cache() -> Path:
-    """Where downloads are kept.
-
-    Raises:
-        DatasetError: this user has no home folder.
-    """
-    try:
-        return Path.home() / ".cache" / "adit-plugins"
-    except RuntimeError as error:
-        raise DatasetError("No home folder to download into: set HOME, or --source.") from error
 
 
 def split_by_row(row: int) -> int:
     """The split of a row where the source names none: 5 % test and 5 % validation."""
     return {0: 2, 10: 1}.get(row % 20, 0)
+
+
+def split_of(key: str) -> str:
+    """The split of all rows of a key, such as a formula, so that what is alike stays together."""
+    return SPLITS[split_by_row(zlib.crc32(key.encode()) % 20)]
 
 
 def assemble(
@@ -53,10 +43,9 @@ def assemble(
 
     from adit_plugins.datasets.labels import described_labels
 
+    made = arrays(name, kind, rows, source)  # first, as it says when there is no row
     labels, conditions = described_labels(kind, rows, units or {}, wanted)
-    return dataclasses.replace(
-        arrays(name, kind, rows, source), labels=labels, conditions=conditions
-    )
+    return dataclasses.replace(made, labels=labels, conditions=conditions)
 
 
 def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> PreparedData:
@@ -94,34 +83,3 @@ def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> Pre
         cell=cell,
         source=source,
     )
-
-
-def download(url: str, path: Path, known_hash: str | None = None) -> None:
-    """Fetch a file once.
-
-    Args:
-        url: where from.
-        path: where to.
-        known_hash: `sha256:...` or `md5:...` as the source publishes it. Without one, the SHA-256
-            of the first download is recorded in a file beside it, and compared from then on.
-
-    Raises:
-        DatasetError: no network, a download that broke off, or not the known content.
-    """
-    import pooch
-
-    try:
-        pooch.get_logger().setLevel("WARNING")
-        downloader = pooch.HTTPDownloader(timeout=TIMEOUT)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise DatasetError(f"Cannot download {url}: {error} Or pass --source PATH.") from error
-    if known_hash is not None:
-        return
-    digest, record = pooch.file_hash(str(path)), path.with_suffix(".sha256.json")
-    if not record.is_file():
-        with replacing(record) as temporary:
-            temporary.write_text(json.dumps({"url": url, "sha256": digest}))
-    elif json.loads(record.read_text())["sha256"] != digest:
-        raise DatasetError(f"{path} changed since its first use; delete it to download it again.")

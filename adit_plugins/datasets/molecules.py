@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_plugins.datasets.common import assemble, cache, download, split_by_row
+from adit_plugins.datasets.common import assemble, split_by_row
+from adit_plugins.datasets.download import cache, download
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import number_of
 

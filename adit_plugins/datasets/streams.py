@@ -6,7 +6,7 @@ import functools
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class CrystalStream:
         max_energy_above_hull: eV/atom; rows above it, or without a number, are left out where the
             column exists. None: columns are not looked at.
         units: of the labels, by column.
+        limits: of further columns; rows above one, or without a number, are left out.
     """
 
     name: str
@@ -47,6 +48,14 @@ class CrystalStream:
     max_num_atoms: int = 20
     max_energy_above_hull: float | None = None
     units: Mapping[str, str] = field(default_factory=lambda: dict(KNOWN))
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def limited(self, limits: Mapping[str, float]) -> CrystalStream:
+        """The same with other highest values of `num_atoms`, `energy_above_hull`, other columns."""
+        further = dict(limits)
+        atoms = int(further.pop("num_atoms", self.max_num_atoms))
+        energy = further.pop("energy_above_hull", self.max_energy_above_hull)
+        return replace(self, max_num_atoms=atoms, max_energy_above_hull=energy, limits=further)
 
     def all_units(self) -> dict[str, str]:
         """Units of the labels, with those that are found from the structure."""
@@ -64,19 +73,18 @@ class CrystalStream:
             "max_num_atoms": self.max_num_atoms,
             "max_energy_above_hull": self.max_energy_above_hull,
             "units": dict(self.units),
-        }
+        } | ({"limits": dict(self.limits)} if self.limits else {})
 
     def refused(self, columns: Mapping[str, Any]) -> str:
         """Why the columns of a row leave it out, or nothing."""
-        if self.max_energy_above_hull is None:
-            return ""
-        for name, limit, unit in (
-            ("energy_above_hull", self.max_energy_above_hull, " eV/atom"),
-            ("num_atoms", self.max_num_atoms, ""),
-        ):
-            if name not in columns:
+        limits: list[tuple[str, float, str]] = [(k, v, "") for k, v in self.limits.items()]
+        if self.max_energy_above_hull is not None:
+            limits.append(("energy_above_hull", self.max_energy_above_hull, " eV/atom"))
+            limits.append(("num_atoms", self.max_num_atoms, ""))
+        for name, limit, unit in limits:
+            if name not in columns and name not in self.limits:
                 continue
-            value = number_of(columns[name])
+            value = number_of(columns.get(name))
             if not np.isfinite(value):
                 return f"have no {name}"
             if value > limit:

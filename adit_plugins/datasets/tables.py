@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from adit_plugins.datasets.common import cache, download
+from adit_plugins.datasets.download import cache, download
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.streams import CrystalStream, Streamed
 from adit_plugins.structures.entries import Entry, InputError
@@ -17,6 +17,8 @@ SPLITS = ("train", "val", "test")
 IDENTITY = "material_id"
 COMMIT = "f857f598d6f6cca5dc1ea0582d228f12dcc2c2ea"  # of CDVAE's repository
 REPOSITORY = f"https://raw.githubusercontent.com/txie-93/cdvae/{COMMIT}/data"
+DIFFCSP_COMMIT = "c81be6fea7919ad49093ce8eb5c4a3fe651fb62b"
+DIFFCSP = f"https://raw.githubusercontent.com/jiaor17/DiffCSP/{DIFFCSP_COMMIT}/data"
 PEROV_5_ROWS, CARBON_24_ROWS = 18_928, 10_153  # as the repository says
 MPTS_52_ROWS = {"train": 27_380, "val": 5_000, "test": 8_096}
 HEAT = {"heat_ref": "eV/atom", "dir_gap": "eV", "ind_gap": "eV"}
@@ -58,24 +60,20 @@ def mpts52(source: Path | None = None) -> CrystalStream:
     """MPTS-52: 40,476 crystals of up to 52 atoms, split by year (Baird et al. 2022; DiffCSP).
 
     Args:
-        source: folder with train.csv, val.csv and test.csv, such as `data/mpts_52` of DiffCSP's
-            repository. It is not downloaded.
+        source: as for `perov5`; by default from DiffCSP's repository.
 
     Raises:
-        DatasetError: there is no source, or as for `mp20`.
+        DatasetError: as for `mp20`.
     """
-    if source is None:
-        raise DatasetError(
-            "MPTS-52 is not downloaded: pass --source FOLDER with its train.csv, val.csv and "
-            "test.csv (data/mpts_52 of the repository of DiffCSP)."
-        )
-    rows = split_tables(source, "MPTS-52", MPTS_52_ROWS)
-    return CrystalStream("mpts52", "MPTS-52 (data/mpts_52 of DiffCSP)", rows, max_num_atoms=52)
+    folder = table_folder("mpts_52", source)
+    rows = split_tables(folder, "MPTS-52", MPTS_52_ROWS)
+    return CrystalStream("mpts52", table_url("mpts_52"), rows, max_num_atoms=52)
 
 
 def table_url(name: str) -> str:
     """Where a set's tables are, with `{split}` in the place of the split."""
-    return f"{REPOSITORY}/{name}/{{split}}.csv"
+    repository = DIFFCSP if name == "mpts_52" else REPOSITORY
+    return f"{repository}/{name}/{{split}}.csv"
 
 
 def table_folder(name: str, source: Path | None) -> Path:

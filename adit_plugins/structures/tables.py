@@ -13,11 +13,14 @@ import numpy as np
 from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
+from adit_plugins.structures.elements import element_of_symbol
 from adit_plugins.structures.entries import Entry, InputError, attempt
 from adit_plugins.structures.json_files import ID_KEYS, entry_of_text, structure
 
 TEXT_COLUMNS = ("cif", "cif_string", "structure", "LeMatStructs")
 CELL_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
+# OPTIMADE's names, which LeMat-Bulk has: rows of the cell, and positions in angstrom.
+OPTIMADE_COLUMNS = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 NUMBER_COLUMNS = ("atomic_numbers", "frac_coords", *CELL_COLUMNS)
 
 
@@ -61,11 +64,13 @@ def check_columns(columns: Iterable[str], name: str) -> None:
         InputError: with the columns that are known.
     """
     known = {str(column).strip().lower() for column in columns}
-    if known & {column.lower() for column in TEXT_COLUMNS} or known.issuperset(NUMBER_COLUMNS):
+    if known & {column.lower() for column in TEXT_COLUMNS} or any(
+        known.issuperset(several) for several in (NUMBER_COLUMNS, OPTIMADE_COLUMNS)
+    ):
         return
     raise InputError(
         f"{name} has none of the columns {', '.join(TEXT_COLUMNS)}, and not all of "
-        f"{', '.join(NUMBER_COLUMNS)}."
+        f"{', '.join(NUMBER_COLUMNS)}, or of {', '.join(OPTIMADE_COLUMNS)}."
     )
 
 
@@ -81,13 +86,16 @@ def _row_entry(row: Mapping[str, Any], name: str) -> Entry:
     value = next((cells[column] for column in columns if cells[column]), None)
     if value is None and set(NUMBER_COLUMNS) <= set(cells):
         entry = attempt(name, partial(_of_numbers, cells), "crystal")
+    elif value is None and set(OPTIMADE_COLUMNS) <= set(cells):
+        entry = attempt(name, partial(_of_optimade, cells), "crystal")
     elif value is None:
         entry = Entry(name, None, "the cell is empty", "crystal")
     elif isinstance(value, dict):
         entry = attempt(name, partial(structure, value), "crystal")
     else:
         entry = entry_of_text(str(value), name)
-    rest = {key: value for key, value in cells.items() if key not in columns}
+    used = {*columns, *OPTIMADE_COLUMNS}
+    rest = {key: value for key, value in cells.items() if key not in used}
     return Entry(name, entry.atoms, entry.reason, entry.kind, own or entry.id, rest)
 
 
@@ -96,6 +104,16 @@ def _of_numbers(cells: Mapping[str, Any]) -> Atoms:
     numbers = [int(z) for z in _listed(cells["atomic_numbers"])]
     frac = np.asarray(_listed(cells["frac_coords"]), dtype=float).reshape(-1, 3)
     return Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
+
+
+def _of_optimade(cells: Mapping[str, Any]) -> Atoms:
+    cell, positions, symbols = (_listed(cells[key]) for key in OPTIMADE_COLUMNS)
+    return Atoms(
+        numbers=[element_of_symbol(str(symbol)) for symbol in symbols],
+        positions=np.asarray(positions, dtype=float).reshape(-1, 3),
+        cell=np.asarray(cell, dtype=float).reshape(3, 3),
+        pbc=True,
+    )
 
 
 def _listed(value: Any) -> Any:

@@ -222,8 +222,6 @@ def test_carbon_24_and_mpts_52_take_their_larger_cells(
     monkeypatch.setattr(tables, "MPTS_52_ROWS", {"train": 1, "val": 2, "test": 1})
     with pytest.raises(DatasetError, match=r"val\.csv has 1 rows, MPTS-52 has 2 there"):
         tables.mpts52(tmp_path)
-    with pytest.raises(DatasetError, match="not downloaded: pass --source FOLDER"):
-        tables.mpts52()
 
 
 def test_the_tables_are_those_of_one_commit() -> None:

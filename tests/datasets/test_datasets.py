@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
 import tarfile
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +19,8 @@ from pymatgen.core import Lattice, Structure
 from adit_model.config import Condition
 from adit_model.data import PreparedData, SizeGroups
 from adit_plugins import from_batch
-from adit_plugins.datasets import DatasetError, crystals, molecules, prepare
-from adit_plugins.datasets.common import download, split_by_row
+from adit_plugins.datasets import DatasetError, crystals, molecules, prepare, tables
+from adit_plugins.datasets.common import split_by_row
 
 
 def rutile() -> Structure:
@@ -214,60 +210,10 @@ def test_splits_are_five_per_cent_each() -> None:
     assert [splits.count(s) for s in (0, 1, 2)] == [1800, 100, 100]
 
 
-class Served(BaseHTTPRequestHandler):
-    """Sends ten bytes; of `/cut.csv` four of the ten that it promises; the rest is not there."""
-
-    def do_GET(self) -> None:
-        self.send_response(404 if self.path == "/missing.csv" else 200)
-        self.send_header("Content-Length", "10")
-        self.end_headers()
-        self.wfile.write(b"four" if self.path == "/cut.csv" else b"ten bytes.")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Say nothing."""
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Served) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def test_a_download_that_changed_is_noticed(tmp_path: Path, server: str) -> None:
-    copy = tmp_path / "cache" / "copy.csv"
-    download(f"{server}/data.csv", copy)
-    download(f"{server}/data.csv", copy)  # the record agrees
-    copy.write_text("tampered")
-    with pytest.raises(DatasetError, match="changed since its first use"):
-        download(f"{server}/data.csv", copy)
-    assert sorted(path.name for path in copy.parent.iterdir()) == ["copy.csv", "copy.sha256.json"]
-
-
-def test_a_download_of_known_content_is_checked(tmp_path: Path, server: str) -> None:
-    known = f"sha256:{hashlib.sha256(b'ten bytes.').hexdigest()}"
-    download(f"{server}/data.csv", tmp_path / "data.csv", known)
-    (tmp_path / "data.csv").write_text("tampered")
-    download(f"{server}/data.csv", tmp_path / "data.csv", known)  # and fetched again
-    assert (tmp_path / "data.csv").read_text() == "ten bytes."
-    with pytest.raises(DatasetError, match=r"[Hh]ash"):
-        download(f"{server}/data.csv", tmp_path / "other.csv", f"md5:{'0' * 32}")
-    assert [path.name for path in tmp_path.iterdir()] == ["data.csv"]
-
-
-@pytest.mark.parametrize(("name", "message"), [("cut", "4 bytes read, 6 more"), ("missing", "404")])
-def test_a_download_that_fails_is_not_kept(
-    tmp_path: Path, server: str, name: str, message: str
-) -> None:
-    with pytest.raises(DatasetError, match=f"{message}.*--source"):
-        download(f"{server}/{name}.csv", tmp_path / "data.csv")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_what_is_known_of_the_sources_is_pinned() -> None:
     """Content by checksum where the source publishes one, or by commit; never a branch."""
     assert re.search(r"/cdvae/[0-9a-f]{40}/", crystals.MP20_URL)
+    assert re.search(r"/DiffCSP/[0-9a-f]{40}/data/mpts_52/", tables.table_url("mpts_52"))
     assert re.fullmatch(r"md5:[0-9a-f]{32}", molecules.ARCHIVE_HASH)
     assert all(
         re.fullmatch(r"[0-9a-f]{64}", digest) for digest in molecules.PACKAGE_HASHES.values()
