@@ -2,9 +2,11 @@
 
     python benchmarks/campaign_scale.py --num 100000 --json benchmarks/results/campaign_scale.json
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
+    python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
 
 The second writes the files of a campaign of so many rows, which are those of a small campaign over
-and over, beside what ASE takes to write one of these files from its own database.
+and over, beside what ASE takes to write one of these files from its own database. The third makes a
+campaign in two shards and merges them.
 
 Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
 Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
@@ -32,6 +34,7 @@ from ase import Atoms
 
 from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
 from adit_plugins.campaign.files import write_files
+from adit_plugins.campaign.merge import merge
 from adit_plugins.campaign.store import Row
 from adit_plugins.processes import available_cores
 from adit_plugins.relax.results import RelaxResult, finished
@@ -141,6 +144,7 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         campaign.run()
         store = campaign.store
         fill(store, num)
+        size = store.path.stat().st_size
         begun, used = time.perf_counter(), cpu_seconds()
         written = write_files(store)
         seconds, used = time.perf_counter() - begun, cpu_seconds() - used
@@ -153,9 +157,36 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "ms_per_row": round(1000 * seconds / num, 3),
         "cpu_ms_per_row_all_processes": round(1000 * used / num, 3),
+        "store_mb": round(size / 1e6, 1),
         "written_mb": round(sum(each.stat().st_size for each in written if each.is_file()) / 1e6),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
         "ase_ms_per_row_relaxed_extxyz_alone": ase_writes(store.path, folder, 2000),
+    }
+
+
+def measure_merge(num: int, folder: Path) -> dict[str, Any]:
+    """Make two shards of a campaign and merge them."""
+    source, means = StructuresSource(structures, num), Resources("serial", chunk_size=64)
+    shards = []
+    for number in (0, 1):
+        shards.append(folder / f"shard-{number}-of-2")
+        shards[-1].mkdir()
+        settings = Settings("campaign_scale:free")
+        with Campaign.create(shards[-1], source, settings, means, (number, 2)) as campaign:
+            campaign.run()
+    out = folder / "merged"
+    out.mkdir()
+    begun, used = time.perf_counter(), cpu_seconds()
+    merged = merge(shards, out)
+    rows = len(merged)
+    merged.close()
+    seconds, used = time.perf_counter() - begun, cpu_seconds() - used
+    return {
+        "rows": rows,
+        "load_before": round(os.getloadavg()[0], 1),
+        "seconds": round(seconds, 1),
+        "cpu_ms_per_row": round(1000 * used / rows, 3),
+        "memory_mb_after": round(memory(), 1),
     }
 
 
@@ -189,6 +220,7 @@ def main() -> int:
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=5_000)
     parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
+    parser.add_argument("--merge", type=int, metavar="ROWS", help="only merge two shards")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -196,6 +228,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if args.files:
             result = measure_files(args.files, Path(folder))
+        elif args.merge:
+            result = measure_merge(args.merge, Path(folder))
         else:
             result = measure(args.num, Path(folder), args.every)
     text = json.dumps(result, indent=1)

@@ -47,6 +47,12 @@ def data() -> None:
     help="Leave out crystals above it: num_atoms=64, energy_above_hull=0.05 (in place of the set's "
     "own limits), or any column of numbers; repeatable.",
 )
+@click.option(
+    "--distinct-splits",
+    is_flag=True,
+    help="Leave out crystals that equal (formula, StructureMatcher) one of the test split, and "
+    "training crystals that equal one of the validation split.",
+)
 @click.pass_context
 def prepare(
     ctx: click.Context,
@@ -56,6 +62,7 @@ def prepare(
     labels: tuple[str, ...],
     shard_size: int | None,
     limits: tuple[str, ...],
+    distinct_splits: bool,
 ) -> None:
     """Turn data sets into arrays that training loads in seconds.
 
@@ -73,7 +80,9 @@ def prepare(
         click.echo(line, err=True)
 
     try:
-        made = prepare_data(list(names), out, source, labels, shard_size, report, highest)
+        made = prepare_data(
+            list(names), out, source, labels, shard_size, report, highest, distinct_splits
+        )
     except KeyboardInterrupt:
         kept = " Whole files are kept; the same command goes on." if shard_size else ""
         click.echo(f"Interrupted.{kept}", err=True)
@@ -84,6 +93,23 @@ def prepare(
         click.echo(
             f"{path}: {_held(path) if path.is_file() else f'{len(files)} files'}, {size:.1f} MB"
         )
+
+
+@data.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--compare-splits",
+    is_flag=True,
+    help="Count crystals that equal one of another split; minutes for ten thousands.",
+)
+def card(file: Path, compare_splits: bool) -> None:
+    """Print what is in a prepared file: splits, sizes, elements, labels, as JSON."""
+    import json
+
+    from adit_model.data import PreparedData
+    from adit_plugins.datasets.card import card_of
+
+    click.echo(json.dumps(card_of(PreparedData.load(file), compare_splits), indent=1))
 
 
 def _limit(text: str) -> tuple[str, float]:

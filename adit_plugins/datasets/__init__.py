@@ -18,6 +18,7 @@ from adit_plugins import registry
 from adit_plugins.datasets.errors import DatasetError
 
 if TYPE_CHECKING:
+    from adit_model.data import PreparedData
     from adit_plugins.datasets.streams import CrystalStream
 
 __all__ = ["DatasetError", "prepare"]
@@ -31,6 +32,7 @@ def prepare(
     shard_size: int | None = None,
     report: Callable[[str], None] = lambda line: None,
     limits: Mapping[str, float] | None = None,
+    distinct_splits: bool = False,
 ) -> list[Path]:
     """Write `NAME.safetensors` for each data set into `out`, or a folder `NAME` of shards.
 
@@ -44,11 +46,14 @@ def prepare(
         report: called with a line for each shard, and what was left out and why.
         limits: highest `num_atoms`, `energy_above_hull` (eV/atom) or other columns of crystals, in
             place of a set's own.
+        distinct_splits: leave out the crystals of `overlap.overlapping`; not of shards.
 
     Raises:
         DatasetError: as its docstring says; nothing is left half-written.
         UnknownPluginError: there is no such data set.
     """
+    if distinct_splits and shard_size is not None:
+        raise DatasetError("--distinct-splits compares what is in memory; leave out --shard-size.")
     if source is not None and len(names) != 1:
         raise DatasetError(f"--source serves one data set, got {len(names)}: {names}")
     loaders: list[Callable[..., Any]] = [registry.load("adit.datasets", name) for name in names]
@@ -62,7 +67,8 @@ def prepare(
         for name, loader in zip(names, loaders, strict=True):
             if shard_size is None:
                 path = out / f"{name}.safetensors"
-                _prepared(name, loader, source, labels, limits or {}).save(path)
+                data = _prepared(name, loader, source, labels, limits or {})
+                (_distinct(data, report) if distinct_splits else data).save(path)
             else:
                 stream = _stream(name, loader, source, labels, limits or {})
                 path = _in_shards(stream, out / name, source, shard_size, report)
@@ -103,6 +109,18 @@ def _prepared(
     from adit_plugins.datasets.streams import collect
 
     return collect(_stream(name, loader, source, labels, limits))
+
+
+def _distinct(data: PreparedData, report: Callable[[str], None]) -> PreparedData:
+    """The data without what is in two splits."""
+    from adit_plugins.datasets.overlap import overlapping, without
+
+    equal = overlapping(data)
+    report(
+        f"{data.name}: {int(equal.sum())} of {len(equal)} crystals equal one that is held out of "
+        "training and are left out"
+    )
+    return without(data, equal)
 
 
 def _stream(
