@@ -1,12 +1,14 @@
 """Memory and time of a campaign as it grows: real driver and store, a potential that is free.
 
-    python benchmarks/campaign_scale.py --num 100000 --json benchmarks/results/campaign_scale.json
+    python benchmarks/campaign_scale.py --num 10000 --json benchmarks/results/campaign_scale.json
+    python benchmarks/campaign_scale.py --num 2000 --workers 1 --json JSON
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
     python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
 
-The second writes the files of a campaign of so many rows, which are those of a small campaign over
-and over, beside what ASE takes to write one of these files from its own database. The third makes a
-campaign in two shards and merges them.
+The second (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The third
+writes the files of a campaign of so many rows, which are those of a small campaign over and over,
+beside what ASE takes to write one of these files from its own database. The fourth makes a campaign
+in two shards and merges them.
 
 Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
 Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
@@ -93,8 +95,11 @@ def memory() -> float:
     return pages * resource.getpagesize() / 1e6
 
 
-def measure(num: int, folder: Path, every: int) -> dict[str, Any]:
-    """Run a campaign and look at it every so many structures."""
+def measure(num: int, folder: Path, every: int, workers: int) -> dict[str, Any]:
+    """Run a campaign and look at it every so many structures.
+
+    With workers, what this process takes is what the driver does.
+    """
     marks: list[dict[str, float]] = []
     begun, used = time.perf_counter(), cpu_seconds()
     last = [0, begun, used]
@@ -114,9 +119,11 @@ def measure(num: int, folder: Path, every: int) -> dict[str, Any]:
             print(json.dumps(marks[-1]), file=sys.stderr, flush=True)
 
     source = StructuresSource(structures, num)
-    means = Resources(executor="serial", chunk_size=64)
+    executor = "processes" if workers else "serial"
+    means = Resources(executor, workers or None, chunk_size=64)
     with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
         campaign.run(report)
+        driver = resource.getrusage(resource.RUSAGE_SELF)
         seconds, cpu = time.perf_counter() - begun, cpu_seconds() - used
         write_files(campaign.store)
         written = time.perf_counter() - begun - seconds
@@ -128,6 +135,8 @@ def measure(num: int, folder: Path, every: int) -> dict[str, Any]:
         "load_at_the_end": round(os.getloadavg()[0], 1),
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu, 1),
+        "workers": workers,
+        "cpu_seconds_of_this_process": round(driver.ru_utime + driver.ru_stime - used, 1),
         "seconds_for_files": round(written, 1),
         "cpu_seconds_for_files": round(cpu_for_files, 1),
         "store_mb": round(size / 1e6, 1),
@@ -219,19 +228,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=5_000)
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0: all in this one")
     parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
     parser.add_argument("--merge", type=int, metavar="ROWS", help="only merge two shards")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).parent))
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers import the potential, too
     with tempfile.TemporaryDirectory() as folder:
         if args.files:
             result = measure_files(args.files, Path(folder))
         elif args.merge:
             result = measure_merge(args.merge, Path(folder))
         else:
-            result = measure(args.num, Path(folder), args.every)
+            result = measure(args.num, Path(folder), args.every, args.workers)
     text = json.dumps(result, indent=1)
     print(text)
     if args.json is not None:

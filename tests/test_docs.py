@@ -136,7 +136,7 @@ def test_the_training_in_many_processes_is_one_that_the_parser_takes() -> None:
     text = (DOCS / "scale.md").read_text()
     lines = TORCHRUN.findall(text)
     lines += [f"{rest} --out {out}" for _, out, rest in SBATCH.findall(text)]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for line in lines:
         training_parsers()["autoencoder"].parse_args(shlex.split(line))
 
