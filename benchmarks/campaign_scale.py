@@ -168,6 +168,11 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         "cpu_ms_per_row_all_processes": round(1000 * used / num, 3),
         "store_mb": round(size / 1e6, 1),
         "written_mb": round(sum(each.stat().st_size for each in written if each.is_file()) / 1e6),
+        "kb_per_row": {
+            each.name: round(each.stat().st_size / 1e3 / num, 3)
+            for each in written
+            if each.is_file()
+        },
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
         "ase_ms_per_row_relaxed_extxyz_alone": ase_writes(store.path, folder, 2000),
     }
