@@ -15,7 +15,7 @@ from adit_model.training.distributed import LostProcessError, requests_to_end
 from adit_model.training.monitoring import LossWatch, validation_losses
 from adit_model.training.settings import TrainingError
 from adit_model.training.trainer import Trainer
-from adit_model.training.utilisation import FlopMeter
+from adit_model.training.utilisation import COUNTED, FlopMeter
 
 Row = dict[str, float]
 
@@ -31,14 +31,13 @@ def run(trainer: Trainer, report: Callable[[Row], None]) -> bool:
             checkpoint is kept.
         OSError: a checkpoint or the log cannot be written.
     """
-    journal = _Journal(trainer, report)
-    began = time.monotonic() - trainer.seconds
     saved = trainer.seconds
     try:
+        journal = _Journal(trainer, report)
+        began = time.monotonic() - trainer.seconds
         with requests_to_end(trainer.world) as asked_to_end:
             while trainer.progress() < 1.0:
-                with journal.flops.counting():
-                    values = trainer.train_step()
+                values = trainer.train_step()
                 trainer.seconds, asked = trainer.world.agree(
                     time.monotonic() - began, asked_to_end()
                 )
@@ -76,6 +75,9 @@ class _Journal:
         bfloat16 = trainer.precision == "bfloat16"
         dtype = torch.bfloat16 if bfloat16 else torch.float32
         self.flops = FlopMeter(trainer.device, dtype, trainer.config.compile)
+        for ahead in range(COUNTED):
+            with self.flops.counting():
+                trainer.rehearse(ahead)
         self.time, self.step, self.validated = time.monotonic(), trainer.step, trainer.seconds
 
     def write(self, values: dict[str, Tensor], over: bool) -> None:

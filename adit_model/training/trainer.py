@@ -157,6 +157,16 @@ class Trainer:
             torch._foreach_lerp_([local(t) for t in self.ema], weights, 1 - decay)
         return values
 
+    def rehearse(self, ahead: int) -> None:
+        """Make the gradients of a step to come, and forget them."""
+        step, self.step = self.step, self.step + ahead
+        with self.world.together(wholly=False):
+            for part in self.world.parts(self.config.accumulate):
+                self._add_gradients(part, defaultdict(list))
+        self.step = step
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
     def _add_gradients(self, part: int, found: dict[str, list[Tensor]]) -> None:
         """Add the gradients of one of the batches of a step, and its losses to what was found."""
         stream = f"{self.config.seed}/{self.step}" + (f"/{part}" if part else "")
