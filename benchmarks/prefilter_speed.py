@@ -64,14 +64,15 @@ def timed(crystals: Sequence[Atoms], workers: int, chunk: int | None) -> dict[st
 
 def at_once(crystals: Sequence[Atoms], chunk: int | None) -> float:
     """Mean number of structures that one evaluation serves."""
-    made, sizes = MaceAditRelaxer(), list[int]()
+    made = MaceAditRelaxer()
+    sizes: list[int] = []
     evaluate = made.model.evaluate
 
     def counted(batch: Sequence[Atoms], head: int = 0) -> list[Evaluation]:
         sizes.append(len(batch))
         return evaluate(batch, head)
 
-    made.model.evaluate = counted  # type: ignore[method-assign]
+    made.model.evaluate = counted  # type: ignore[method-assign,assignment]
     own = chunk or MaceAditRelaxer.chunk_atoms
     relax(crystals, lambda: made, FMAX, PREFILTER_STEPS, 0, chunk_atoms=own)
     return round(sum(sizes) / len(sizes), 1)
