@@ -96,7 +96,9 @@ def arrays(name: str, kind: str, rows: list[dict[str, Any]], source: str) -> Pre
     )
 
 
-def download(url: str, path: Path, known_hash: str | None = None) -> None:
+def download(
+    url: str, path: Path, known_hash: str | None = None, otherwise: str = "pass --source PATH"
+) -> None:
     """Fetch a file once.
 
     Args:
@@ -104,6 +106,7 @@ def download(url: str, path: Path, known_hash: str | None = None) -> None:
         path: where to.
         known_hash: `sha256:...` or `md5:...` as the source publishes it. Without one, the SHA-256
             of the first download is recorded in a file beside it, and compared from then on.
+        otherwise: what can be done where there is no network.
 
     Raises:
         DatasetError: no network, a download that broke off, or not the known content.
@@ -116,7 +119,7 @@ def download(url: str, path: Path, known_hash: str | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         pooch.retrieve(url, known_hash, path.name, path.parent, downloader=downloader)
     except (OSError, ValueError) as error:  # requests' errors are OSErrors
-        raise DatasetError(f"Cannot download {url}: {error} Or pass --source PATH.") from error
+        raise DatasetError(f"Cannot download {url}: {error} Or {otherwise}.") from error
     if known_hash is not None:
         return
     digest, record = pooch.file_hash(str(path)), path.with_suffix(".sha256.json")
