@@ -105,9 +105,16 @@ def hull(
         raise click.ClickException(str(error)) from error
     fixed = building.release_hull(rows, releases)
     others = rows[~rows.group.isin(releases)]
-    known = others.groupby("formula").formation_energy_per_atom.min().to_dict() | fixed
+    today = others[~others.legacy].groupby("formula").formation_energy_per_atom.min().to_dict()
+    today |= fixed
+    old = others[others.legacy & ~others.formula.isin(today.keys())]
+    known = today | old.groupby("formula").formation_energy_per_atom.min().to_dict()
+    if len(old):
+        wrong = building.undercutting(known, fixed, old.formula)
+        known = {formula: energy for formula, energy in known.items() if formula not in wrong}
+        click.echo(f"{len(wrong)} formulas of {legacy_column} undercut the releases: left out")
     envelope = building.lower_envelope(known)
-    lowered = sum(known[formula] - energy > TOLD for formula, energy in envelope.items())
+    lowered = sum(energy - envelope[formula] > TOLD for formula, energy in fixed.items())
     # Adding 0 makes 0 of -0.
     rounded = {formula: round(envelope[formula], 4) + 0.0 for formula in sorted(envelope)}
     lines = [TABLE_HEADER, *(f"{formula},{energy:.4f}" for formula, energy in rounded.items())]
@@ -116,7 +123,8 @@ def hull(
         temporary.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
     click.echo(f"{len(envelope)} formulas, {out.stat().st_size} bytes: {out}")
     click.echo(
-        f"{len(fixed)} of the releases; {lowered} lowered by more than {TOLD * 1000:g} meV/atom"
+        f"{len(fixed)} of the releases, {lowered} of them lowered by more than {TOLD * 1000:g} "
+        "meV/atom"
     )
 
 

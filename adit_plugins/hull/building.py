@@ -12,14 +12,16 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adit_model.outputs import replacing
 from adit_plugins.hull.energies import ConventionError
 from adit_plugins.hull.scales import LEGACY, SCALES, shift_to_mp2020
-from adit_plugins.hull.table import Hull
+from adit_plugins.hull.table import Hull, atomic_fractions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +32,8 @@ COLUMNS = ["material_id", "formula", ENERGY]
 ABOVE_HULL = "energy_above_hull"
 GEOMETRY = ["atomic_numbers", "frac_coords", "a", "b", "c", "alpha", "beta", "gamma"]
 SAME = 0.01  # eV/atom, between two calculations of one material by the same functional
+UNDERCUT = 0.02  # eV/atom
+LEAST_SHARE = 1e-6  # of a mixture
 MIN_SHARED, MAX_DIFFERENT = 10, 0.1  # materials to judge by, and the share of those that may differ
 
 
@@ -57,10 +61,11 @@ def read_energies(
 
     Returns:
         Columns material_id, formula (flat, as the table has it), formation_energy_per_atom and
-        energy_above_hull (eV/atom; the latter NaN where it is not known), group.
+        energy_above_hull (eV/atom; the latter NaN where it is not known), group, and legacy: the
+        energy is of that column.
 
     Raises:
-        TableError: a file or a group is not there, or two groups of one name are on two scales.
+        TableError: a file or a group is not there, or a scale is unknown.
     """
     import pandas as pd
 
@@ -72,7 +77,7 @@ def read_energies(
     if unknown := {*needed, *scales} - groups:
         known = ", ".join(sorted(groups))
         raise TableError(f"no rows of {', '.join(sorted(unknown))}. Known: {known}.")
-    shifts = _Shifts(log)
+    shifts = Shifts(log)
     tables = [_brought(table[~table.group.isin(leave_out)], scales, shifts) for table in tables]
     rows = pd.concat(tables, ignore_index=True)
     flat = {formula: flat_formula(formula) for formula in rows.formula.unique()}
@@ -96,7 +101,7 @@ def _read(source: Path, legacy_column: str | None) -> pd.DataFrame:
     return rows.dropna(subset=COLUMNS)
 
 
-def _brought(rows: pd.DataFrame, scales: Mapping[str, str], shifts: _Shifts) -> pd.DataFrame:
+def _brought(rows: pd.DataFrame, scales: Mapping[str, str], shifts: Shifts) -> pd.DataFrame:
     """The same rows on the scale of 2020; of those brought there, the hull was another."""
     scale = rows.group.map(scales).where(~rows.legacy, LEGACY)
     rows = rows.assign(**{ABOVE_HULL: rows.get(ABOVE_HULL, np.nan)})
@@ -104,21 +109,31 @@ def _brought(rows: pd.DataFrame, scales: Mapping[str, str], shifts: _Shifts) -> 
     if moved.any():
         rows.loc[moved, ENERGY] += shifts.of(rows[moved].assign(scale=scale[moved]))
         rows.loc[moved, ABOVE_HULL] = np.nan
-    return rows[[*COLUMNS, ABOVE_HULL, "group"]].dropna(subset=[ENERGY])
+    return rows[[*COLUMNS, ABOVE_HULL, "group", "legacy"]].dropna(subset=[ENERGY])
 
 
-class _Shifts:
+class Shifts:
     """What brings each row to the scale of 2020, kept in a log."""
 
     def __init__(self, log: Path | None) -> None:
         self.log = log
         self.known: dict[str, float | None] = {}
         if log is not None and log.exists():
-            lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+            text = log.read_text("utf-8")
+            whole = text[: text.rfind("\n") + 1]  # a kill may leave half a line
+            if whole != text:
+                with replacing(log) as temporary:
+                    temporary.write_text(whole, "utf-8")
+            lines = [json.loads(line) for line in whole.splitlines()]
             self.known = {line["id"]: line["shift"] for line in lines}
 
-    def of(self, rows: pd.DataFrame) -> list[float]:
-        """eV/atom; NaN where pymatgen has no correction."""
+    def of(self, rows: pd.DataFrame, scale: str | None = None) -> list[float]:
+        """Return the shifts, eV/atom; NaN where pymatgen has no correction.
+
+        Args:
+            rows: material_id, group and geometry, and the `scale` of each.
+            scale: of all of them, instead.
+        """
         with contextlib.ExitStack() as stack:
             file = (
                 None if self.log is None else stack.enter_context(self.log.open("a", buffering=1))
@@ -127,7 +142,7 @@ class _Shifts:
             for row in rows.itertuples():
                 name = f"{row.group}/{row.material_id}"
                 if name not in self.known:
-                    self.known[name] = _shift(row)
+                    self.known[name] = _shift(row, scale or str(row.scale))
                     if file is not None:
                         file.write(json.dumps({"id": name, "shift": self.known[name]}) + "\n")
                 shift = self.known[name]
@@ -135,9 +150,9 @@ class _Shifts:
         return found
 
 
-def _shift(row: Any) -> float | None:
+def _shift(row: Any, scale: str) -> float | None:
     try:
-        return shift_to_mp2020(row_structure(row), row.scale)
+        return shift_to_mp2020(row_structure(row), scale)
     except ConventionError:
         return None
 
@@ -159,19 +174,84 @@ def lower_envelope(energies: Mapping[str, float]) -> dict[str, float]:
 
     What lies above the others' hull comes down to it, so elements and what lies above them are 0.
     """
+    whole = _bare(energies)
+    # By chemical system, since the hull of each is made once.
+    return {
+        f: whole.energy_above_hull(f, 0.0).hull_energy_per_atom
+        for f in sorted(energies, key=_system_of)
+    }
+
+
+def undercutting(
+    energies: Mapping[str, float], fixed: Mapping[str, float], suspects: Iterable[str]
+) -> set[str]:
+    """Return the suspects whose mixtures lie below the release's own hull by more than 20 meV/atom.
+
+    The release's hull is that of all its phases, so a phase of the same database that undercuts it
+    was computed or corrected otherwise.
+
+    Args:
+        energies: formation energies of all phases by formula, eV/atom.
+        fixed: the release's hull by formula.
+        suspects: formulas of the phases that may be wrong.
+    """
+    left, dropped, suspects = dict(energies), set[str](), set(suspects)
+    lowered = sorted(fixed, key=_system_of)
+    while True:
+        hull, systems = _bare(left), _by_system(left)
+        lowered = [
+            f
+            for f in lowered
+            if fixed[f] - hull.energy_above_hull(f, 0.0).hull_energy_per_atom > UNDERCUT
+        ]
+        mixtures = {f: suspects & _mixture(f, left, systems) for f in lowered}
+        found = {part for parts in mixtures.values() for part in parts}
+        if not found:
+            return dropped
+        dropped |= found
+        left = {f: energy for f, energy in left.items() if f not in found}
+        lowered = [f for f in lowered if mixtures[f]]  # nothing else is going to rise
+
+
+def _by_system(formulas: Iterable[str]) -> dict[frozenset[str], list[str]]:
+    systems: dict[frozenset[str], list[str]] = {}
+    for formula in formulas:
+        systems.setdefault(frozenset(_system_of(formula)), []).append(formula)
+    return systems
+
+
+def _bare(energies: Mapping[str, float]) -> Hull:
     from pymatgen.core import Element
 
-    whole = Hull(energies, dict.fromkeys((element.symbol for element in Element), 0.0))
-    # By chemical system, since the hull of each is made once.
-    ordered = sorted(energies, key=lambda formula: sorted(re.findall("[A-Z][a-z]?", formula)))
-    return {f: whole.energy_above_hull(f, 0.0).hull_energy_per_atom for f in ordered}
+    return Hull(energies, dict.fromkeys((element.symbol for element in Element), 0.0))
+
+
+def _system_of(formula: str) -> list[str]:
+    return sorted(set(re.findall("[A-Z][a-z]?", formula)))
+
+
+def _mixture(
+    formula: str, energies: Mapping[str, float], systems: Mapping[frozenset[str], list[str]]
+) -> set[str]:
+    """The compounds whose mixture is the hull at a formula."""
+    from scipy.optimize import linprog
+
+    target = atomic_fractions(formula)
+    sizes = range(1, len(target) + 1)
+    inside = [frozenset(part) for size in sizes for part in combinations(target, size)]
+    names = [name for part in inside for name in systems.get(part, ())]
+    parts = [atomic_fractions(name) for name in names] + [{symbol: 1.0} for symbol in target]
+    costs = [energies[name] for name in names] + [0.0] * len(target)
+    amounts = np.array([[part.get(symbol, 0.0) for part in parts] for symbol in target])
+    found = linprog(costs, A_eq=amounts, b_eq=list(target.values()), bounds=(0, None))
+    return {name for name, x in zip(names, found.x, strict=False) if x > LEAST_SHARE}
 
 
 def release_hull(rows: pd.DataFrame, releases: Sequence[str]) -> dict[str, float]:
     """Return formation energy minus energy above hull by formula; the first named release wins."""
     energies: dict[str, float] = {}
-    hull_energy = (rows.formation_energy_per_atom - rows[ABOVE_HULL]).dropna()
-    rows = rows.loc[hull_energy.index]
+    rows = rows[rows[ABOVE_HULL].notna()]
+    hull_energy = rows[ENERGY] - rows[ABOVE_HULL]
     for release in reversed(releases):
         inside = rows.group == release
         energies |= hull_energy[inside].groupby(rows.formula[inside]).min().to_dict()

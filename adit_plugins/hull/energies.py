@@ -22,7 +22,9 @@ import numpy as np
 
 from adit_plugins.hull.calibration import metastable_probability
 from adit_plugins.hull.references import references_of
-from adit_plugins.hull.table import Hull, HullResult, atomic_fractions
+from adit_plugins.hull.results import HullResult
+from adit_plugins.hull.table import Hull, atomic_fractions
+from adit_plugins.hull.thinness import likely_too_low_by
 from adit_plugins.relax.results import CONVENTIONS, MP2020, MP_RAW, RelaxResult, bare_structure
 from adit_plugins.validity.oxidation import PYMATGEN_MAX_SITES, guessed_oxidation_states
 
@@ -96,6 +98,7 @@ def place_energy(
     return formation - shift, replace(
         found,
         metastable_probability=metastable_probability(found, potential),
+        likely_too_low_by=likely_too_low_by(found),
         note=undecided_correction(formula) if convention == MP_RAW else "",
     )
 
