@@ -24,6 +24,7 @@ EXTRAS = {
     "huggingface_hub": "hub",
     "ijson": "data",
     "jobflow": "jobflow",
+    "lmdb": "data",
     "matbench_discovery": "matbench-discovery",
     "mp_api": "mp-api",
     "openbabel": "openbabel",

@@ -32,6 +32,7 @@ from relaxed_rows import relaxed, row_atoms, write_json
 from adit_plugins.hull.calibration import FILE, interpolate
 from adit_plugins.hull.references import references_of
 from adit_plugins.hull.table import Hull, UnknownElementError, atomic_fractions
+from adit_plugins.hull.thinness import table_digest
 
 METASTABLE, UPPER = 0.1, 1.0  # eV/atom
 SEED = 0
@@ -221,7 +222,8 @@ def main() -> int:
         if (references := references_of(name)) is not None:
             fits[name]["references"] = references.label
         about = "benchmarks/hull_recall.py; compounds of the Materials Project (MPTS-52), even odds"
-        args.calibration.write_text(json.dumps({"fitted": about, "potentials": fits}, indent=1))
+        content = {"fitted": about, "table": table_digest(), "potentials": fits}
+        args.calibration.write_text(json.dumps(content, indent=1))
     write_json(result, args.json)
     return 0
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pymatgen.core import Element
 from relaxed_rows import write_json
 
-from adit_plugins.cli.shipped_data import read_energies, release_hull
+from adit_plugins.hull.building import read_energies, release_hull
 from adit_plugins.hull.table import Hull
 
 REFERENCES = {element.symbol: 0.0 for element in Element}  # formation energies need no others

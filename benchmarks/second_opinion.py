@@ -28,7 +28,8 @@ from hull_recall import METASTABLE, SEED, choose
 from relaxed_rows import row_atoms, write_json
 
 from adit_plugins.hull.energies import ConventionError, place_energy
-from adit_plugins.hull.table import Hull, HullResult, UnknownElementError
+from adit_plugins.hull.results import HullResult
+from adit_plugins.hull.table import Hull, UnknownElementError
 from adit_plugins.relax.limits import CAMPAIGN_STEPS, CONFIRM_STEPS, FMAX
 from adit_plugins.relax.results import RelaxResult
 from adit_plugins.relax.run import load_relaxer

@@ -10,6 +10,7 @@ from adit_plugins.campaign.records import generated_sample
 from adit_plugins.campaign.rendering import formula
 from adit_plugins.campaign.row_texts import ranking
 from adit_plugins.campaign.store import Store
+from adit_plugins.hull.thinness import thin_note
 from adit_plugins.metrics.names import GIVEN
 from adit_plugins.metrics.report import print_rates
 from adit_plugins.metrics.stability import METASTABLE
@@ -88,7 +89,10 @@ def _print_candidates(console: Console, store: Store, num: int) -> None:
             f"{ENERGY} 2nd: by {second} from there, and how much higher; agree: on being below "
             f"{METASTABLE:g} or not. P, coverage and charges: ranking.csv. {NOVELTY}"
         )
-    console.print(caption, markup=False, highlight=False)
+    hulls = sorted({f"Hull: {row['hull']}." for row in rows if row["hull"]})
+    thin = thin_note((f"#{row['rank']}", row["likely_too_low_by"]) for row in rows)
+    text = " ".join(filter(None, (caption, *hulls, thin)))
+    console.print(text, markup=False, highlight=False)
 
 
 def _print_given(console: Console, store: Store) -> None:

@@ -36,7 +36,8 @@ RANKING = (
     "rank", "formula", "id", "origin", "novelty", "neutral_by", "formation_energy_per_atom",
     "energy_above_hull", "raw_energy_above_hull",
     "metastable_probability", "converged", "num_reference_phases", "num_subsystems_covered",
-    "num_subsystems", "potential", "space_group", "confirm_energy_above_hull",
+    "num_subsystems", "likely_too_low_by", "hull", "potential", "space_group",
+    "confirm_energy_above_hull",
     "confirm_difference", "confirm_agrees", "confirm_potential", "dft_formation_energy_per_atom",
     "dft_energy_above_hull", "dft_engine", "file",
 )  # fmt: skip
@@ -219,6 +220,7 @@ def _ranked(
     values |= {name: data["hull"][name] for name in RANKING if name in data["hull"]}
     values |= {
         "rank": rank,
+        "hull": data["hull"].get("source", ""),
         "formula": reduced_formula(row["numbers"]),
         "id": data[KEY]["id"],
         "converged": bool(columns["converged"]),

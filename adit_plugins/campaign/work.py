@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from adit_plugins.campaign.sources import Arrival, Source
-    from adit_plugins.hull.table import Hull, HullResult
+    from adit_plugins.hull.results import HullResult
+    from adit_plugins.hull.table import Hull
     from adit_plugins.matching.fingerprints import CrystalFingerprints
     from adit_plugins.relax.run import Relaxer
     from adit_plugins.validity.molecules import MoleculeReport

@@ -31,8 +31,9 @@ CAPTION = (
     "source",
     default="mp",
     show_default=True,
-    help="mp (the shipped table), mp-api (with MP_API_KEY), entries:FILE (JSON of pymatgen; "
-    "entries:PBE:FILE keeps only GGA and GGA+U), "
+    help="mp (the shipped table), alexandria (downloaded, 83 MB), tri2024 (MatterGen's reference, "
+    "downloaded, 907 MB), alexandria:FILE or tri2024:FILE (a copy of these), mp-api (with "
+    "MP_API_KEY), entries:FILE (JSON of pymatgen; entries:PBE:FILE keeps only GGA and GGA+U), "
     "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
 )
 @click.option(
@@ -127,6 +128,7 @@ def _cells(row: dict[str, Any], name: str) -> tuple[str, ...]:
 def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
     from rich.console import Console
 
+    from adit_plugins.hull.thinness import thin_note
     from adit_plugins.outputs import common_prefix, print_rows
 
     placed = [row for row in rows if row["energy_above_hull"] is not None]
@@ -146,6 +148,9 @@ def _print_table(rows: list[dict[str, Any]], reference: Hull) -> None:
         title = f"{len(placed)} of {len(rows)} have a place{beginning}"
         print_rows(console, title, headings, lines, LEAST)
         console.print(f"Hull: {reference.source}. {CAPTION}", markup=False, highlight=False)
+    shown = ((f"#{row['index']}", row["likely_too_low_by"]) for row in placed[:ROWS])
+    if thin := thin_note(shown):
+        console.print(thin, markup=False, highlight=False)
     if len(placed) > ROWS:
         console.print(f"... and {len(placed) - ROWS} more")
     if references := sorted({row["references"] for row in placed} - {""}):

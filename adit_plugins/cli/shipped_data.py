@@ -7,17 +7,15 @@ Only derived numbers are written, never structures: hull energies by formula, an
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import itertools
 import json
-import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
 
 CRYSTAL_COLUMNS = ["formula", "num_atoms", "atomic_numbers", "frac_coords", "split"]
 CELL_COLUMNS = ["a", "b", "c", "alpha", "beta", "gamma"]
-ENERGY_COLUMNS = ["material_id", "formula", "formation_energy_per_atom", "energy_above_hull"]
-SAME = 0.01  # eV/atom, between two calculations of one material by the same functional
-MIN_SHARED, MAX_DIFFERENT = 10, 0.1  # materials to judge by, and the share of those that may differ
 TOLD = 0.001  # eV/atom
 NOISES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7)  # angstrom
 
@@ -61,8 +56,32 @@ def latents(data: tuple[Path, ...], out: Path) -> None:
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--release", "releases", multiple=True, required=True, metavar="GROUP")
 @click.option("--leave-out", multiple=True, metavar="GROUP")
+@click.option(
+    "--scale",
+    "scales",
+    multiple=True,
+    metavar="GROUP=SCALE",
+    help="raw or legacy: what corrections the formation energies of this group have; those of 2020 "
+    "are put in their place.",
+)
+@click.option(
+    "--legacy-column",
+    metavar="NAME",
+    help="Of formation energies with the legacy corrections, for rows that have no others.",
+)
+@click.option(
+    "--log",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="JSON lines of what the corrections change, made or continued.",
+)
 def hull(
-    sources: tuple[Path, ...], out: Path, releases: tuple[str, ...], leave_out: tuple[str, ...]
+    sources: tuple[Path, ...],
+    out: Path,
+    releases: tuple[str, ...],
+    leave_out: tuple[str, ...],
+    scales: tuple[str, ...],
+    legacy_column: str | None,
+    log: Path | None,
 ) -> None:
     """Write formula and hull energy per atom from parquet SOURCES of computed crystals.
 
@@ -73,16 +92,29 @@ def hull(
     formation energies are not those of the same materials elsewhere is of another functional or
     release, and has to be left out.
     """
+    from adit_plugins.hull import building
     from adit_plugins.hull.table import TABLE_HEADER
 
-    rows = read_energies(sources, {*releases, *leave_out})
-    rows = rows[~rows.group.isin(leave_out)]
-    _check_one_scale(rows, releases)
-    fixed = release_hull(rows, releases)
+    by_group = dict(scale.rpartition("=")[::2] for scale in scales)
+    try:
+        rows = building.read_energies(
+            sources, {*releases, *leave_out}, by_group, legacy_column, log, leave_out
+        )
+        building.check_one_scale(rows, releases)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    fixed = building.release_hull(rows, releases)
     others = rows[~rows.group.isin(releases)]
-    known = others.groupby("formula").formation_energy_per_atom.min().to_dict() | fixed
-    envelope = lower_envelope(known)
-    lowered = sum(known[formula] - energy > TOLD for formula, energy in envelope.items())
+    today = others[~others.legacy].groupby("formula").formation_energy_per_atom.min().to_dict()
+    today |= fixed
+    old = others[others.legacy & ~others.formula.isin(today.keys())]
+    known = today | old.groupby("formula").formation_energy_per_atom.min().to_dict()
+    if len(old):
+        wrong = building.undercutting(known, fixed, old.formula)
+        known = {formula: energy for formula, energy in known.items() if formula not in wrong}
+        click.echo(f"{len(wrong)} formulas of {legacy_column} undercut the releases: left out")
+    envelope = building.lower_envelope(known)
+    lowered = sum(energy - envelope[formula] > TOLD for formula, energy in fixed.items())
     # Adding 0 makes 0 of -0.
     rounded = {formula: round(envelope[formula], 4) + 0.0 for formula in sorted(envelope)}
     lines = [TABLE_HEADER, *(f"{formula},{energy:.4f}" for formula, energy in rounded.items())]
@@ -91,87 +123,9 @@ def hull(
         temporary.write_bytes(gzip.compress(("\n".join(lines) + "\n").encode(), 9, mtime=0))
     click.echo(f"{len(envelope)} formulas, {out.stat().st_size} bytes: {out}")
     click.echo(
-        f"{len(fixed)} of the releases; {lowered} lowered by more than {TOLD * 1000:g} meV/atom"
+        f"{len(fixed)} of the releases, {lowered} of them lowered by more than {TOLD * 1000:g} "
+        "meV/atom"
     )
-
-
-def lower_envelope(energies: Mapping[str, float]) -> dict[str, float]:
-    """Return the hull of these phases and the elements at their own formulas, eV/atom.
-
-    What lies above the others' hull comes down to it, so elements and what lies above them are 0.
-    """
-    from pymatgen.core import Element
-
-    from adit_plugins.hull.table import Hull
-
-    whole = Hull(energies, dict.fromkeys((element.symbol for element in Element), 0.0))
-    # By chemical system, since the hull of each is made once.
-    ordered = sorted(energies, key=lambda formula: sorted(re.findall("[A-Z][a-z]?", formula)))
-    return {f: whole.energy_above_hull(f, 0.0).hull_energy_per_atom for f in ordered}
-
-
-def release_hull(rows: pd.DataFrame, releases: Sequence[str]) -> dict[str, float]:
-    """Return formation energy minus energy above hull by formula; the first named release wins."""
-    energies: dict[str, float] = {}
-    hull_energy = rows.formation_energy_per_atom - rows.energy_above_hull
-    for release in reversed(releases):
-        inside = rows.group == release
-        energies |= hull_energy[inside].groupby(rows.formula[inside]).min().to_dict()
-    return energies
-
-
-def read_energies(sources: Iterable[Path], needed: Iterable[str]) -> pd.DataFrame:
-    """Return the rows with energies, and their group; formulas as the table has them.
-
-    Raises:
-        ClickException: a file or a group that is needed is not there.
-    """
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    tables = []
-    for source in sources:
-        column = "dataset"
-        with contextlib.suppress(OSError, ValueError):  # _read says so
-            column = "dataset" if "dataset" in pq.read_schema(source).names else "source"
-        tables.append(_read(source, [*ENERGY_COLUMNS, column]).rename(columns={column: "group"}))
-    rows = pd.concat(tables, ignore_index=True).dropna(subset=ENERGY_COLUMNS)
-    if unknown := set(needed) - set(rows.group):
-        known = ", ".join(sorted(set(rows.group)))
-        raise click.ClickException(f"no rows of {', '.join(sorted(unknown))}. Known: {known}.")
-    flat = {formula: _flat(formula) for formula in rows.formula.unique()}
-    return rows.assign(formula=rows.formula.map(flat))
-
-
-def _check_one_scale(rows: pd.DataFrame, releases: Sequence[str]) -> None:
-    """Compare each group with those before it, the releases first.
-
-    Raises:
-        ClickException: formation energies of the same materials differ.
-    """
-    import pandas as pd
-
-    known = pd.Series(dtype=float)
-    others = [name for name in rows.group.unique() if name not in releases]
-    for name in (*releases, *others):
-        group = rows[rows.group == name].groupby("material_id").formation_energy_per_atom.min()
-        shared = group.index.intersection(known.index)
-        differ = float(((group[shared] - known[shared]).abs() > SAME).mean()) if len(shared) else 0
-        if len(shared) >= MIN_SHARED and differ > MAX_DIFFERENT:
-            raise click.ClickException(
-                f"{differ:.0%} of {len(shared)} formation energies of '{name}' differ by more than "
-                f"{SAME * 1000:g} meV/atom from those of the same materials: another functional or "
-                f"release. --leave-out {name}"
-            )
-        known = pd.concat([known, group[~group.index.isin(known.index)]])
-
-
-def _flat(formula: str) -> str:
-    """Write a formula without brackets, as the table has it."""
-    from pymatgen.core import Composition
-
-    amounts = Composition(formula).get_el_amt_dict()
-    return "".join(f"{symbol}{n:g}" if n != 1 else symbol for symbol, n in amounts.items())
 
 
 def _of_a_training_set(command: Callable[..., None]) -> Callable[..., None]:
@@ -309,25 +263,18 @@ def _pairs(table: pd.DataFrame, num_disturbed: int) -> Iterator[tuple[str, Struc
 
 
 def _read(source: Path, columns: list[str]) -> pd.DataFrame:
-    import pyarrow.parquet as pq
-    from pyarrow import ArrowException
+    from adit_plugins.hull.building import TableError, read_columns
 
     try:
-        return pq.read_table(source, columns=columns).to_pandas()
-    except (ArrowException, OSError, ValueError) as error:
-        needed = ", ".join(columns)
-        message = f"'{source}' is no parquet file with the columns {needed}: {error}"
-        raise click.ClickException(message) from error
+        return read_columns(source, columns)
+    except TableError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _structures(table: pd.DataFrame) -> Iterator[Structure]:
-    from pymatgen.core import Lattice
-    from pymatgen.core import Structure as PymatgenStructure
+    from adit_plugins.hull.building import row_structure
 
-    for row in table.to_dict("records"):
-        lattice = Lattice.from_parameters(*(float(row[column]) for column in CELL_COLUMNS))
-        frac_coords: Any = np.asarray(row["frac_coords"]).reshape(-1, 3)
-        yield PymatgenStructure(lattice, list(row["atomic_numbers"]), frac_coords)
+    return (row_structure(row) for row in table.itertuples())
 
 
 def _smiles(source: Path) -> Iterator[str]:

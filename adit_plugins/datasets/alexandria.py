@@ -70,12 +70,16 @@ def _files(source: Path) -> list[Path]:
 
 def _entries(paths: list[Path]) -> Iterator[tuple[Entry, None]]:
     for path in paths:
-        for number, value in enumerate(_values(path)):
+        for number, value in enumerate(read_values(path)):
             yield _entry(value, f"{path.name}, entry {number}"), None
 
 
-def _values(path: Path) -> Iterator[Any]:
-    """The entries of a file, one in memory at a time.
+def read_values(path: Path, what: str = "the data set 'alexandria'") -> Iterator[Any]:
+    """Yield the entries of a file as parsed JSON, one in memory at a time.
+
+    Args:
+        path: of the form above, compressed or not.
+        what: needs the package that reads it, for the error where it is missing.
 
     Raises:
         DatasetError: it is no such file.
@@ -84,7 +88,7 @@ def _values(path: Path) -> Iterator[Any]:
     try:
         import ijson
     except ModuleNotFoundError as error:
-        raise MissingExtraError(missing_package("the data set 'alexandria'", error)) from error
+        raise MissingExtraError(missing_package(what, error)) from error
     number = 0
     try:
         with of_file(path).open() as file:

@@ -27,7 +27,9 @@ def cache() -> Path:
         raise DatasetError("No home folder to download into: set HOME, or --source.") from error
 
 
-def download(url: str, path: Path, known_hash: str | None = None) -> None:
+def download(
+    url: str, path: Path, known_hash: str | None = None, otherwise: str = "pass --source PATH"
+) -> None:
     """Fetch a file once; what came of it before a break is kept in `NAME.part` and gone on with.
 
     Args:
@@ -35,13 +37,14 @@ def download(url: str, path: Path, known_hash: str | None = None) -> None:
         path: where to.
         known_hash: `sha256:...` or `md5:...` as the source publishes it. Without one, the SHA-256
             of the first download is recorded in a file beside it, and compared from then on.
+        otherwise: what can be done where there is no network.
 
     Raises:
         DatasetError: no network, a download that broke off, or not the known content.
     """
     record = path.with_suffix(".sha256.json")
     if known_hash is None and path.is_file() and record.is_file():
-        if json.loads(record.read_text())["sha256"] != _digest(path, "sha256"):
+        if json.loads(record.read_text())["sha256"] != digest(path):
             raise DatasetError(
                 f"{path} changed since its first use; delete it to download it again."
             )
@@ -57,19 +60,17 @@ def download(url: str, path: Path, known_hash: str | None = None) -> None:
                 part.unlink()
                 raise DatasetError(
                     f"{url} has not the known content (hash {known_hash}): it was changed, or "
-                    "damaged on the way. Try again, or pass --source PATH."
+                    f"damaged on the way. Try again, or {otherwise}."
                 )
             with replacing(path) as temporary:
                 _second_name(part, temporary)
             part.unlink()
     except OSError as error:  # requests' errors are OSErrors
         again = " The same command goes on with what has come." if part.is_file() else ""
-        raise DatasetError(
-            f"Cannot download {url}: {error}.{again} Or pass --source PATH."
-        ) from error
+        raise DatasetError(f"Cannot download {url}: {error}.{again} Or {otherwise}.") from error
     if known_hash is None:
         with replacing(record) as temporary:
-            temporary.write_text(json.dumps({"url": url, "sha256": _digest(path, "sha256")}))
+            temporary.write_text(json.dumps({"url": url, "sha256": digest(path)}))
 
 
 def check_known(path: Path, known_hash: str, title: str) -> None:
@@ -119,11 +120,12 @@ def _second_name(file: Path, name: Path) -> None:
 
 
 def _matches(path: Path, known_hash: str) -> bool:
-    algorithm, _, digest = known_hash.partition(":")
-    return _digest(path, algorithm) == digest.lower()
+    algorithm, _, known = known_hash.partition(":")
+    return digest(path, algorithm) == known.lower()
 
 
-def _digest(path: Path, algorithm: str) -> str:
+def digest(path: Path, algorithm: str = "sha256") -> str:
+    """The hexadecimal checksum of a file."""
     import hashlib
 
     with path.open("rb") as file:

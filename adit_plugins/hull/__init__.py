@@ -1,8 +1,9 @@
 """An energy to a distance from the hull of known phases.
 
-Add a reference as a function in `loaders`, named under the entry point `adit.hulls`; a scale of
-energies in `energies`. What a potential's elements are off by is fitted in `measuring` and kept by
-`references`.
+Add a reference as a function in `loaders` or `downloads`, named under the entry point `adit.hulls`;
+a scale of energies in `energies`. What a potential's elements are off by is fitted in `measuring`
+and kept by `references`. The shipped table is made in `building`, of energies on the `scales` of
+others, and what its gaps are likely to cost is told by `thinness`.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
         load_hull,
     )
     from adit_plugins.hull.references import References, references_of
+    from adit_plugins.hull.results import HullResult
     from adit_plugins.hull.table import (
         Hull,
-        HullResult,
         UnknownElementError,
         element_references,
         formation_energy_per_atom,
@@ -60,5 +61,6 @@ __getattr__, __dir__ = lazily(
     entries="HullSourceError from_entries",
     loaders="from_json from_matbench_discovery from_mp_api from_table load_hull",
     references="References references_of",
-    table="Hull HullResult UnknownElementError element_references formation_energy_per_atom",
+    results="HullResult",
+    table="Hull UnknownElementError element_references formation_energy_per_atom",
 )

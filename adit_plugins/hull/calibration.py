@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from adit_plugins.hull.table import SHIPPED, HullResult
+from adit_plugins.hull.results import HullResult
+from adit_plugins.hull.table import SHIPPED
 
 FILE = "hull_calibration.json"
 

@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adit_plugins.hull.calibration import metastable_probability
 from adit_plugins.hull.references import references_of
-from adit_plugins.hull.table import Hull, HullResult, atomic_fractions
+from adit_plugins.hull.results import HullResult
+from adit_plugins.hull.table import Hull, atomic_fractions
+from adit_plugins.hull.thinness import likely_too_low_by
 from adit_plugins.relax.results import CONVENTIONS, MP2020, MP_RAW, RelaxResult, bare_structure
 from adit_plugins.validity.oxidation import PYMATGEN_MAX_SITES, guessed_oxidation_states
 
@@ -94,6 +98,7 @@ def place_energy(
     return formation - shift, replace(
         found,
         metastable_probability=metastable_probability(found, potential),
+        likely_too_low_by=likely_too_low_by(found),
         note=undecided_correction(formula) if convention == MP_RAW else "",
     )
 
@@ -115,7 +120,7 @@ def corrected_energy(atoms: Atoms, energy: float, convention: str) -> float:
     return energy + mp2020_correction(bare_structure(atoms))
 
 
-def mp2020_correction(structure: Structure) -> float:
+def mp2020_correction(structure: Structure, hubbards: Mapping[str, float] | None = None) -> float:
     """Return what MaterialsProject2020Compatibility adds to a raw energy, eV a cell.
 
     Run type and Hubbard U are those that the Materials Project would have chosen; without them
@@ -123,31 +128,50 @@ def mp2020_correction(structure: Structure) -> float:
     formulas too (pymatgen stops at 20 atoms, and leaves out Cl in Li10B14Cl2O25);
     `undecided_correction` tells where they were not.
 
+    Args:
+        structure: what was computed.
+        hubbards: with which U (eV) by element; None for those of the Materials Project.
+
     Raises:
         ConventionError: pymatgen gives no answer for this structure.
     """
     from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
     from pymatgen.entries.computed_entries import ComputedStructureEntry
 
+    composition = structure.composition.element_composition
+    corrected = _corrected_elements() & {element.symbol for element in composition}
+    if not corrected:
+        return 0.0  # as in most alloys; no need for the rest
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about POTCARs; oxidation states: undecided_correction
-        hubbards = mp_hubbards(structure)
+        hubbards = mp_hubbards(structure) if hubbards is None else dict(hubbards)
         parameters = {
             "run_type": "GGA+U" if hubbards else "GGA",
             "is_hubbard": bool(hubbards),
             "hubbards": hubbards,
         }
-        reduced = structure.composition.element_composition.reduced_composition
-        data = {}
-        if reduced.num_atoms > PYMATGEN_MAX_SITES:
+        reduced = composition.reduced_composition
+        data: dict[str, Mapping[str, float]] = {}
+        if corrected <= {"O", "S"}:  # whose corrections follow from bonds: nothing to guess
+            data["oxidation_states"] = {}
+        elif reduced.num_atoms > PYMATGEN_MAX_SITES:
             data["oxidation_states"] = dict(guessed_oxidation_states(reduced.reduced_formula))
         entry = ComputedStructureEntry(structure, 0.0, parameters=parameters, data=data)
         scheme = MaterialsProject2020Compatibility(check_potcar=False)
-        processed = scheme.process_entries([entry], inplace=False, on_error="ignore")
+        processed = scheme.process_entries([entry], on_error="ignore")
     if not processed:
         formula = structure.composition.reduced_formula
         raise ConventionError(f"no MP2020 correction for {formula} with {parameters}")
     return float(processed[0].correction)
+
+
+@lru_cache(maxsize=1)
+def _corrected_elements() -> frozenset[str]:
+    """The anions that MP2020 corrects; metals with a U it corrects beside O and F alone."""
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    names = MaterialsProject2020Compatibility(check_potcar=False).comp_correction
+    return frozenset({"O", *names})
 
 
 def undecided_correction(formula: str) -> str:
@@ -177,15 +201,16 @@ def undecided_correction(formula: str) -> str:
 def mp_hubbards(structure: Structure) -> dict[str, float]:
     """Return the Hubbard U (eV) by element with which the Materials Project computes this.
 
-    Empty for a plain GGA calculation. From pymatgen's MPRelaxSet, without POTCARs.
+    Empty for a plain GGA calculation. From pymatgen's MPRelaxSet.
     """
-    from pymatgen.core import Structure as PymatgenStructure
     from pymatgen.io.vasp.sets import MPRelaxSet
 
-    # Without site properties: magnetic moments do not matter here, and vectors of them fail.
-    ordered = structure.get_sorted_structure()
-    bare = PymatgenStructure(ordered.lattice, ordered.species, ordered.frac_coords)
-    incar = MPRelaxSet(bare).incar
-    species = list(dict.fromkeys(element.symbol for element in bare.species))
-    values = incar.get("LDAUU", [])
-    return {symbol: float(u) for symbol, u in zip(species, values, strict=False) if u}
+    composition = structure.composition.element_composition
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity
+        anion = max(composition, key=lambda element: np.nan_to_num(element.X)).symbol
+    # As the set itself does it; making a whole set of inputs takes 50 times as long.
+    by_anion: Mapping[str, Mapping[str, float]] = MPRelaxSet.CONFIG["INCAR"]["LDAUU"]
+    values = by_anion.get(anion, {})
+    symbols = [element.symbol for element in composition]
+    return {symbol: float(values[symbol]) for symbol in symbols if values.get(symbol)}

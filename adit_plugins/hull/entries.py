@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adit_plugins.hull.table import Hull, Phase
+from adit_plugins.hull.table import Hull, Phase, _System
 
 if TYPE_CHECKING:
     from pymatgen.entries.computed_entries import ComputedEntry
@@ -179,3 +179,33 @@ def split(totals: Iterable[Total]) -> tuple[dict[str, float], list[Phase]]:
             elements = sum(number * references[symbol] for symbol, number in amounts.items())
             phases.append((amounts, (energy - elements) / sum(amounts.values())))
     return references, phases
+
+
+class AskedHull(Hull):
+    """A reference that is asked for a chemical system when it is first needed.
+
+    Subclasses say what entries there are of some elements.
+    """
+
+    def __init__(self, source: str) -> None:
+        """Take what to call this reference in results."""
+        super().__init__({}, {}, source)
+        self._fetched: dict[frozenset[str], tuple[Mapping[str, float], list[Phase]]] = {}
+
+    def _entries_of(self, symbols: frozenset[str]) -> list[Total]:
+        """Return the entries of these elements and of all sub-systems."""
+        raise NotImplementedError
+
+    def _fetch(self, symbols: Iterable[str]) -> tuple[Mapping[str, float], list[Phase]]:
+        key = frozenset(symbols)
+        if key not in self._fetched:
+            self._fetched[key] = split(self._entries_of(key))
+        return self._fetched[key]
+
+    def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:
+        return self._fetch(symbols)[0]
+
+    def _system(self, symbols: tuple[str, ...]) -> _System:
+        self._phases.clear()
+        self._add(self._fetch(symbols)[1])
+        return super()._system(symbols)

@@ -10,21 +10,21 @@ import gzip
 import json
 import os
 import pickle
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adit_plugins import registry
 from adit_plugins.hull.entries import (
     PBE,
+    AskedHull,
     HullSourceError,
+    Total,
     from_totals,
     one_functional,
-    split,
     total_of,
     total_of_json,
 )
-from adit_plugins.hull.table import Hull, Phase, _System
+from adit_plugins.hull.table import Hull
 from adit_plugins.structures.untrusted import check_unpacked_size
 
 ONLY_PBE = f"{PBE}:"  # before a file's name
@@ -129,38 +129,25 @@ def from_mp_api(key: str | None = None) -> Hull:
     return _OnlineHull(MPRester(key, mute_progress_bars=True))
 
 
-class _OnlineHull(Hull):
+class _OnlineHull(AskedHull):
     """Fetches a chemical system when it is first asked for."""
 
     def __init__(self, rester: Any) -> None:
-        super().__init__({}, {}, "Materials Project API")
+        super().__init__("Materials Project API")
         self._rester = rester
-        self._fetched: dict[frozenset[str], tuple[Mapping[str, float], list[Phase]]] = {}
 
-    def _fetch(self, symbols: Iterable[str]) -> tuple[Mapping[str, float], list[Phase]]:
-        key = frozenset(symbols)
-        if key not in self._fetched:
-            try:
-                entries = self._rester.get_entries_in_chemsys(
-                    sorted(key),
-                    # The default would mix in r2SCAN, which no potential here was trained on.
-                    additional_criteria={"thermo_types": ["GGA_GGA+U"]},
-                )
-            except Exception as error:
-                system = "-".join(sorted(key))
-                message = f"The Materials Project gave no entries for {system}: {error}"
-                raise HullSourceError(message) from error
-            totals = [total_of(entry) for entry in entries]
-            self._fetched[key] = split(one_functional(totals, self.source, None))
-        return self._fetched[key]
-
-    def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:
-        return self._fetch(symbols)[0]
-
-    def _system(self, symbols: tuple[str, ...]) -> _System:
-        self._phases.clear()
-        self._add(self._fetch(symbols)[1])
-        return super()._system(symbols)
+    def _entries_of(self, symbols: frozenset[str]) -> list[Total]:
+        try:
+            entries = self._rester.get_entries_in_chemsys(
+                sorted(symbols),
+                # The default would mix in r2SCAN, which no potential here was trained on.
+                additional_criteria={"thermo_types": ["GGA_GGA+U"]},
+            )
+        except Exception as error:
+            system = "-".join(sorted(symbols))
+            message = f"The Materials Project gave no entries for {system}: {error}"
+            raise HullSourceError(message) from error
+        return one_functional([total_of(entry) for entry in entries], self.source, None)
 
 
 def _needed(path: str | None, form: str) -> Path:

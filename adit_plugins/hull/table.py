@@ -2,8 +2,9 @@
 
 The shipped table is the lower convex envelope of one release of the Materials Project: its hull
 energy where that is known, also where the competing phases are not in the table, and formation
-energies of its entries elsewhere (`adit_plugins.cli.shipped_data hull`). Between its formulas, and
-in chemical systems that it does not know, the hull comes out too high and distances too small.
+energies of its entries, of earlier releases and of WBM elsewhere (`adit_plugins.hull.building`).
+Between its formulas, and in chemical systems that it does not know, the hull comes out too high and
+distances too small (`adit_plugins.hull.thinness`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from itertools import combinations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from adit_plugins.hull.results import HullResult
 from adit_plugins.structures.untrusted import check_unpacked_size
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Phase = tuple[dict[str, float], float]  # amounts by element, formation energy in eV/atom
 
-SHIPPED = "Materials Project, shipped table of 42,048 formulas"
+SHIPPED = "Materials Project and WBM, shipped table of 74,972 formulas"
 TABLE_HEADER = "formula,hull_energy_per_atom"
 MAX_ELEMENT_ERROR = 1e-3  # eV/atom below 0, of an element in a table of formation energies
 MAX_SYSTEMS = 1000  # chemical systems whose hull is kept
@@ -39,46 +40,6 @@ MAX_SYSTEMS = 1000  # chemical systems whose hull is kept
 
 class UnknownElementError(ValueError):
     """An element has no reference energy."""
-
-
-@dataclass(frozen=True)
-class HullResult:
-    """A distance from the hull and how much the reference knows about it.
-
-    Attributes:
-        energy_above_hull: eV/atom; negative if the structure lies below every known combination.
-        hull_energy_per_atom: formation energy of the hull at this composition, eV/atom.
-        num_reference_phases: compounds (two elements or more) of the table in the chemical system.
-        num_subsystems: subsets of the elements with two elements or more, the full system included.
-        num_subsystems_covered: those with at least one compound of exactly these elements.
-        source: where the reference comes from, with its version.
-        metastable_probability: that the Materials Project's DFT would put it below 0.1 eV/atom;
-            None where nothing was calibrated for this potential and this reference.
-        note: what is not certain about the energy, such as a correction that could not be decided.
-        raw_energy_above_hull: by the tabulated elements, without the potential's own corrections.
-        references: whose corrections these are, and of how many crystals; empty without any.
-    """
-
-    energy_above_hull: float
-    hull_energy_per_atom: float
-    num_reference_phases: int
-    num_subsystems: int
-    num_subsystems_covered: int
-    source: str = ""
-    metastable_probability: float | None = None
-    note: str = ""
-    raw_energy_above_hull: float | None = None
-    references: str = ""
-
-    @property
-    def all_covered(self) -> bool:
-        """Whether every sub-system has a known compound; elements need none."""
-        return self.num_subsystems_covered == self.num_subsystems
-
-    @property
-    def knows_nothing(self) -> bool:
-        """Whether no competing compound is known: the distance is then a formation energy."""
-        return self.num_subsystems > 0 and self.num_subsystems_covered == 0
 
 
 def formation_energy_per_atom(composition: Composition | str, energy_per_atom: float) -> float:

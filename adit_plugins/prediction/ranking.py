@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.hull.energies import ConventionError, place
-from adit_plugins.hull.table import Hull, HullResult, UnknownElementError
+from adit_plugins.hull.results import HullResult
+from adit_plugins.hull.table import Hull, UnknownElementError
 from adit_plugins.matching import first_match, group, reduce_cell
 from adit_plugins.relax.results import RelaxResult, bare_structure
 from adit_plugins.structures.provenance import KEY, provenance_in

@@ -22,7 +22,7 @@ from adit_plugins.campaign.funnel import Tally
 from adit_plugins.campaign.report import print_tables
 from adit_plugins.campaign.row_texts import ranking as ranking_of
 from adit_plugins.campaign.store import Row as StoreRow
-from adit_plugins.hull.table import HullResult
+from adit_plugins.hull.results import HullResult
 
 
 def named(folder: Path, structures: dict[str, Atoms], **settings: Any) -> list[dict[str, Any]]:

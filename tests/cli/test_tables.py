@@ -82,6 +82,66 @@ def test_formation_energies_of_another_functional_are_refused(tmp_path: Path) ->
     assert "12 formulas" in run("hull", source, out, "--release", "mp", "--leave-out", "r2scan")
 
 
+def test_energies_of_other_corrections_are_brought_to_the_scale(tmp_path: Path) -> None:
+    mp = energies(
+        tmp_path / "mp.parquet",
+        "dataset",
+        ("mp", "mp-1", "MgO", -3.0, 0.0),
+        ("mp", "x", "Na", 0, 0),
+    )
+    rows = [
+        crystal("NaBr", [11, 35], 6.0, formation_energy_per_atom=-1.5, source="raw-ones"),
+        crystal("KBr", [19, 35], 6.6, formation_energy_per_atom=-1.6, source="today"),
+        crystal("MgS", [12, 16], 5.2, old=-1.9, source="today"),
+    ]
+    for i, row in enumerate(rows):
+        row |= {"material_id": f"o-{i}"}
+        del row["energy_above_hull"]
+    pd.DataFrame(rows).to_parquet(tmp_path / "other.parquet")
+    log, out = tmp_path / "shifts.jsonl", tmp_path / "hull.csv.gz"
+    arguments = ("hull", mp, tmp_path / "other.parquet", out, "--release", "mp", "--log", log)
+    options = ("--scale", "raw-ones=raw", "--legacy-column", "old")
+    assert "5 formulas" in run(*arguments, *options)
+    lines = dict(line.split(",") for line in gzip.decompress(out.read_bytes()).decode().split()[1:])
+    assert lines == {
+        "KBr": "-1.6000",
+        "MgO": "-3.0000",
+        "Na": "0.0000",
+        "MgS": f"{-1.9 + (0.66346 - 0.503) / 2:.4f}",
+        "NaBr": f"{-1.5 - 0.534 / 2:.4f}",
+    }
+    first = log.read_text()
+    assert [line.split('"')[3] for line in first.splitlines()] == ["raw-ones/o-0", "today/o-2"]
+    log.write_text(first.replace("-0.267", "-0.3") + '{"id": "cut')  # what is whole is kept
+    run(*arguments, *options)
+    assert "NaBr,-1.8000" in gzip.decompress(out.read_bytes()).decode()
+    assert "unknown scale 'half'" in run(*arguments, "--scale", "raw-ones=half", code=1)
+    assert "no rows of none" in run(*arguments, "--scale", "none=raw", code=1)
+
+
+def test_an_old_energy_that_undercuts_the_release_is_left_out(tmp_path: Path) -> None:
+    mp = energies(
+        tmp_path / "mp.parquet", "dataset",
+        ("mp", "mp-1", "FeAl", -2.0, 0.0), ("mp", "mp-2", "FeAl3", -1.2, 0.1),
+    )  # fmt: skip
+    rows = [
+        # With 3/4 of it and Al, FeAl would be at -2.25; with the other at -1.875.
+        crystal("Fe2Al", [26, 26, 13], 3.0, old=-3.0, source="other", frac_coords=[0.0] * 9),
+        crystal("FeAl2", [26, 13, 13], 3.0, old=-1.5, source="other", frac_coords=[0.0] * 9),
+    ]
+    for i, row in enumerate(rows):
+        row |= {"material_id": f"o-{i}", "formation_energy_per_atom": float("nan")}
+    pd.DataFrame(rows).to_parquet(tmp_path / "other.parquet")
+    out = tmp_path / "hull.csv.gz"
+    output = run(
+        "hull", mp, tmp_path / "other.parquet", out, "--release", "mp", "--legacy-column", "old"
+    )
+    assert "1 formulas of old undercut the releases: left out" in output
+    assert "2 of the releases, 0 of them lowered" in output
+    lines = gzip.decompress(out.read_bytes()).decode().split()
+    assert lines[1:] == ["FeAl,-2.0000", "FeAl2,-1.5333", "FeAl3,-1.3000"]
+
+
 def test_crystal_fingerprints_take_only_what_was_trained_on(tmp_path: Path) -> None:
     source = tmp_path / "crystals.parquet"
     rows = [

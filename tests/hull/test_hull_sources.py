@@ -238,7 +238,7 @@ def test_relax_goes_on_where_it_stopped(place: Path) -> None:
 def test_hull_refuses_what_it_cannot_place(place: Path) -> None:
     for arguments, part in (
         (("in.extxyz",), "adit relax first"),
-        (("in.extxyz", "--hull", "oqmd"), "Known: entries"),
+        (("in.extxyz", "--hull", "oqmd"), "Known: alexandria, entries"),
         (("none.extxyz",), "no such file"),
         (("in.extxyz", "--json", "x.txt"), ".json"),
     ):
