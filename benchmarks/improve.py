@@ -95,11 +95,11 @@ def rounds(args: argparse.Namespace) -> None:
     made: dict[str, str | None] = {"first": None}
     options = ["--data", *map(str, args.data), *shlex.split(args.training)]
     for number in range(1, args.rounds + 1):
-        pool = args.folder / f"pool{number - 1}"
+        pool, improved = (args.folder / f"{n}-{number}" for n in ("pool", "improved"))
         steps = ("--relaxer", PICKER, "--max-steps", "300")
-        campaign(pool, current, args.num, POOL_SEED + number - 1, *steps)
-        command = ["improve", pool, "--share", str(args.share)]
-        current = trained(args.folder / f"improved-{number}", command, options)
+        if not (improved / FINISHED).is_file():
+            campaign(pool, current, args.num, POOL_SEED + number - 1, *steps)
+        current = trained(improved, ["improve", pool, "--share", str(args.share)], options)
         plain = ["train", "denoiser", "--init", control, "--name", f"adit-joint-c{number}"]
         control = trained(args.folder / f"control-{number}", plain, options)
         made |= {f"improved {number}": current, f"control {number}": control}
