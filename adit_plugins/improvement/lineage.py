@@ -187,7 +187,7 @@ def card_of(config: ADiTConfig, seen: str) -> str:
             f"`{c['folder']}` ({c['id']}, {', '.join(c['potentials']) or 'not relaxed'})"
             for c in each["campaigns"]
         )
-        picked = ", ".join(f"{n} {kind}s" for kind, n in each["picks"].items())
+        picked = ", ".join(f"{n} {kind}{'s' * (n != 1)}" for kind, n in each["picks"].items())
         options = ", ".join(f"{name} {value}" for name, value in each["options"].items())
         lines.append(f"| {number} | {each['parent']} | {campaigns} | {picked} | {options} |")
     trained = config.provenance.get("denoiser", {})

@@ -36,15 +36,24 @@ def assert_error(result: Result, *parts: str) -> None:
 
 @pytest.fixture(scope="module")
 def improved(
-    found: Path,
-    crystals: Path,
-    molecules: Path,
+    found_campaign: Path,
+    prepared_crystals: Path,
+    prepared_molecules: Path,
     told_checkpoint: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     out = tmp_path_factory.mktemp("improved") / "run"
-    files = ["--data", crystals, molecules, "--shares", "0.4", "0.6", "--share", "0.25"]
-    result = run(found, *files, *HIGH, *QUICK, "--init", told_checkpoint, "--out", out)
+    files = [
+        "--data",
+        prepared_crystals,
+        prepared_molecules,
+        "--shares",
+        "0.4",
+        "0.6",
+        "--share",
+        "0.25",
+    ]
+    result = run(found_campaign, *files, *HIGH, *QUICK, "--init", told_checkpoint, "--out", out)
     assert result.exit_code == 0, result.output
     assert "3 of 9 crystals are picked" in result.stdout
     assert "seen so many times" in result.stdout
@@ -64,7 +73,7 @@ def test_the_checkpoint_says_where_it_is_from(improved: Path, told_checkpoint: s
     assert options["steps"] == 3 and options["data"][0] == "crystals.safetensors"
     assert model.config.provenance["continued_from"].startswith("told ")
     card = (improved / "model" / "README.md").read_text()
-    assert "# told-r1" in card and "3 crystals, 1 molecules" in card and "mace-adit" in card
+    assert "# told-r1" in card and "3 crystals, 1 molecule |" in card and "mace-adit" in card
 
 
 def test_picks_are_trained_on_beside_the_data(improved: Path) -> None:
@@ -87,9 +96,11 @@ def test_sizes_are_those_of_all_data_of_a_kind(improved: Path, told_checkpoint: 
     assert histogram["molecule"] == [0, 0, 0, 10, 0, 1, 1]
 
 
-def test_a_run_is_resumed_with_its_picks(improved: Path, found: Path, told_checkpoint: str) -> None:
+def test_a_run_is_resumed_with_its_picks(
+    improved: Path, found_campaign: Path, told_checkpoint: str
+) -> None:
     data = json.loads((improved / "training.json").read_text())["data"][:2]
-    command = [found, "--data", *data, *HIGH, *QUICK, "--out", improved]
+    command = [found_campaign, "--data", *data, *HIGH, *QUICK, "--out", improved]
     assert_error(run(*command, "--init", told_checkpoint), "--resume")
     longer = [*command, "--shares", "0.4", "0.6", "--share", "0.25", "--steps", "5", "--resume"]
     result = run(*longer)
@@ -106,36 +117,68 @@ def test_a_second_round_knows_the_first(improved: Path) -> None:
 
 
 def test_dry_run_shows_picks_and_reasons_and_writes_nothing(
-    found: Path, crystals: Path, told_checkpoint: str, tmp_path: Path
+    found_campaign: Path, prepared_crystals: Path, told_checkpoint: str, tmp_path: Path
 ) -> None:
-    before = set(found.iterdir())
-    result = run(found, *HIGH, "--dry-run", "--init", told_checkpoint)
+    before = set(found_campaign.iterdir())
+    result = run(found_campaign, *HIGH, "--dry-run", "--init", told_checkpoint)
     assert result.exit_code == 0, result.output
     assert "4 of 9 crystals are picked" in result.stdout
     assert "1 are duplicates" in result.stdout and "eV/atom  test/0/3" in result.stdout
     assert "Not compared with the training data" in result.stdout
-    result = run(found, *HIGH, "--dry-run", "--init", told_checkpoint, "--data", crystals)
+    result = run(
+        found_campaign, *HIGH, "--dry-run", "--init", told_checkpoint, "--data", prepared_crystals
+    )
     assert "1 are in the data's val or test split" in result.stdout
     assert "Not compared" not in result.stdout
-    assert set(found.iterdir()) == before
+    assert set(found_campaign.iterdir()) == before
 
 
 def test_mistakes_are_one_line(
-    found: Path, crystals: Path, molecules: Path, told_checkpoint: str, tmp_path: Path
+    found_campaign: Path,
+    prepared_crystals: Path,
+    prepared_molecules: Path,
+    told_checkpoint: str,
+    tmp_path: Path,
 ) -> None:
-    rest = ["--data", crystals, "--out", tmp_path / "run", "--steps", "1", "--device", "cpu"]
+    rest = [
+        "--data",
+        prepared_crystals,
+        "--out",
+        tmp_path / "run",
+        "--steps",
+        "1",
+        "--device",
+        "cpu",
+    ]
     init = ["--init", told_checkpoint]
     assert_error(run(tmp_path / "none", *rest), "No folder", "none")
     assert_error(run(tmp_path, *rest), "holds no campaign")
-    assert_error(run(found, *init, *rest, "--max-hull", "-1"), "No pick is left", "of 9 crystals")
-    assert_error(run(found, *rest, "--share", "1"), "--share is 1", "above 0 and below 1")
-    assert_error(run(found, "--steps", "1"), "--data and --out", "--dry-run")
-    assert_error(run(found, "--data", crystals, "--out", tmp_path / "run"), "--steps or --minutes")
-    assert_error(run(found, *rest, *HIGH, "--init", tmp_path / "none"), "No checkpoint")
-    assert_error(run(found, *HIGH, "--data", "none.safetensors", *rest[2:]), "none.safetensors")
-    assert_error(run(found, *rest, "--autoencoder", told_checkpoint), "--init")
-    assert_error(run(found, *rest, "--resume"), "no run to resume")
-    only = run(found, *init, *rest[2:], "--data", molecules, "--max-hull", "0.5", "--tokens", "8")
+    assert_error(
+        run(found_campaign, *init, *rest, "--max-hull", "-1"), "No pick is left", "of 9 crystals"
+    )
+    assert_error(run(found_campaign, *rest, "--share", "1"), "--share is 1", "above 0 and below 1")
+    assert_error(run(found_campaign, "--steps", "1"), "--data and --out", "--dry-run")
+    assert_error(
+        run(found_campaign, "--data", prepared_crystals, "--out", tmp_path / "run"),
+        "--steps or --minutes",
+    )
+    assert_error(run(found_campaign, *rest, *HIGH, "--init", tmp_path / "none"), "No checkpoint")
+    assert_error(
+        run(found_campaign, *HIGH, "--data", "none.safetensors", *rest[2:]), "none.safetensors"
+    )
+    assert_error(run(found_campaign, *rest, "--autoencoder", told_checkpoint), "--init")
+    assert_error(run(found_campaign, *rest, "--resume"), "no run to resume")
+    only = run(
+        found_campaign,
+        *init,
+        *rest[2:],
+        "--data",
+        prepared_molecules,
+        "--max-hull",
+        "0.5",
+        "--tokens",
+        "8",
+    )
     assert "have no data of their kind in --data" in only.output
     assert not (tmp_path / "none").exists()
 

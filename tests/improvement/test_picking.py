@@ -33,13 +33,15 @@ def config(told_checkpoint: str) -> ADiTConfig:
 
 
 @pytest.fixture(scope="module")
-def campaign(found: Path) -> Campaign:
-    return read_campaign(found, HIGH)
+def campaign(found_campaign: Path) -> Campaign:
+    return read_campaign(found_campaign, HIGH)
 
 
 @pytest.fixture(scope="module")
-def picks(campaign: Campaign, crystals: Path, molecules: Path, config: ADiTConfig) -> Picks:
-    return pick([campaign], prepared([crystals, molecules]), config)
+def picks(
+    campaign: Campaign, prepared_crystals: Path, prepared_molecules: Path, config: ADiTConfig
+) -> Picks:
+    return pick([campaign], prepared([prepared_crystals, prepared_molecules]), config)
 
 
 def formulas(picks: Picks, kind: str) -> list[str]:
@@ -89,31 +91,36 @@ def test_without_data_nothing_is_compared_with_it(campaign: Campaign, config: AD
 
 
 def test_a_kind_that_the_data_lack_is_left_out(
-    campaign: Campaign, crystals: Path, config: ADiTConfig
+    campaign: Campaign, prepared_crystals: Path, config: ADiTConfig
 ) -> None:
-    only = pick([campaign], prepared([crystals]), config)
+    only = pick([campaign], prepared([prepared_crystals]), config)
     assert only.numbers() == {"crystal": 3}
     assert only.left_out["molecule"]["have no data of their kind in --data"] == 2
 
 
 def test_two_campaigns_give_each_structure_once(
-    campaign: Campaign, crystals: Path, molecules: Path, config: ADiTConfig
+    campaign: Campaign, prepared_crystals: Path, prepared_molecules: Path, config: ADiTConfig
 ) -> None:
-    twice = pick([campaign, campaign], prepared([crystals, molecules]), config)
+    twice = pick([campaign, campaign], prepared([prepared_crystals, prepared_molecules]), config)
     assert twice.numbers() == {"crystal": 3, "molecule": 1}
     assert twice.left_out["crystal"]["equal another pick"] == 4
 
 
 def test_an_earlier_round_among_the_data_leaves_nothing(
-    found: Path, crystals: Path, molecules: Path, config: ADiTConfig, tmp_path: Path, picks: Picks
+    found_campaign: Path,
+    prepared_crystals: Path,
+    prepared_molecules: Path,
+    config: ADiTConfig,
+    tmp_path: Path,
+    picks: Picks,
 ) -> None:
     from adit_plugins.improvement.lineage import save_picks
 
     earlier = save_picks(picks, tmp_path)
     with pytest.raises(NoPickError) as error:
         pick(
-            [read_campaign(found, HIGH)],
-            prepared([crystals, molecules, *earlier.values()]),
+            [read_campaign(found_campaign, HIGH)],
+            prepared([prepared_crystals, prepared_molecules, *earlier.values()]),
             config,
         )
     assert f"3 {TRAINED}" in str(error.value) and "of 9 crystals" in str(error.value)
@@ -171,11 +178,11 @@ def test_strain_is_a_reason_of_its_own() -> None:
     assert "not checked" in why_no_molecule(columns, {"report": {}})
 
 
-def test_posebusters_names_the_check_of_strain(found: Path) -> None:
+def test_posebusters_names_the_check_of_strain(found_campaign: Path) -> None:
     from adit_plugins.campaign.store import Store
     from adit_plugins.improvement.reading import STRAIN
 
-    with Store(found, read_only=True) as store:
+    with Store(found_campaign, read_only=True) as store:
         reports = [row.data["report"]["posebusters"] for row in store.rows("molecule")]
     assert all(STRAIN in each for each in reports if each) and any(reports)
 
@@ -199,8 +206,8 @@ def test_shares_stay_within_their_kind() -> None:
         shares_with_picks(kinds, (1.0,), 0.1, [])
 
 
-def test_known_crystals_are_found_in_any_cell(crystals: Path) -> None:
-    known = Known([PreparedData.load(crystals)])
+def test_known_crystals_are_found_in_any_cell(prepared_crystals: Path) -> None:
+    known = Known([PreparedData.load(prepared_crystals)])
     double = Candidate("crystal", "a", atoms=bulk("LiCl", "zincblende", a=5.55, cubic=True))
     new = Candidate("crystal", "b", atoms=bulk("LiCl", "cesiumchloride", a=3.2))
     assert {each.name: each.left_out for each in sorted_out([double, new], known)} == {

@@ -1,10 +1,9 @@
-"""A campaign of real verdicts and prepared data to train on."""
+"""A campaign of real verdicts, and prepared data to stand beside what is picked of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 import torch
 from ase.build import bulk, molecule
 
@@ -16,9 +15,8 @@ from adit_plugins.datasets.common import arrays
 SALT = bulk("NaCl", "rocksalt", a=5.69)
 
 
-@pytest.fixture(scope="session")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crystals of which mace-adit puts five within 0.5 eV/atom of the hull, and molecules."""
+def make_campaign(folder: Path) -> None:
+    """Run one on molecules and crystals, five of these within 0.5 eV/atom of mace-adit's hull."""
     collided = SALT.copy()
     collided.positions[1] = collided.positions[0] + 0.1
     torn = molecule("CH3CH2OH")
@@ -34,19 +32,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     for i, atoms in enumerate(structures):
         atoms.info["adit"] = {"id": f"test/0/{i}"}
-    folder = tmp_path_factory.mktemp("campaign") / "found"
-    folder.mkdir()
     source = StructuresSource(lambda start: structures[start:], len(structures))
     settings = Settings(relaxer="mace-adit", max_steps=60)
     resources = Resources(executor="serial", chunk_size=8, block_size=16)
     with Campaign.create(folder, source, settings, resources) as campaign:
         campaign.run()
-    return folder
 
 
-@pytest.fixture(scope="session")
-def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty salts as prepared data; zinc-blende LiCl is among those for testing."""
+def save_crystals(path: Path) -> None:
+    """Write thirty salts as prepared data; zinc-blende LiCl is among those for testing."""
     rows = []
     for i in range(30):
         row = crystal_row(bulk("NaCl", "rocksalt", a=5.0 + 0.05 * i))
@@ -54,16 +48,12 @@ def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(row | {"split": 0})
     held = crystal_row(bulk("LiCl", "zincblende", a=5.6))
     assert not isinstance(held, str)
-    path = tmp_path_factory.mktemp("data") / "crystals.safetensors"
     arrays("crystals", "crystal", [*rows, held | {"split": 2}], "made here").save(path)
-    return path
 
 
-@pytest.fixture(scope="session")
-def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Waters, and a ketene with longer bonds than the campaign's."""
+def save_molecules(path: Path) -> None:
+    """Write waters, and a ketene with longer bonds than the campaign's."""
     rows = [molecule("H2O")] * 10 + [molecule("H2CCO")]
-    path = tmp_path_factory.mktemp("data") / "molecules.safetensors"
     PreparedData(
         "molecules",
         "molecule",
@@ -73,4 +63,3 @@ def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.zeros(len(rows), dtype=torch.uint8),
         None,
     ).save(path)
-    return path
