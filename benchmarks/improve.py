@@ -11,8 +11,9 @@ the same seeds, and so the same elements for sample i (the prior of elements is 
 - stable, unique and novel, of `--judged` samples, by CHGNet, which picked nothing. It judges where
   `mace-adit` has left the crystals and takes `--judge-steps` steps from there, as in
   `adit discover --prefilter mace-adit`. Pairs of samples say who gains (exact McNemar test).
-- of `--raw` raw samples: structurally valid and unique ones; single elements; pairs that are one
-  structure but for exchanged lanthanides; those that equal a pick, as they are.
+- of `--raw` raw samples, or of the judged ones as they were generated: structurally valid and
+  unique ones; single elements; pairs that are one structure but for exchanged lanthanides; those
+  that equal a pick, as they are.
 
 What is finished is kept in `--folder`: a run that was ended goes on. Shares have Wilson's interval.
 """
@@ -36,6 +37,7 @@ from scipy.stats import binomtest
 from adit_model.data import PreparedData
 from adit_model.outputs import replacing
 from adit_plugins import ADiTGenerator
+from adit_plugins.campaign.records import generated_sample
 from adit_plugins.campaign.settings import KNOWN_STRUCTURE
 from adit_plugins.campaign.store import Store
 from adit_plugins.improvement.known import Known
@@ -139,14 +141,24 @@ def swapped(structure: Structure) -> Structure:
     return Structure(structure.lattice, names, structure.frac_coords)
 
 
-def raw(checkpoint: str | None, num: int, picks: dict[str, Known]) -> dict[str, Any]:
+def drawn(checkpoint: str | None, num: int, folder: Path) -> list[Structure]:
+    """Raw samples, or without a number those of a campaign as they were generated."""
+    if num:
+        made: list[Any] = ADiTGenerator("crystal", checkpoint, seed=RAW_SEED).generate(num)
+    else:
+        with Store(folder, read_only=True) as store:
+            samples = [generated_sample(row) for row in store.rows()]
+        made = [each.to_pymatgen() for each in samples if each is not None]
+    return [each for each in made if isinstance(each, Structure)]
+
+
+def raw(structures: Sequence[Structure], picks: dict[str, Known]) -> dict[str, Any]:
     """Counts over raw samples; nothing is relaxed."""
-    generator = ADiTGenerator(kind="crystal", checkpoint=checkpoint, seed=RAW_SEED)
-    made = [each for each in generator.generate(num) if is_structure_valid(each)]
+    made = [each for each in structures if is_structure_valid(each)]
     unique = [s for s, d in zip(made, find_duplicates(made), strict=True) if d is None]
     exchanged = find_duplicates([swapped(each) for each in unique])
     counts: dict[str, Any] = {
-        "valid": share(len(made), num),
+        "valid": share(len(made), len(structures)),
         "unique": share(len(unique), len(made)),
         "single_elements": share(sum(len(each.composition) == 1 for each in made), len(made)),
         "lanthanide_swaps": share(sum(d is not None for d in exchanged), len(unique)),
@@ -199,12 +211,12 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
     for name, checkpoint in checkpoints.items():
         label = name.replace(" ", "-")
         folder = args.folder / f"judged-{label}"
-        steps = ("--prefilter", PICKER, "--prefilter-limit", "0.3", "--relaxer", JUDGE)
-        steps += ("--max-steps", str(args.judge_steps))
-        campaign(folder, checkpoint, args.judged, JUDGED_SEED, *steps)
+        first = ("--prefilter", PICKER, "--prefilter-limit", "0.3")
+        last = ("--relaxer", JUDGE, "--max-steps", str(args.judge_steps))
+        campaign(folder, checkpoint, args.judged, JUDGED_SEED, *first, *last)
         found = judged(folder)
-        path = args.folder / f"raw-{label}-of-{len(picks)}.json"
-        found["raw"] = kept(path, lambda c=checkpoint: raw(c, args.raw, picks))
+        path = args.folder / f"raw-{args.raw}-{label}-of-{len(picks)}.json"
+        found["raw"] = kept(path, lambda c=checkpoint, f=folder: raw(drawn(c, args.raw, f), picks))
         report["checkpoints"][name] = found
         write(report, args.json)
     every = report["checkpoints"]
@@ -239,7 +251,7 @@ def main() -> int:
     parser.add_argument("--num", type=int, default=400, help="crystals of a campaign")
     parser.add_argument("--judged", type=int, default=150, help="samples that the judge relaxes")
     parser.add_argument("--judge-steps", type=int, default=100)
-    parser.add_argument("--raw", type=int, default=2000, help="raw samples")
+    parser.add_argument("--raw", type=int, default=2000, help="raw samples; 0: the judged ones")
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument(
         "--training",

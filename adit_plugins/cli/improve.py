@@ -107,11 +107,11 @@ def _show(campaigns: list[Campaign], picks: Picks, compared: bool) -> None:
         click.echo(f"{len(picks.chosen[kind])} of {total} {kind}s are picked")
         for reason, number in picks.left_out[kind].most_common():
             click.echo(f"{number:7d} {reason}")
-        for place, each in enumerate(picks.chosen[kind][:BEST], start=1):
-            assert each.atoms is not None
-            energy = "" if each.energy is None else f"  {each.energy:+.3f} eV/atom"
-            formula = each.smiles or each.atoms.get_chemical_formula()
-            click.echo(f"    {place:2d}. {formula}{energy}  {each.name}")
+        for place, chosen in enumerate(picks.chosen[kind][:BEST], start=1):
+            assert chosen.atoms is not None
+            energy = "" if chosen.energy is None else f"  {chosen.energy:+.3f} eV/atom"
+            formula = chosen.smiles or chosen.atoms.get_chemical_formula()
+            click.echo(f"    {place:2d}. {formula}{energy}  {chosen.name}")
     if not compared:
         click.echo("Not compared with the training data: --data FILE [FILE ...] does it.")
 
