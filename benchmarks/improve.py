@@ -41,8 +41,9 @@ from adit_plugins.campaign.records import generated_sample
 from adit_plugins.campaign.settings import KNOWN_STRUCTURE
 from adit_plugins.campaign.store import Store
 from adit_plugins.improvement.known import Known
-from adit_plugins.matching import find_duplicates
+from adit_plugins.matching import find_duplicates, is_match
 from adit_plugins.metrics.stability import METASTABLE, is_within
+from adit_plugins.structures.given import to_structure
 from adit_plugins.validity import is_structure_valid
 
 POOL_SEED, JUDGED_SEED, RAW_SEED = 1000, 7, 8  # the pools of further rounds: 1001, ...
@@ -118,10 +119,11 @@ def is_sun(row: dict[str, Any]) -> bool:
     )
 
 
-def judged(folder: Path) -> dict[str, Any]:
+def judged(folder: Path, picks: dict[str, Known]) -> dict[str, Any]:
     """Counts of a campaign that the judge has relaxed, and which samples are S.U.N."""
     with Store(folder, read_only=True) as store:
         rows = list(store.verdicts())
+        good = [to_structure(row.toatoms()) for row in store.rows() if is_sun(row.key_value_pairs)]
     valid = [bool(row.get("structure_valid")) for row in rows]
     novel = [bool(row.get("novel")) for row in rows]
     energies = sorted(r["energy_above_hull"] for r in rows if "energy_above_hull" in r)
@@ -131,8 +133,18 @@ def judged(folder: Path) -> dict[str, Any]:
         "median_energy_above_hull": energies[len(energies) // 2] if energies else None,
         "relaxed": len(energies),
         "sun": share(sum(map(is_sun, rows)), len(rows)),
+        "sun_equal_to": {
+            name: share(sum(is_in(each, known) for each in good), len(good))
+            for name, known in picks.items()
+        },
         "sun_samples": [int(row["number"]) for row in rows if is_sun(row)],
     }
+
+
+def is_in(structure: Structure, known: Known) -> bool:
+    """Whether a crystal equals one of the picks."""
+    alike = known.alike(structure.atomic_numbers, "crystal")
+    return any(is_match(each.structure, structure) for each in alike)
 
 
 def swapped(structure: Structure) -> Structure:
@@ -164,14 +176,9 @@ def raw(structures: Sequence[Structure], picks: dict[str, Known]) -> dict[str, A
         "lanthanide_swaps": share(sum(d is not None for d in exchanged), len(unique)),
     }
     for name, known in picks.items():
-        alike = [known.alike(each.atomic_numbers, "crystal") for each in made]
-        equal = sum(
-            find_duplicates([*(s.structure for s in stored), each])[-1] is not None
-            for each, stored in zip(made, alike, strict=True)
-            if stored
-        )
-        counts[f"of_a_formula_of_{name}"] = share(sum(map(bool, alike)), len(made))
-        counts[f"equal_to_{name}"] = share(equal, len(made))
+        alike = [bool(known.alike(each.atomic_numbers, "crystal")) for each in made]
+        counts[f"of_a_formula_of_{name}"] = share(sum(alike), len(made))
+        counts[f"equal_to_{name}"] = share(sum(is_in(s, known) for s in made), len(made))
     return counts
 
 
@@ -214,7 +221,7 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         first = ("--prefilter", PICKER, "--prefilter-limit", "0.3")
         last = ("--relaxer", JUDGE, "--max-steps", str(args.judge_steps))
         campaign(folder, checkpoint, args.judged, JUDGED_SEED, *first, *last)
-        found = judged(folder)
+        found = judged(folder, picks)
         path = args.folder / f"raw-{args.raw}-{label}-of-{len(picks)}.json"
         found["raw"] = kept(path, lambda c=checkpoint, f=folder: raw(drawn(c, args.raw, f), picks))
         report["checkpoints"][name] = found

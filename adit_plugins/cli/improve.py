@@ -108,10 +108,9 @@ def _show(campaigns: list[Campaign], picks: Picks, compared: bool) -> None:
         for reason, number in picks.left_out[kind].most_common():
             click.echo(f"{number:7d} {reason}")
         for place, chosen in enumerate(picks.chosen[kind][:BEST], start=1):
-            assert chosen.atoms is not None
             energy = "" if chosen.energy is None else f"  {chosen.energy:+.3f} eV/atom"
-            formula = chosen.smiles or chosen.atoms.get_chemical_formula()
-            click.echo(f"    {place:2d}. {formula}{energy}  {chosen.name}")
+            what = chosen.smiles or chosen.formula
+            click.echo(f"    {place:2d}. {what}{energy}  {chosen.name}")
     if not compared:
         click.echo("Not compared with the training data: --data FILE [FILE ...] does it.")
 

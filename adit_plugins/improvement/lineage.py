@@ -105,10 +105,9 @@ def save_picks(picks: Picks, out: Path) -> dict[str, Path]:
         writer.writerow(COLUMNS)
         for each in (each for several in picks.chosen.values() for each in several):
             assert each.atoms is not None
-            formula = each.atoms.get_chemical_formula()
             size, energy = len(each.atoms), each.energy
             writer.writerow(
-                (each.kind, each.name, formula, size, energy, each.potential, each.smiles)
+                (each.kind, each.name, each.formula, size, energy, each.potential, each.smiles)
             )
     return kept_picks(out)
 

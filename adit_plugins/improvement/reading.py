@@ -17,6 +17,7 @@ from adit_plugins.metrics.stability import is_within
 from adit_plugins.outputs import json_text
 from adit_plugins.prediction.files import RECORDS, STRUCTURES
 from adit_plugins.prediction.store import read_search
+from adit_plugins.structures.given import to_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -57,6 +58,15 @@ class Candidate:
     energy: float | None = None
     potential: str = ""
     smiles: str | None = None
+
+    @property
+    def formula(self) -> str:
+        """The reduced formula of a crystal, the formula of a molecule; empty without atoms."""
+        if self.atoms is None:
+            return ""
+        if self.kind == "molecule":
+            return str(self.atoms.symbols.formula.format("hill"))
+        return str(to_structure(self.atoms).composition.reduced_formula)
 
     def without(self, reason: str) -> Candidate:
         """Return it as one that is left out."""
@@ -235,7 +245,6 @@ def _predicted(folder: Path, about: Mapping[str, Any], max_hull: float) -> Campa
 def _of_record(
     record: Mapping[str, Any], atoms: Atoms, training_set: Fingerprints, max_hull: float
 ) -> Candidate:
-    from adit_plugins.structures.given import to_structure
     from adit_plugins.validity import is_structure_valid
 
     energy = record["energy_above_hull"]

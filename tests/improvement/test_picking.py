@@ -6,12 +6,16 @@ import dataclasses
 from collections import Counter
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 from ase.build import bulk
+from click.testing import CliRunner
+from found_campaign import SALT
 
 from adit_model import ADiT, ADiTConfig
 from adit_model.data import PreparedData
+from adit_plugins.cli import main
 from adit_plugins.improvement import Campaign, Candidate, Picks, pick, read_campaign
 from adit_plugins.improvement.known import HELD, TRAINED, Known, prepared, sorted_out
 from adit_plugins.improvement.picking import NoPickError, shares_with_picks
@@ -45,11 +49,11 @@ def picks(
 
 
 def formulas(picks: Picks, kind: str) -> list[str]:
-    return [each.atoms.get_chemical_formula() for each in picks.chosen[kind] if each.atoms]
+    return [each.formula for each in picks.chosen[kind]]
 
 
 def test_the_best_are_picked_lowest_first_and_the_rest_is_counted(picks: Picks) -> None:
-    assert formulas(picks, "crystal") == ["FNa", "NaO", "FLi"]  # LiCl is a test row of the data
+    assert formulas(picks, "crystal") == ["NaF", "Na2O2", "LiF"]  # LiCl is a test row of the data
     assert picks.total == {"crystal": 9, "molecule": 6}
     assert picks.left_out["crystal"] == Counter(
         {
@@ -86,7 +90,7 @@ def test_rows_are_those_that_data_prepare_makes(picks: Picks) -> None:
 
 def test_without_data_nothing_is_compared_with_it(campaign: Campaign, config: ADiTConfig) -> None:
     free = pick([campaign], None, config)
-    assert formulas(free, "crystal") == ["ClLi", "FNa", "NaO", "FLi"]
+    assert formulas(free, "crystal") == ["LiCl", "NaF", "Na2O2", "LiF"]
     assert formulas(free, "molecule") == ["C2H2O", "C2F4"]
 
 
@@ -195,6 +199,23 @@ def test_folders_without_a_campaign_are_named(tmp_path: Path) -> None:
     (tmp_path / "shard-0-of-2").mkdir()
     with pytest.raises(NoCampaignError, match="adit merge"):
         read_campaign(tmp_path)
+
+
+def test_predictions_are_read_too(told_checkpoint: str, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "known.cif", SALT)
+    out = tmp_path / "salt"
+    options = ["--prefilter", "mace-adit", "--max-steps", "5", "--num-steps", "2", "--num", "2"]
+    options += ["--workers", "0", "--device", "cpu", "--checkpoint", told_checkpoint]
+    files = ["--reference", str(tmp_path / "known.cif"), "--out", str(out)]
+    assert CliRunner().invoke(main, ["predict", "NaCl", *options, *files]).exit_code == 0
+    read = read_campaign(out, HIGH)
+    assert (read.checkpoint, read.potentials) == (told_checkpoint, ["mace-adit"])
+    assert read.weights == ADiT.from_pretrained(told_checkpoint).hash
+    assert "are known structures" in {each.left_out for each in read.candidates}
+    assert all(each.kind == "crystal" for each in read.candidates)
+    (out / "predictions.json").write_text('{"predictions": [{}]}')
+    with pytest.raises(NoCampaignError, match="adit predict --resume"):
+        read_campaign(out)
 
 
 def test_shares_stay_within_their_kind() -> None:
