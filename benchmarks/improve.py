@@ -8,8 +8,8 @@ it; and a control, trained from the control before it as long without picks (`ad
 the same data and options). Then of the first checkpoint, each improved one and each control, with
 the same seeds, and so the same elements for sample i (the prior of elements is trained by none):
 
-- stable, unique and novel, of `--judged` samples, by CHGNet, which picked nothing. It judges where
-  `mace-adit` has left the crystals and takes `--judge-steps` steps from there, as in
+- stable, unique and novel, of `--judged` samples a seed, by CHGNet, which picked nothing. It judges
+  where `mace-adit` has left the crystals and takes `--judge-steps` steps from there, as in
   `adit discover --prefilter mace-adit`. Pairs of samples say who gains (exact McNemar test).
 - of `--raw` raw samples, or of the judged ones as they were generated: structurally valid and
   unique ones; single elements; pairs that are one structure but for exchanged lanthanides; those
@@ -46,7 +46,7 @@ from adit_plugins.metrics.stability import METASTABLE, is_within
 from adit_plugins.structures.given import to_structure
 from adit_plugins.validity import is_structure_valid
 
-POOL_SEED, JUDGED_SEED, RAW_SEED = 1000, 7, 8  # the pools of further rounds: 1001, ...
+POOL_SEED, RAW_SEED = 1000, 8  # the pools of further rounds: 1001, ...
 PICKER, JUDGE = "mace-adit", "chgnet"
 FINISHED = "finished"  # in the folder of a run
 LANTHANIDES = range(57, 72)
@@ -119,11 +119,15 @@ def is_sun(row: dict[str, Any]) -> bool:
     )
 
 
-def judged(folder: Path, picks: dict[str, Known]) -> dict[str, Any]:
-    """Counts of a campaign that the judge has relaxed, and which samples are S.U.N."""
-    with Store(folder, read_only=True) as store:
-        rows = list(store.verdicts())
-        good = [to_structure(row.toatoms()) for row in store.rows() if is_sun(row.key_value_pairs)]
+def judged(folders: Sequence[Path], picks: dict[str, Known]) -> dict[str, Any]:
+    """Counts of campaigns that the judge has relaxed, and which samples are S.U.N."""
+    rows: list[dict[str, Any]] = []
+    good: list[Structure] = []
+    for folder in folders:
+        with Store(folder, read_only=True) as store:
+            rows += store.verdicts()
+            found = (row for row in store.rows() if is_sun(row.key_value_pairs))
+            good += [to_structure(row.toatoms()) for row in found]
     valid = [bool(row.get("structure_valid")) for row in rows]
     novel = [bool(row.get("novel")) for row in rows]
     energies = sorted(r["energy_above_hull"] for r in rows if "energy_above_hull" in r)
@@ -137,7 +141,7 @@ def judged(folder: Path, picks: dict[str, Known]) -> dict[str, Any]:
             name: share(sum(is_in(each, known) for each in good), len(good))
             for name, known in picks.items()
         },
-        "sun_samples": [int(row["number"]) for row in rows if is_sun(row)],
+        "sun_samples": [f"{row['seed']}/{row['sample_index']}" for row in rows if is_sun(row)],
     }
 
 
@@ -153,14 +157,16 @@ def swapped(structure: Structure) -> Structure:
     return Structure(structure.lattice, names, structure.frac_coords)
 
 
-def drawn(checkpoint: str | None, num: int, folder: Path) -> list[Structure]:
-    """Raw samples, or without a number those of a campaign as they were generated."""
+def drawn(checkpoint: str | None, num: int, folders: Sequence[Path]) -> list[Structure]:
+    """Raw samples, or without a number those of campaigns as they were generated."""
     if num:
         made: list[Any] = ADiTGenerator("crystal", checkpoint, seed=RAW_SEED).generate(num)
     else:
-        with Store(folder, read_only=True) as store:
-            samples = [generated_sample(row) for row in store.rows()]
-        made = [each.to_pymatgen() for each in samples if each is not None]
+        made = []
+        for folder in folders:
+            with Store(folder, read_only=True) as store:
+                samples = [generated_sample(row) for row in store.rows()]
+            made += [each.to_pymatgen() for each in samples if each is not None]
     return [each for each in made if isinstance(each, Structure)]
 
 
@@ -208,7 +214,7 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         "training": args.training,
         "share": args.share,
         "judge_steps": args.judge_steps,
-        "seeds": {"pools": POOL_SEED, "judged": JUDGED_SEED, "raw": RAW_SEED},
+        "seeds": {"pools": POOL_SEED, "judged": args.judged_seeds, "raw": RAW_SEED},
         "data": [path.name for path in args.data],
         "hardware": f"{platform.machine()} CPU, one thread, beside other programs",
         "torch": torch.__version__,
@@ -217,13 +223,15 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
     }
     for name, checkpoint in checkpoints.items():
         label = name.replace(" ", "-")
-        folder = args.folder / f"judged-{label}"
+        folders = [args.folder / f"judged-{label}-{seed}" for seed in args.judged_seeds]
         first = ("--prefilter", PICKER, "--prefilter-limit", "0.3")
         last = ("--relaxer", JUDGE, "--max-steps", str(args.judge_steps))
-        campaign(folder, checkpoint, args.judged, JUDGED_SEED, *first, *last)
-        found = judged(folder, picks)
-        path = args.folder / f"raw-{args.raw}-{label}-of-{len(picks)}.json"
-        found["raw"] = kept(path, lambda c=checkpoint, f=folder: raw(drawn(c, args.raw, f), picks))
+        for folder, seed in zip(folders, args.judged_seeds, strict=True):
+            campaign(folder, checkpoint, args.judged, seed, *first, *last)
+        found = judged(folders, picks)
+        num = args.raw or f"judged-{len(folders)}"
+        path = args.folder / f"raw-{num}-{label}-of-{len(picks)}.json"
+        found["raw"] = kept(path, lambda c=checkpoint, f=folders: raw(drawn(c, args.raw, f), picks))
         report["checkpoints"][name] = found
         write(report, args.json)
     every = report["checkpoints"]
@@ -256,7 +264,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of all that is made")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--num", type=int, default=400, help="crystals of a campaign")
-    parser.add_argument("--judged", type=int, default=150, help="samples that the judge relaxes")
+    parser.add_argument("--judged", type=int, default=150, help="samples judged of a seed")
+    parser.add_argument("--judged-seeds", type=int, nargs="+", default=[7])
     parser.add_argument("--judge-steps", type=int, default=100)
     parser.add_argument("--raw", type=int, default=2000, help="raw samples; 0: the judged ones")
     parser.add_argument("--share", type=float, default=0.2)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +113,32 @@ def test_a_run_is_resumed_with_its_picks(
     assert model.name == "told-r1" and len(model.config.provenance[KEY]) == 1
     assert model.config.provenance["denoiser"]["steps"] == 5
     assert "after 5 steps" in result.stdout
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_resumes(
+    found_campaign: Path, prepared_crystals: Path, told_checkpoint: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    options = ["--data", str(prepared_crystals), *HIGH, *QUICK[:2], *QUICK[4:], "--out", str(out)]
+    command = [str(found_campaign), *options, "--init", told_checkpoint, "--minutes", "5"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adit_plugins.cli", "improve", *command],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    log, deadline = out / "log.jsonl", time.monotonic() + 240
+    while not (log.exists() and log.read_text().count("\n") > 3):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130 and "--resume" in errors
+    assert "# told-r1" in (out / "model" / "README.md").read_text()
+    steps = ADiT.from_pretrained(out / "model").config.provenance["denoiser"]["steps"]
+    result = run(*command, "--resume", "--steps", str(steps + 2))
+    assert result.exit_code == 0 and f"after {steps + 2} steps" in result.stdout
 
 
 def test_a_second_round_knows_the_first(improved: Path) -> None:
