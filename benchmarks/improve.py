@@ -4,9 +4,10 @@
         --json benchmarks/results/improve.json
 
 Each round: a campaign with the current checkpoint, relaxed by `mace-adit` alone; `adit improve` on
-it; and a control, trained from the control before it as long without picks (`adit train denoiser`,
-the same data and options). Then of the first checkpoint, each improved one and each control, with
-the same seeds, and so the same elements for sample i (the prior of elements is trained by none):
+it and those before; and a control, trained from the control before it as long without picks
+(`adit train denoiser`, the same data and options). Then of the first checkpoint, each improved one
+and each control, with the same seeds, and so the same elements for sample i (the prior of elements
+is trained by none):
 
 - stable, unique and novel, of `--judged` samples a seed, by CHGNet, which picked nothing. It judges
   where `mace-adit` has left the crystals and takes `--judge-steps` steps from there, as in
@@ -14,6 +15,10 @@ the same seeds, and so the same elements for sample i (the prior of elements is 
 - of `--raw` raw samples, or of the judged ones as they were generated: structurally valid and
   unique ones; single elements; pairs that are one structure but for exchanged lanthanides; those
   that equal a pick, as they are.
+
+- told the elements of each pick, and of `--told` crystals of the data's test split: how often one
+  sample is that crystal, as in `structure_prediction.py`. Picks that come back more often than by
+  the control were learned; test crystals that come back less often were forgotten.
 
 What is finished is kept in `--folder`: a run that was ended goes on. Shares have Wilson's interval.
 """
@@ -33,7 +38,9 @@ from typing import Any
 import torch
 from pymatgen.core import Element, Structure
 from scipy.stats import binomtest
+from structure_prediction import held_out, nearest, predicted
 
+from adit_model import ADiT
 from adit_model.data import PreparedData
 from adit_model.outputs import replacing
 from adit_plugins import ADiTGenerator
@@ -95,6 +102,7 @@ def rounds(args: argparse.Namespace) -> None:
     """Do the rounds, then measure every checkpoint."""
     current: str | None = None
     control = "adit-joint"
+    pools: list[Path] = []
     made: dict[str, str | None] = {"first": None}
     options = ["--data", *map(str, args.data), *shlex.split(args.training)]
     for number in range(1, args.rounds + 1):
@@ -102,7 +110,9 @@ def rounds(args: argparse.Namespace) -> None:
         steps = ("--relaxer", PICKER, "--max-steps", "300")
         if not (improved / FINISHED).is_file():
             campaign(pool, current, args.num, POOL_SEED + number - 1, *steps)
-        current = trained(improved, ["improve", pool, "--share", str(args.share)], options)
+        pools.append(pool)
+        command = ["improve", *pools, "--init", current or control, "--share", str(args.share)]
+        current = trained(improved, command, options)
         plain = ["train", "denoiser", "--init", control, "--name", f"adit-joint-c{number}"]
         control = trained(args.folder / f"control-{number}", plain, options)
         made |= {f"improved {number}": current, f"control {number}": control}
@@ -188,6 +198,18 @@ def raw(structures: Sequence[Structure], picks: dict[str, Known]) -> dict[str, A
     return counts
 
 
+def told(checkpoint: str | None, crystals: dict[str, list[Structure]]) -> dict[str, Any]:
+    """How many of some crystals one sample each of their elements brings back."""
+    model = ADiT.from_pretrained(checkpoint, device="cpu")
+    settings = argparse.Namespace(num_steps=None, precision="float32", seed=RAW_SEED)
+    counts = {}
+    for name, truth in crystals.items():
+        made = predicted(model, truth, 1, settings)
+        found = [nearest(*pair) is not None for pair in zip(truth, made, strict=True)]
+        counts[name] = share(sum(found), len(found))
+    return counts
+
+
 def compared(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Samples that are S.U.N. of one checkpoint alone, and how likely so uneven a split is."""
     first, second = set(one["sun_samples"]), set(other["sun_samples"])
@@ -221,6 +243,13 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         "rounds": [lineage(args.folder / f"improved-{n}") for n in range(1, len(files) + 1)],
         "checkpoints": {},
     }
+    crystals = {
+        name: [each.structure for several in known.places.values() for each in several]
+        for name, known in picks.items()
+    }
+    if args.told:
+        held = held_out(PreparedData.load(args.data[0]), args.told, RAW_SEED)
+        crystals["the test split"] = list(held.values())
     for name, checkpoint in checkpoints.items():
         label = name.replace(" ", "-")
         folders = [args.folder / f"judged-{label}-{seed}" for seed in args.judged_seeds]
@@ -232,6 +261,8 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         num = args.raw or f"judged-{len(folders)}"
         path = args.folder / f"raw-{num}-{label}-of-{len(picks)}.json"
         found["raw"] = kept(path, lambda c=checkpoint, f=folders: raw(drawn(c, args.raw, f), picks))
+        path = args.folder / f"told-{args.told}-{label}-of-{len(picks)}.json"
+        found["told_elements_of"] = kept(path, lambda c=checkpoint: told(c, crystals))
         report["checkpoints"][name] = found
         write(report, args.json)
     every = report["checkpoints"]
@@ -268,6 +299,7 @@ def main() -> int:
     parser.add_argument("--judged-seeds", type=int, nargs="+", default=[7])
     parser.add_argument("--judge-steps", type=int, default=100)
     parser.add_argument("--raw", type=int, default=2000, help="raw samples; 0: the judged ones")
+    parser.add_argument("--told", type=int, default=200, help="crystals of the test split")
     parser.add_argument("--share", type=float, default=0.2)
     parser.add_argument(
         "--training",
