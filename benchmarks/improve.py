@@ -16,9 +16,10 @@ is trained by none):
   unique ones; single elements; pairs that are one structure but for exchanged lanthanides; those
   that equal a pick, as they are.
 
-- told the elements of each pick, and of `--told` crystals of the data's test split: how often one
-  sample is that crystal, as in `structure_prediction.py`. Picks that come back more often than by
-  the control were learned; test crystals that come back less often were forgotten.
+- of the first and the last two, told the elements of each pick, and of `--told` crystals of the
+  data's test split: how often one sample is that crystal, as in `structure_prediction.py`. Picks
+  that come back more often than by the control were learned; test crystals that come back less
+  often were forgotten.
 
 What is finished is kept in `--folder`: a run that was ended goes on. Shares have Wilson's interval.
 """
@@ -33,11 +34,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from pymatgen.core import Element, Structure
-from scipy.stats import binomtest
+from scipy.stats import binomtest, wilcoxon
 from structure_prediction import held_out, nearest, predicted
 
 from adit_model import ADiT
@@ -140,19 +142,29 @@ def judged(folders: Sequence[Path], picks: dict[str, Known]) -> dict[str, Any]:
             good += [to_structure(row.toatoms()) for row in found]
     valid = [bool(row.get("structure_valid")) for row in rows]
     novel = [bool(row.get("novel")) for row in rows]
-    energies = sorted(r["energy_above_hull"] for r in rows if "energy_above_hull" in r)
+    energies = [r["energy_above_hull"] for r in rows if "energy_above_hull" in r]
     return {
         "valid": share(sum(valid), len(rows)),
         "unique_and_novel": share(sum(novel), len(rows)),
-        "median_energy_above_hull": energies[len(energies) // 2] if energies else None,
+        "median_energy_above_hull": median(energies) if energies else None,
         "relaxed": len(energies),
         "sun": share(sum(map(is_sun, rows)), len(rows)),
         "sun_equal_to": {
             name: share(sum(is_in(each, known) for each in good), len(good))
             for name, known in picks.items()
         },
-        "sun_samples": [f"{row['seed']}/{row['sample_index']}" for row in rows if is_sun(row)],
+        "sun_samples": [name_of(row) for row in rows if is_sun(row)],
+        "energies": {
+            name_of(row): round(row["energy_above_hull"], 4)
+            for row in rows
+            if "energy_above_hull" in row
+        },
     }
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """A sample by its seed and index, whoever made it."""
+    return f"{row['seed']}/{row['sample_index']}"
 
 
 def is_in(structure: Structure, known: Known) -> bool:
@@ -201,7 +213,8 @@ def raw(structures: Sequence[Structure], picks: dict[str, Known]) -> dict[str, A
 def told(checkpoint: str | None, crystals: dict[str, list[Structure]]) -> dict[str, Any]:
     """How many of some crystals one sample each of their elements brings back."""
     model = ADiT.from_pretrained(checkpoint, device="cpu")
-    settings = argparse.Namespace(num_steps=None, precision="float32", seed=RAW_SEED)
+    steps = model.config.sampling_of("crystal").num_steps
+    settings = argparse.Namespace(num_steps=steps, precision="float32", seed=RAW_SEED)
     counts = {}
     for name, truth in crystals.items():
         made = predicted(model, truth, 1, settings)
@@ -211,11 +224,21 @@ def told(checkpoint: str | None, crystals: dict[str, list[Structure]]) -> dict[s
 
 
 def compared(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Samples that are S.U.N. of one checkpoint alone, and how likely so uneven a split is."""
+    """Samples that are S.U.N. of one checkpoint alone, and how the judge's energies differ.
+
+    Energies are of the samples that were relaxed of both, eV/atom above the hull, one less other.
+    """
     first, second = set(one["sun_samples"]), set(other["sun_samples"])
     gained, lost = len(first - second), len(second - first)
     p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    return {"gained": gained, "lost": lost, "both": len(first & second), "p": round(p, 4)}
+    counts = {"gained": gained, "lost": lost, "both": len(first & second), "p": round(p, 4)}
+    shared = sorted(one["energies"].keys() & other["energies"].keys())
+    lower = [one["energies"][each] - other["energies"][each] for each in shared]
+    return counts | {
+        "energies_of_both": len(lower),
+        "median_difference": round(median(lower), 4) if lower else None,
+        "wilcoxon_p": round(float(wilcoxon(lower).pvalue), 4) if any(lower) else None,
+    }
 
 
 def kept(path: Path, make: Any) -> dict[str, Any]:
@@ -243,10 +266,9 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         "rounds": [lineage(args.folder / f"improved-{n}") for n in range(1, len(files) + 1)],
         "checkpoints": {},
     }
-    crystals = {
-        name: [each.structure for several in known.places.values() for each in several]
-        for name, known in picks.items()
-    }
+    # The last picks hold the earlier ones: the campaigns of all rounds are picked from.
+    last_picks = [s.structure for several in picks[max(picks)].places.values() for s in several]
+    crystals = {"the picks": last_picks}
     if args.told:
         held = held_out(PreparedData.load(args.data[0]), args.told, RAW_SEED)
         crystals["the test split"] = list(held.values())
@@ -261,8 +283,9 @@ def measure(args: argparse.Namespace, checkpoints: dict[str, str | None]) -> Non
         num = args.raw or f"judged-{len(folders)}"
         path = args.folder / f"raw-{num}-{label}-of-{len(picks)}.json"
         found["raw"] = kept(path, lambda c=checkpoint, f=folders: raw(drawn(c, args.raw, f), picks))
-        path = args.folder / f"told-{args.told}-{label}-of-{len(picks)}.json"
-        found["told_elements_of"] = kept(path, lambda c=checkpoint: told(c, crystals))
+        if name in (*list(checkpoints)[:1], *list(checkpoints)[-2:]):
+            path = args.folder / f"told-{args.told}-{label}-of-{len(picks)}.json"
+            found["told_elements_of"] = kept(path, lambda c=checkpoint: told(c, crystals))
         report["checkpoints"][name] = found
         write(report, args.json)
     every = report["checkpoints"]
