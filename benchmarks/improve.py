@@ -113,7 +113,14 @@ def rounds(args: argparse.Namespace) -> None:
         if not (improved / FINISHED).is_file():
             campaign(pool, current, args.num, POOL_SEED + number - 1, *steps)
         pools.append(pool)
-        command = ["improve", *pools, "--init", current or control, "--share", str(args.share)]
+        command: list[str | Path] = [
+            "improve",
+            *pools,
+            "--init",
+            current or control,
+            "--share",
+            str(args.share),
+        ]
         current = trained(improved, command, options)
         plain = ["train", "denoiser", "--init", control, "--name", f"adit-joint-c{number}"]
         control = trained(args.folder / f"control-{number}", plain, options)

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 MAX_HULL = 0.1  # eV/atom
 STRAIN = "internal_energy"  # PoseBusters' check of the energy against relaxed conformers
 TOO_HIGH = "lie above --max-hull"
-# eV/atom. No compound is known to lie so far below all phases that a table holds beside it; where a
-# potential says so, it errs, and what is picked by its lowest energies would be its worst errors.
+# eV/atom. So far below all phases of the table an error of the potential, or a gap of the table, is
+# likelier than a compound, and what is picked by the lowest energies would be the worst errors.
 MIN_HULL = -0.2
 TOO_LOW = f"lie below {MIN_HULL:g} eV/atom, which is not to be believed"
 

@@ -188,7 +188,7 @@ def test_posebusters_names_the_check_of_strain(found_campaign: Path) -> None:
 
     with Store(found_campaign, read_only=True) as store:
         reports = [row.data["report"]["posebusters"] for row in store.rows("molecule")]
-    assert all(STRAIN in each for each in reports if each) and any(reports)
+    assert any(STRAIN in each for each in reports if each)
 
 
 def test_folders_without_a_campaign_are_named(tmp_path: Path) -> None:
