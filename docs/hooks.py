@@ -61,8 +61,9 @@ def _group(group: click.Group, parent: click.Context, path: str) -> Iterator[str
         if isinstance(command, click.Group):
             yield from _group(command, context, where)
             continue
-        if where == "adit train":  # its options are those of argparse, without click
-            yield from (f"```\n{each.format_help()}```\n" for each in training_parsers().values())
+        if where in ("adit train", "adit improve"):  # their options are argparse's, without click
+            parsers = training_parsers().values() if name == "train" else [improving_parser()]
+            yield from (f"```\n{each.format_help()}```\n" for each in parsers)
             continue
         usage = command.get_usage(context).removeprefix("Usage: ")
         yield f"```\n{usage}\n```\n"
@@ -83,6 +84,13 @@ def training_parsers() -> dict[str, argparse.ArgumentParser]:
         module = sys.modules[registry.load("adit.trainers", name).__module__]
         parsers[name] = module.parser()
     return parsers
+
+
+def improving_parser() -> argparse.ArgumentParser:
+    """Return the parser of `adit improve`."""
+    from adit_plugins.cli.improve import parser
+
+    return parser()
 
 
 def _paragraphs(text: str) -> str:

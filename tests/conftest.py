@@ -105,6 +105,34 @@ def told_checkpoint(tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
+def found_campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a campaign with picks and with most reasons to leave a structure out."""
+    from found_campaign import make_campaign
+
+    folder = tmp_path_factory.mktemp("found")
+    make_campaign(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from found_campaign import save_crystals
+
+    path = tmp_path_factory.mktemp("data") / "crystals.safetensors"
+    save_crystals(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def prepared_molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from found_campaign import save_molecules
+
+    path = tmp_path_factory.mktemp("data") / "molecules.safetensors"
+    save_molecules(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def toy_weights() -> dict[str, np.ndarray]:
     import published_reference
 

@@ -117,6 +117,9 @@ def test_every_command_line_is_one_that_adit_takes(page: Path) -> None:
             stage = arguments[1] if arguments[1] in parsers else "autoencoder"
             parsers[stage].parse_args(arguments[1 if stage == "autoencoder" else 2 :])
             continue
+        if arguments[0] == "improve":
+            improving_parser().parse_args(arguments[1:])
+            continue
         context = main.make_context("adit", list(arguments), resilient_parsing=True)
         command: click.Command = main
         rest = arguments
@@ -168,6 +171,10 @@ def training_parsers() -> dict[str, Any]:
     return found
 
 
+def improving_parser() -> Any:
+    return runpy.run_path(str(DOCS / "hooks.py"))["improving_parser"]()
+
+
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -189,6 +196,8 @@ def test_the_built_page_has_every_command_and_option(site: Path) -> None:
     for stage, parser in training_parsers().items():
         for action in parser._actions:
             assert all(each in page for each in action.option_strings), f"adit train {stage}"
+    for action in improving_parser()._actions:
+        assert all(each in page for each in action.option_strings), "adit improve"
 
 
 def test_a_page_asks_nobody_when_it_is_opened(site: Path) -> None:

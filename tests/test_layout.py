@@ -91,7 +91,7 @@ def test_only_one_function_replaces_files() -> None:
 ROOMS = (
     "_version", "lazy", "registry", "outputs", "processes", "structures", "validity",
     "matching", "datasets", "relax", "hull", "dft", "generation", "hosts", "metrics", "submissions",
-    "campaign", "report", "prediction", "cli",
+    "campaign", "report", "prediction", "improvement", "cli",
 )  # fmt: skip
 
 

@@ -8,9 +8,8 @@ import json
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from importlib.util import find_spec
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +27,7 @@ from adit_model.config import (
 )
 from adit_model.model import ADiT
 from adit_model.outputs import replacing, said
+from adit_model.training.display import plot_losses, progress_bar
 from adit_model.training.distributed import World, joined
 from adit_model.training.options import add_options, changes_of, values_of
 from adit_model.training.running import run
@@ -50,6 +50,17 @@ def parser() -> argparse.ArgumentParser:
     """All options; defaults are those of the shipped release."""
     p = Parser(prog="adit train", description="Train a stage of ADiT on prepared data.")
     p.add_argument("stage", choices=STAGES)
+    add_training_options(p)
+    return p
+
+
+def add_training_options(p: argparse.ArgumentParser, optional: Collection[str] = ()) -> None:
+    """Add all options of a run to a parser, which may have others.
+
+    Args:
+        p: the parser.
+        optional: names of required ones that may be left out; who calls `train` checks them.
+    """
     start = p.add_mutually_exclusive_group()
     start.add_argument("--autoencoder", type=Path, metavar="DIR", help="trained first stage")
     start.add_argument(
@@ -68,10 +79,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="what the network is told besides: elements, or a label of the prepared data",
     )
-    add_options(p, TrainingConfig)
+    add_options(p, TrainingConfig, optional=optional)
     p.add_argument("--device", help="cpu, cuda, ...; by default CUDA if there is one")
     _add_architecture(p)
-    return p
 
 
 SHARED = ("width", "num_heads")  # of the stage that is trained
@@ -167,21 +177,39 @@ def main(argv: list[str] | None = None) -> int:
     """Run a training stage; returns the exit status."""
     args = parser().parse_args(argv)
     try:
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        with joined(device) as (world, own):
-            return _train(args, own, world)
+        return train(args)
     except (ValueError, OSError) as error:
         print(f"Error: {said(error)}", file=sys.stderr)
         return 2
 
 
-def _train(args: argparse.Namespace, device: torch.device, world: World) -> int:
+def train(args: argparse.Namespace, provenance: Mapping[str, Any] | None = None) -> int:
+    """Do the run that options of `add_training_options` describe; returns the exit status.
+
+    Args:
+        args: with `stage`.
+        provenance: what the checkpoint says of itself besides, from the first save on.
+
+    Raises:
+        ValueError: an option, the data or a checkpoint does not fit.
+        OSError: something cannot be read or written.
+    """
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with joined(device) as (world, own):
+        return _train(args, own, world, provenance or {})
+
+
+def _train(
+    args: argparse.Namespace, device: torch.device, world: World, provenance: Mapping[str, Any]
+) -> int:
     config = TrainingConfig(**values_of(TrainingConfig, args))
     out = Path(config.out)
-    _check_folder(out, args.resume)
+    check_folder(out, args.resume)
     model = _model(args, config)
+    told = model.config.provenance | dict(provenance)
+    model.config = dataclasses.replace(model.config, provenance=told)
     trainer = Trainer(config, model, device, world)
     if args.resume:
         trainer.resume()
@@ -204,7 +232,7 @@ def _train(args: argparse.Namespace, device: torch.device, world: World) -> int:
     return 0 if finished else INTERRUPTED
 
 
-def _check_folder(out: Path, resume: bool) -> None:
+def check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder that is not what the command needs.
 
     Raises:
@@ -302,48 +330,3 @@ def _describe(trainer: Trainer) -> None:
     provenance = model.config.provenance | {trainer.config.stage: entry}
     model.config = dataclasses.replace(model.config, provenance=provenance)
     trainer.save(wait=True)
-
-
-@contextmanager
-def progress_bar(stage: str) -> Iterator[Callable[[dict[str, float]], None]]:
-    """A rich bar on a terminal; plain lines elsewhere or without rich."""
-
-    def text(row: dict[str, float]) -> str:
-        losses = " ".join(f"{k} {v:.4f}" for k, v in row.items() if k.endswith("_loss"))
-        return f"step {row['step']} {losses} {row['tokens_per_second']} atoms/s"
-
-    if find_spec("rich") is None or not sys.stderr.isatty():
-        yield lambda row: print(f"{row['progress']:5.1%} {text(row)}", file=sys.stderr)
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(stage, total=1.0)
-        yield lambda row: progress.update(task, completed=row["progress"], description=text(row))
-
-
-def plot_losses(out: Path) -> bool:
-    """Draw the losses of `log.jsonl` into `loss.png`; False without matplotlib or rows."""
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        import matplotlib.pyplot as plt
-    except ImportError:
-        print("No loss plot: pip install matplotlib", file=sys.stderr)
-        return False
-    log = out / "log.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    if not rows:
-        return False
-    figure, axes = plt.subplots()
-    for name in sorted({k for row in rows for k in row if k.endswith("_loss")}):
-        points = [(row["step"], row[name]) for row in rows if name in row]
-        axes.plot(*zip(*points, strict=True), label=name)
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
-    axes.legend()
-    with replacing(out / "loss.png") as temporary:
-        figure.savefig(temporary, dpi=120)
-    plt.close(figure)
-    return True

@@ -17,6 +17,7 @@ def add_options(
     record: type,
     defaults: Any = None,
     skip: Collection[str] = (),
+    optional: Collection[str] = (),
 ) -> None:
     """Add an option for each field of a dataclass that was declared with `option`.
 
@@ -28,6 +29,7 @@ def add_options(
         defaults: an instance, of which `--help` tells the values; what is not given is then None,
             and a `bool` can be switched off, too. None for the fields' own defaults.
         skip: fields that are no options here.
+        optional: fields without a default that may be left out all the same; then None.
     """
     hints = get_type_hints(record)
     for field in dataclasses.fields(record):
@@ -35,6 +37,8 @@ def add_options(
             continue
         told = field.default if defaults is None else getattr(defaults, field.name)
         keywords = _keywords(hints[field.name], field.default) | dict(field.metadata)
+        if field.name in optional:
+            keywords["required"] = False
         if defaults is not None:
             keywords |= {"default": None}
             if hints[field.name] is bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +74,15 @@ def aim_pairs(model: ADiT, groups: list[SizeGroups], draws: int = 16) -> None:
         )
 
 
+def size_histograms(data: Sequence[PreparedData | ShardedData]) -> dict[str, list[int]]:
+    """Training structures of 0, 1, 2, ... atoms by kind, of all data sets of it together."""
+    found: dict[str, list[int]] = {}
+    for part in data:
+        both = zip_longest(found.get(part.kind, []), part.size_histogram(), fillvalue=0)
+        found[part.kind] = [sum(numbers) for numbers in both]
+    return found
+
+
 def initial_model(
     config: TrainingConfig,
     architecture: ADiTConfig,
@@ -87,7 +97,7 @@ def initial_model(
     """
     torch.manual_seed(config.seed)
     loaded = [load_data(Path(path)) for path in config.data]
-    histogram = {data.kind: data.size_histogram() for data in loaded}
+    histogram = size_histograms(loaded)
     if config.stage == "autoencoder":
         return ADiT(dataclasses.replace(architecture, denoiser=None, size_histogram=histogram))
     if config.stage == "prior":
@@ -152,7 +162,7 @@ def continued_model(
     loaded = [load_data(Path(path)) for path in config.data]
     if config.stage != "autoencoder" and old.denoiser is None:
         raise TrainingError(f"{init} holds no denoiser; begin one with --autoencoder {init}.")
-    histogram = {data.kind: data.size_histogram() for data in loaded}
+    histogram = size_histograms(loaded)
     if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
         raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
     # What stands on the latents goes where these change.

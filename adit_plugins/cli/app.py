@@ -26,6 +26,7 @@ from adit_plugins.cli.env import env
 from adit_plugins.cli.evaluate import evaluate
 from adit_plugins.cli.generate import generate
 from adit_plugins.cli.hull import hull
+from adit_plugins.cli.improve import improve
 from adit_plugins.cli.merge import merge
 from adit_plugins.cli.predict import predict
 from adit_plugins.cli.relax import relax
@@ -144,6 +145,6 @@ def start_logging(verbose: int) -> None:
 
 for command in (
     discover, report, merge, dft, generate, predict, complete, relax, hull, evaluate, submit, data,
-    train, convert, relaxer, env, doctor,
+    train, improve, convert, relaxer, env, doctor,
 ):  # fmt: skip
     main.add_command(command)
