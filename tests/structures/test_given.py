@@ -34,7 +34,7 @@ OF_CRYSTALS: list[Callable[[Any], Any]] = [
     lambda each: symmetrized(each).properties["adit"]["space_group"],
     lambda each: crystal_invariants(each)[1].tolist(),
     lambda each: len(reduce_cell(each) or ()),
-    lambda each: is_match(each, each), lambda each: rms_distance(each, each),
+    lambda each: is_match(each, each), lambda each: rms_distance(each, each) is not None,
     lambda each: find_duplicates([each, each]),
 ]  # fmt: skip
 OF_MOLECULES: list[Callable[[Any], Any]] = [
