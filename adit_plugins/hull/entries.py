@@ -205,7 +205,16 @@ class AskedHull(Hull):
     def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:
         return self._fetch(symbols)[0]
 
+    def phases(self, symbols: Iterable[str]) -> list[Phase]:
+        """Return the compounds of a chemical system: amounts by element, and eV/atom."""
+        self._ask(wanted := tuple(symbols))
+        return super().phases(wanted)
+
     def _system(self, symbols: tuple[str, ...]) -> _System:
+        self._ask(symbols)
+        return super()._system(symbols)
+
+    def _ask(self, symbols: Iterable[str]) -> None:
+        """Hold the phases of these elements, and no others."""
         self._phases.clear()
         self._add(self._fetch(symbols)[1])
-        return super()._system(symbols)

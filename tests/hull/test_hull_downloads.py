@@ -173,6 +173,8 @@ def test_mattergens_entries_get_the_corrections_of_2020(tmp_path: Path, scheme: 
         )
         found = hull.energy_above_hull(formula, 0.0).hull_energy_per_atom
         assert found == pytest.approx(expected, abs=1e-6)
+    # Of the elements that are asked for, whatever was asked before.
+    assert [{*amounts} for amounts, _ in hull.phases(["Na", "Cl"])] == [{"Na", "Cl"}]
     salt = bulk("NaCl", "cesiumchloride", a=4.2)
     # The raw energy of a potential gets the same corrections, so it lies on the hull.
     _, found = place_energy(salt, RAW["NaCl"], "mp-raw", "x", hull)
