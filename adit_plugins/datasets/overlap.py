@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from adit_model.data import PreparedData
 
+Formula = tuple[tuple[int, int], ...]  # atomic numbers, with how many there are
 NEAREST = 10  # unseen crystals of a formula that one is compared with, by their invariants
 HELD_OUT = (2, 1, 0)  # test, val, train: who is kept of two that are equal
 
@@ -37,10 +38,10 @@ def overlapping(data: PreparedData) -> NDArray[np.bool_]:
         raise DatasetError(f"{data.name} has no crystals, whose splits could be compared.")
     found = np.zeros(len(data.split), dtype=bool)
     split = data.split.numpy()
-    for places in _formulas(data).values():
-        if len(set(split[places])) > 1:
-            for place in _equal(data, places, split):
-                found[place] = True
+    for rows in rows_by_formula(data).values():
+        if len({int(split[row]) for row, _ in rows}) > 1:
+            for row in _equal(data, rows, split):
+                found[row] = True
     return found
 
 
@@ -65,29 +66,34 @@ def without(data: PreparedData, rows: NDArray[np.bool_]) -> PreparedData:
     )
 
 
-def _formulas(data: PreparedData) -> dict[bytes, NDArray[np.int64]]:
-    """Places of the structures by reduced formula."""
+def formula_key(numbers: NDArray[Any], kind: str) -> Formula:
+    """The elements and their amounts, for a crystal in the smallest whole numbers."""
+    elements, counts = np.unique(numbers, return_counts=True)
+    divisor = int(np.gcd.reduce(counts)) if kind == "crystal" and len(counts) else 1
+    return tuple(zip(elements.tolist(), (counts // divisor).tolist(), strict=True))
+
+
+def rows_by_formula(data: PreparedData) -> dict[Formula, list[tuple[int, int]]]:
+    """Row and first atom of the structures, by `formula_key`."""
     ends = np.cumsum(data.num_atoms.numpy())
-    numbers = data.atomic_numbers.numpy()
-    groups: dict[bytes, list[int]] = {}
-    for place, (end, size) in enumerate(zip(ends, data.num_atoms.tolist(), strict=True)):
-        counts = np.bincount(numbers[end - size : end], minlength=128)
-        reduced = counts // np.gcd.reduce(counts[counts > 0])
-        groups.setdefault(reduced.tobytes(), []).append(place)
-    return {key: np.array(places) for key, places in groups.items()}
+    groups: dict[Formula, list[tuple[int, int]]] = {}
+    for row, numbers in enumerate(np.split(data.atomic_numbers.numpy(), ends[:-1])):
+        start = int(ends[row]) - len(numbers)
+        groups.setdefault(formula_key(numbers, data.kind), []).append((row, start))
+    return groups
 
 
 def _equal(
-    data: PreparedData, places: NDArray[np.int64], split: NDArray[np.uint8]
+    data: PreparedData, rows: list[tuple[int, int]], split: NDArray[np.uint8]
 ) -> Iterator[int]:
     """Those of one formula that equal one that is held out more strictly."""
     held: list[tuple[Structure | None, NDArray[np.int8] | None]] = []
     for number in HELD_OUT:
-        here = [int(place) for place in places if split[place] == number]
-        cells = {place: reduce_cell(structure_of(data, place)) for place in here}
-        for place in here:
-            if first_match(cells[place], _near(cells[place], held)) is not None:
-                yield place
+        here = [(row, start) for row, start in rows if split[row] == number]
+        cells = {row: reduce_cell(structure_of(data, row, start)) for row, start in here}
+        for row, cell in cells.items():
+            if first_match(cell, _near(cell, held)) is not None:
+                yield row
         if number:
             held += [(cell, None) for cell in cells.values()]
             if len(held) > NEAREST:
@@ -124,13 +130,12 @@ def _invariants(cell: Structure | None) -> NDArray[np.int8] | None:
         return None
 
 
-def structure_of(data: PreparedData, place: int) -> Structure:
-    """One crystal of prepared data."""
+def structure_of(data: PreparedData, row: int, start: int) -> Structure:
+    """One crystal of prepared data, by its row and its first atom."""
     from pymatgen.core import Lattice, Structure
 
     assert data.coords is not None
     assert data.cell is not None
-    end = int(data.num_atoms[: place + 1].sum())
-    atoms = slice(end - int(data.num_atoms[place]), end)
-    lattice = Lattice.from_parameters(*data.cell[place].tolist())
+    atoms = slice(start, start + int(data.num_atoms[row]))
+    lattice = Lattice.from_parameters(*data.cell[row].tolist())
     return Structure(lattice, data.atomic_numbers[atoms].tolist(), data.coords[atoms].numpy())

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from adit_plugins.datasets.overlap import Formula, formula_key, rows_by_formula, structure_of
 from adit_plugins.improvement.reading import Candidate
 from adit_plugins.matching import group, match_alike
 from adit_plugins.structures.given import to_structure
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 NEAREST = 20  # molecules of the formula whose bonds are looked for
 TRAINED, HELD = "are in the training data", "are in the data's val or test split"
-Key = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ class Stored:
     @property
     def structure(self) -> Structure:
         """A crystal."""
-        from pymatgen.core import Lattice, Structure
-
-        assert self.data.cell is not None
-        lattice = Lattice.from_parameters(*self.data.cell[self.row].tolist())
-        return Structure(lattice, self.numbers.tolist(), self.positions)
+        return structure_of(self.data, self.row, self.start)
 
     @property
     def _atoms(self) -> slice:
@@ -80,19 +76,17 @@ class Known:
         self.files = files
 
     @cached_property
-    def places(self) -> dict[Key, list[Stored]]:
+    def places(self) -> dict[Formula, list[Stored]]:
         """Structures by their formula, crystals by the reduced one."""
-        found: defaultdict[Key, list[Stored]] = defaultdict(list)
+        found: defaultdict[Formula, list[Stored]] = defaultdict(list)
         for data in self.files:
-            ends = np.cumsum(data.num_atoms.numpy())
-            for row, numbers in enumerate(np.split(data.atomic_numbers.numpy(), ends[:-1])):
-                start = int(ends[row]) - len(numbers)
-                found[_key(numbers, data.kind)].append(Stored(data, row, start))
+            for formula, rows in rows_by_formula(data).items():
+                found[formula] += [Stored(data, row, start) for row, start in rows]
         return dict(found)
 
     def alike(self, numbers: Iterable[int], kind: str) -> list[Stored]:
         """Return the structures of a formula."""
-        return self.places.get(_key(np.fromiter(numbers, dtype=np.int64), kind), [])
+        return self.places.get(formula_key(np.fromiter(numbers, dtype=np.int64), kind), [])
 
 
 def sorted_out(picks: Sequence[Candidate], known: Known) -> Iterator[Candidate]:
@@ -151,12 +145,6 @@ def _distances(positions: NDArray[Any]) -> NDArray[np.float64]:
 
 def _smiles(stored: Stored) -> str | None:
     return examine(Atoms(stored.numbers, stored.positions))[0].smiles
-
-
-def _key(numbers: NDArray[Any], kind: str) -> Key:
-    elements, counts = np.unique(numbers, return_counts=True)
-    divisor = int(np.gcd.reduce(counts)) if kind == "crystal" and len(counts) else 1
-    return tuple(zip(elements.tolist(), (counts // divisor).tolist(), strict=True))
 
 
 def prepared(paths: Iterable[Path]) -> list[PreparedData]:
