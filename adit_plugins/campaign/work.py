@@ -1,7 +1,6 @@
 """What workers do with a chunk of structures; every function answers for each of them, in order.
 
-They say what they are at and what they have found (`processes.tell`), which a worker process of
-ours sends on at once.
+They say what they are at and have found (`processes.tell`), which our workers send on at once.
 """
 
 from __future__ import annotations

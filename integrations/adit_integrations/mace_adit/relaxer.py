@@ -150,8 +150,8 @@ class MaceAditRelaxer:
 
     Attributes:
         name: `mace-adit`.
-        chunk_atoms: atoms in a batch. An evaluation costs 20 ms whatever it is of, and 0.45 ms an
-            atom on a CPU; as structures converge, a third of them is at work in the mean.
+        chunk_atoms: atoms in a batch. An evaluation has a cost of its own, and fewer and fewer
+            structures share it as they converge (`benchmarks/prefilter_speed.py` counts them).
         elements: atomic numbers that the network knows.
     """
 
