@@ -144,6 +144,7 @@ def _draw(diagram: PhaseDiagram, path: Path) -> None:
             for text in axes.texts:
                 text.set_fontsize(12)
             axes.set_title(CAPTION, fontsize=12)
+            axes.set_adjustable("box")  # else matplotlib warns of the plotter's fixed limits
             with replacing(path) as temporary:
                 figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
         finally:
