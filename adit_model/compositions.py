@@ -122,6 +122,7 @@ class _Draw:
         self.room = np.tile(room, (self.num, 1))
         self.bounded = bool(constraints.most or constraints.formula or constraints.num_elements)
         self.left = np.zeros(self.num, dtype=np.int64)
+        self.electrons = np.zeros(self.num, dtype=np.int64)
         self.numbers: list[list[int]] = [[] for _ in streams]
         self.last = np.zeros(self.num, dtype=np.int64)
         device = prior.kind.weight.device
@@ -160,11 +161,11 @@ class _Draw:
             scores = self._step(tokens)
             elements = self._pick(scores, self._element_mask()) - v.max_atoms
             elements = np.where(self.left > 0, elements, 0)
+            tokens = np.where(elements > 0, v.max_atoms + elements, 0)
             if self.kind == "molecule":
                 self._place(elements, np.ones(self.num, dtype=np.int64))
-                tokens = np.where(elements > 0, v.max_atoms + elements, 0)
                 continue
-            scores = self._step(np.where(elements > 0, v.max_atoms + elements, 0))
+            scores = self._step(tokens)
             offset = v.max_atoms + v.num_elements
             counts = self._pick(scores, self._count_mask(elements, offset)) - offset
             counts = np.where(elements > 0, counts, 0)
@@ -236,6 +237,7 @@ class _Draw:
             still = self.need[row].pop(element, 0) - count
             if still > 0:
                 self.need[row][element] = still
+        self.electrons += elements * counts
         self.last = np.where(elements > 0, elements, self.last)
         self.left -= np.where(elements > 0, counts, 0)
 
@@ -245,13 +247,23 @@ class _Draw:
         mask = np.zeros((self.num, v.size), dtype=bool)
         choose = self._next_of_molecule if self.kind == "molecule" else self._next_of_crystal
         columns = slice(v.max_atoms + 1, v.max_atoms + v.num_elements + 1)
-        if self.kind == "crystal":  # most requests: any allowed element beyond the last
-            later = np.arange(1, v.num_elements + 1) > self.last[:, None]
-            mask[:, columns] = (self.room[:, 1:] > 0) & later & (self.left > 0)[:, None]
+        # Most requests ask for no element and no number of them: all sequences at once.
+        mask[:, columns] = self._free()[:, 1:] & (self.left > 0)[:, None]
         for row in np.flatnonzero(self.left).tolist():
-            if self.kind == "molecule" or self.bounded or self.need[row]:
+            if self.bounded or self.need[row]:
                 mask[row, columns] = choose(row)[1:]
         return mask
+
+    def _free(self) -> NDArray[np.bool_]:
+        """Elements that sequences which need none can go on with, `[num, 1 + elements]`."""
+        possible = self.room > 0
+        number, last = np.arange(self.room.shape[1]), self.last[:, None]
+        if self.kind == "crystal":
+            return possible & (number > last)
+        if self.prior.config.hydrogens_last:
+            possible &= (last != HYDROGEN) | (number <= HYDROGEN)
+            possible[:, HYDROGEN] &= self.room[:, HYDROGEN] >= self.left
+        return self._closed(possible, np.arange(self.num))
 
     def _next_of_crystal(self, row: int) -> NDArray[np.bool_]:
         need, room, left = self.need[row], self.room[row], self.left[row]
@@ -278,10 +290,10 @@ class _Draw:
         need, room, left = self.need[row], self.room[row], self.left[row]
         possible = room > 0
         seen = set(self.numbers[row])
-        number = self.constraints.num_elements
-        new = 0 if number is None else number - len(seen | set(need))  # not named, still to come
+        wanted, number = seen | set(need), self.constraints.num_elements
+        new = 0 if number is None else number - len(wanted)  # not named, still to come
         if number is not None and not new:
-            possible &= np.isin(np.arange(len(room)), list(seen | set(need)))
+            possible &= np.isin(np.arange(len(room)), list(wanted))
         if left == sum(need.values()) + new:
             fits = np.isin(np.arange(len(room)), list(need))
             if new:
@@ -290,16 +302,9 @@ class _Draw:
         if self.prior.config.hydrogens_last:
             if self.last[row] == HYDROGEN:
                 possible[HYDROGEN + 1 :] = False
-            elif (
-                set(need) - {HYDROGEN}
-                or room[HYDROGEN] < left
-                or new > (HYDROGEN not in seen | set(need))
-            ):
+            elif set(need) - {HYDROGEN} or room[HYDROGEN] < left or new > (HYDROGEN not in wanted):
                 possible[HYDROGEN] = False  # heavy atoms that are still to come would come too late
-        if self.prior.config.even_electrons:
-            closed = possible & self._closing(row)
-            possible = closed if closed.any() else possible
-        return possible
+        return self._closed(possible[None], np.array([row]))[0]
 
     def _most_of(self, row: int, element: int, number: int) -> int:
         """Atoms for which a number of elements after this one have room; -1 if there are fewer.
@@ -314,15 +319,19 @@ class _Draw:
             return -1
         return sum(int(self.room[row, z]) for z in need) + sum(free[len(free) - more :])
 
-    def _closing(self, row: int) -> NDArray[np.bool_]:
-        """Elements that still leave an even number of electrons possible, `[num_elements + 1]`."""
-        left, last = int(self.left[row]), self.last[row]
-        odd = (sum(self.numbers[row]) + np.arange(self.room.shape[1])) % 2 == 1
-        closing = np.ones_like(odd) if left > 1 else ~odd
-        if self.prior.config.hydrogens_last and last != HYDROGEN:
+    def _closed(self, possible: NDArray[np.bool_], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Of possible elements `[rows, 1 + elements]` those that let electrons pair, if any."""
+        if not self.prior.config.even_electrons:
+            return possible
+        electrons, left = self.electrons[rows], self.left[rows]
+        even = (electrons[:, None] + np.arange(possible.shape[1])) % 2 == 0
+        closing = even | (left > 1)[:, None]
+        if self.prior.config.hydrogens_last:
             # The first hydrogen is followed by hydrogens alone.
-            closing[HYDROGEN] = (sum(self.numbers[row]) + left) % 2 == 0
-        return closing
+            first = self.last[rows] != HYDROGEN
+            closing[first, HYDROGEN] = (electrons + left)[first] % 2 == 0
+        closed = possible & closing
+        return np.where(closed.any(axis=1, keepdims=True), closed, possible)
 
     def _count_mask(self, elements: NDArray[np.int64], offset: int) -> NDArray[np.bool_]:
         """Tokens of counts that each sequence can go on with."""

@@ -23,6 +23,7 @@ import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,6 +34,7 @@ import torch
 from adit_model import ADiT
 from adit_model.config import KINDS
 from adit_model.samplers import SamplingSettings
+from adit_model.samplers import run as sampler_run
 from adit_model.samplers.request import PRECISIONS
 
 COLUMNS = (
@@ -139,6 +141,24 @@ def _warm_up(model: ADiT, kind: str, settings: SamplingSettings, num: int) -> No
     sample(model, kind, short, range(num), seed=1)
 
 
+def _calls(
+    model: ADiT, kind: str, settings: SamplingSettings, chunks: Sequence[range]
+) -> list[int]:
+    """Atoms in each call of the denoiser, found with one step: all steps make the same calls.
+
+    Not during the run that is timed, where a GPU replays calls that no hook sees.
+    """
+    found: list[int] = []
+    assert model.denoiser is not None
+    hook = model.denoiser.register_forward_pre_hook(
+        lambda _, inputs: found.append(inputs[0].shape[0] * inputs[0].shape[1])
+    )
+    for chunk in chunks:
+        sample(model, kind, replace(settings, num_steps=1), chunk)
+    hook.remove()
+    return found * settings.num_steps
+
+
 def run(
     model: ADiT,
     checkpoint: str | None,
@@ -162,12 +182,8 @@ def run(
             wall = time.perf_counter() - start
     else:
         _warm_up(model, kind, settings, min(num, at_once, 256))
-        assert model.denoiser is not None
-        hook = model.denoiser.register_forward_pre_hook(
-            lambda _, inputs: calls.append(inputs[0].shape[0] * inputs[0].shape[1])
-        )
+        calls = _calls(model, kind, settings, chunks)
         parts = [sample(model, kind, settings, chunk) for chunk in chunks]
-        hook.remove()
         wall = sum(part["seconds"] for part in parts)
     total = {name: sum(part[name] for part in parts) for name in parts[0]}
     found = {
@@ -235,6 +251,9 @@ def arguments() -> argparse.Namespace:
         "--batch-size", type=int, nargs="+", default=[0], help="rows of one size; 0: by memory"
     )
     parser.add_argument("--compile", choices=("no", "yes", "both"), default="no")
+    parser.add_argument(
+        "--eager", action="store_true", help="on a GPU, start every kernel instead of replaying"
+    )
     parser.add_argument("--threads", type=int, nargs="+", default=[1], help="of one process")
     parser.add_argument("--processes", type=int, nargs="+", default=[1], help="of one thread each")
     parser.add_argument("--json", type=Path)
@@ -249,6 +268,8 @@ def main() -> int:
     """Print the table; write the JSON after every row, so that a short lease loses nothing."""
     args = arguments()
     torch.set_num_threads(1)
+    if args.eager:
+        sampler_run.Replayed = lambda denoiser: denoiser  # type: ignore[assignment,misc]
     gpu = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else ""
     limits = {p: matmul_rate(args.device, dtype=getattr(torch, p)) for p in args.precision}
     if gpu:
@@ -261,6 +282,7 @@ def main() -> int:
         "denoiser_parameters": sum(p.numel() for p in model.denoiser.parameters()),
         "hardware": gpu or f"{platform.machine()} CPU",
         "torch": torch.__version__,
+        "calls": "replayed" if gpu and not args.eager else "eager",
         "matmul_gflop_per_second": {p: round(limit / 1e9, 1) for p, limit in limits.items()},
         "rows": [],
     }

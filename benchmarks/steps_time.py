@@ -19,6 +19,7 @@ these steps is in the model card.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 from collections.abc import Callable
 from functools import partial
@@ -187,7 +188,11 @@ def main() -> int:
     result = {
         "checkpoint": release.name,
         "hash": release.hash,
-        "hardware": f"{platform.machine()} {device.type}",
+        "hardware": (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            else f"{platform.machine()} CPU"
+        ),
         "torch": torch.__version__,
         "matmul_gflop_per_second": rates,
         "structures_at_once": args.rows,
@@ -195,9 +200,10 @@ def main() -> int:
         "rows": rows,
         "speedup": speedups(rows, release),
     }
-    from relaxed_rows import write_json
-
-    write_json(result, args.json)
+    text = json.dumps(result, indent=1) + "\n"
+    if args.json is not None:  # before anything else: a lent GPU's time may end
+        args.json.write_text(text, encoding="utf-8")
+    print(text)
     if args.plot is not None:
         draw(rows, args.plot)
     return 0

@@ -12,15 +12,16 @@ told the elements are asked with and without (at their rate of withholding).
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from relaxed_rows import write_json
 
 from adit_model import ADiT
 from adit_model.data import PreparedData, SizeGroups
 from adit_model.flow import flow_loss
+from adit_model.precision import faster_precision
 from adit_model.training.trainer import draw_latent
 
 TOKENS = 1200  # atoms a batch
@@ -33,12 +34,13 @@ def validation_loss(model: ADiT, groups: SizeGroups, batches: int, seed: int, to
         raise ValueError(f"{model.name!r} holds no denoiser")
     generator = torch.Generator(model.device).manual_seed(seed)
     conditions = model.denoiser.config.conditions[: 2 if told else 1]
+    lower = faster_precision(model.device) == "bfloat16"
     total = 0.0
     for place in range(batches):
         size, rows = groups.choose(TOKENS, generator, (place + 0.5) / batches)
         latent = draw_latent(model, groups.batch(size, rows), generator, groups.kind == "crystal")
         labels = groups.labels(size, rows, conditions)
-        with torch.autocast(model.device.type, torch.bfloat16):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=lower):
             loss, _ = flow_loss(
                 model.denoiser, latent, labels, model.config.flow, generator, place % 2 == 0
             )
@@ -66,7 +68,10 @@ def main() -> int:
                 loss = validation_loss(model, groups, args.batches, args.seed, told)
                 row[groups.kind + (", elements told" if told else "")] = round(loss, 4)
         rows.append(row)
-    write_json({"split": args.split, "seed": args.seed, "rows": rows}, args.json)
+    text = json.dumps({"split": args.split, "seed": args.seed, "rows": rows}, indent=1) + "\n"
+    if args.json is not None:
+        args.json.write_text(text, encoding="utf-8")
+    print(text)
     return 0
 
 

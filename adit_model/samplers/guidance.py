@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from adit_model.denoiser import Denoiser
+from adit_model.samplers.graphs import Replayed
 from adit_model.sampling import KindSampling
 
 Labels = dict[str, Tensor]  # what the network is told, see `Denoiser.forward`
@@ -32,7 +33,7 @@ class Guided:
 
     def __init__(
         self,
-        denoiser: Denoiser,
+        denoiser: Denoiser | Replayed,
         labels: Labels,
         scale: float,
         settings: KindSampling,

@@ -14,6 +14,7 @@ from adit_model.config import DenoiserConfig
 from adit_model.denoiser import Denoiser
 from adit_model.pairs import NUM_CENTRES, NUM_POINTS
 from adit_model.pairs import WIDTH as PAIR_WIDTH
+from adit_model.samplers.graphs import Replayed
 from adit_model.samplers.guidance import Guided, Labels
 from adit_model.samplers.request import Request
 from adit_model.samplers.steps import SAMPLERS, Draw
@@ -26,29 +27,31 @@ GPU_SHARE = 0.25  # of the free memory
 CorrectRows = Callable[[list[int], Tensor, float, Labels], tuple[Tensor, Labels]]
 
 
-def noise_source(request: Request, rows: list[int], like: Tensor, num_draws: int) -> Draw:
+def noise_source(
+    request: Request, rows: list[int], size: int, num_draws: int, device: torch.device
+) -> Draw:
     """Noise for the steps of some rows, from each sample's own stream: batches do not matter.
 
-    All of it is drawn at the first call, which gives the same numbers as one draw a step and one
-    upload instead of many.
+    All of it is drawn here, which gives the same numbers as one draw a step, and goes to the
+    device at the first call, in one upload instead of many.
     """
     deviations = request.sampling.fresh_noise
-    shape = (num_draws, *like.shape[1:])
-    drawn: Tensor | None = None
+    width = request.noise[rows[0]].shape[-1]
+    values = np.empty((len(rows), num_draws, size, width), dtype=np.float32)
+    for place, row in enumerate(rows):
+        stream = np.random.default_rng([*request.streams[row], 1])
+        stream.standard_normal(dtype=np.float32, out=values[place])
+    noise = torch.from_numpy(values)
+    if request.centered:
+        noise = noise - noise.mean(dim=2, keepdim=True)
     calls = 0
 
     def draw(t: float) -> Tensor:
-        nonlocal drawn, calls
-        if drawn is None:
-            streams = [np.random.default_rng([*request.streams[row], 1]) for row in rows]
-            values = [stream.standard_normal(shape, dtype=np.float32) for stream in streams]
-            noise = torch.from_numpy(np.stack(values, axis=1))
-            if request.centered:
-                noise = noise - noise.mean(dim=2, keepdim=True)
-            drawn = noise.to(like.device)
+        nonlocal noise, calls
+        noise = noise.to(device)
         calls += 1
         deviation = next(size for until, size in deviations if t <= until)
-        return deviation * drawn[calls - 1]
+        return deviation * noise[:, calls - 1]
 
     return draw
 
@@ -101,15 +104,16 @@ def sample_latents(
         most = max(1, most // request.particles) * request.particles  # particles stay together
         for start in range(0, len(rows), most):
             chosen = rows[start : start + most]
+            # Before anything goes to the device: a GPU works on the last batch meanwhile.
+            draw = noise_source(request, chosen, size, len(times), device)
             x = torch.stack([request.noise[row] for row in chosen]).to(device)
             predict = Guided(
-                denoiser,
+                Replayed(denoiser) if device.type == "cuda" else denoiser,
                 request.labels_of(chosen, device),
                 request.guidance_scale,
                 request.sampling,
                 None if correct is None else partial(correct, chosen),
             )
-            draw = noise_source(request, chosen, x, len(times))
             # One context for all steps: it casts the weights once, not at every step.
             with torch.autocast(device.type, torch.bfloat16, enabled=lower):
                 for t, after in pairwise(times):

@@ -15,13 +15,25 @@ BETAS = (0.9, 0.98)
 
 
 def make_optimizers(
-    module: nn.Module, name: str, learning_rate: float, weight_decay: float
+    module: nn.Module,
+    name: str,
+    learning_rate: float,
+    weight_decay: float,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> list[Optimizer]:
     """The optimizers that share a module's parameters among them.
 
     Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) makes the update of each
     matrix inside attention and MLP orthogonal, scaled so that AdamW's learning rates hold
     (arXiv 2502.16982, section 2.2). Embeddings, modulations, heads and vectors stay with AdamW.
+
+    Args:
+        module: whose parameters they take.
+        name: of `OPTIMIZERS`.
+        learning_rate: at the start.
+        weight_decay: of AdamW's matrices, and of Muon.
+        dtype: in which Muon makes updates orthogonal, for which bf16 is precise enough; on
+            processors without instructions for it, it takes many times as long.
 
     Raises:
         ValueError: the name is not known, or this torch has no Muon (2.9 is the first).
@@ -47,6 +59,7 @@ def make_optimizers(
         optimizers.append(
             StackedMuon(
                 [p for key, p in named if key in chosen],
+                dtype=dtype,
                 lr=learning_rate,
                 weight_decay=weight_decay,
                 adjust_lr_fn="match_rms_adamw",
@@ -61,6 +74,12 @@ class StackedMuon(Muon or Optimizer):  # type: ignore[misc]
     The same numbers from a few dozen operators a step instead of a thousand, which a GPU would
     wait for.
     """
+
+    def __init__(
+        self, parameters: list[Tensor], *, dtype: torch.dtype = torch.bfloat16, **options: Any
+    ) -> None:
+        super().__init__(parameters, **options)
+        self.dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -81,9 +100,8 @@ class StackedMuon(Muon or Optimizer):  # type: ignore[misc]
         buffers = [self.state[p]["momentum_buffer"] for p in parameters]
         torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
         updates = torch._foreach_lerp(grads, buffers, group["momentum"])  # Nesterov's
-        found = orthogonalized(
-            torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"]
-        )
+        stack = torch.stack(updates).to(self.dtype)
+        found = orthogonalized(stack, group["ns_coefficients"], group["ns_steps"], group["eps"])
         rate = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5  # "match_rms_adamw"
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, list(found.to(parameters[0].dtype).unbind()), alpha=-rate)
@@ -92,12 +110,12 @@ class StackedMuon(Muon or Optimizer):  # type: ignore[misc]
 def orthogonalized(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Matrices `[n, rows, columns]` with all singular values near 1, in bf16.
+    """Matrices `[n, rows, columns]` with all singular values near 1, in their own precision.
 
     Newton and Schulz' iteration as Muon does it (Jordan et al. 2024).
     """
     a, b, c = coefficients
-    x = matrices.bfloat16()
+    x = matrices
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

@@ -86,19 +86,24 @@ class Trainer:
         self.module: nn.Module = trained.train()
         self.parameters = list(self.module.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
-        self.optimizers = make_optimizers(
-            self.module, config.optimizer, config.learning_rate, config.weight_decay
-        )
-        self.clean: dict[SizeGroups, dict[int, Tensor]] = {}
-        if config.stage == "denoiser" and fixed_latents(model.config.flow):
-            here = [groups for groups in self.groups if not groups.streamed]
-            self.clean = {groups: clean_latents(model, groups) for groups in here}
         self.precision: str = config.precision
         if self.precision == "auto":
             # One decision for all: processes that time it each for itself might disagree.
             faster = self.world.is_first and faster_precision(device) == "bfloat16"
             (chosen,) = self.world.sum([float(faster)])
             self.precision = "bfloat16" if chosen else "float32"
+        lower = self.precision == "bfloat16" or device.type == "cuda"
+        self.optimizers = make_optimizers(
+            self.module,
+            config.optimizer,
+            config.learning_rate,
+            config.weight_decay,
+            torch.bfloat16 if lower else torch.float32,
+        )
+        self.clean: dict[SizeGroups, dict[int, Tensor]] = {}
+        if config.stage == "denoiser" and fixed_latents(model.config.flow):
+            here = [groups for groups in self.groups if not groups.streamed]
+            self.clean = {groups: clean_latents(model, groups) for groups in here}
         self.generator = torch.Generator(device)
         self.step = 0
         self.seconds = 0.0

@@ -22,6 +22,7 @@ from adit_model.config import DenoiserConfig
 from adit_model.denoiser import Denoiser
 from adit_model.layers import Attention
 from adit_model.samplers import Request, SamplingSettings
+from adit_model.samplers import run as sampler_run
 from adit_model.samplers.run import CPU_BYTES, bytes_of, noise_source, structures_at_once
 from adit_model.training.cli import main
 from adit_model.training.stages import continued_model, initial_model
@@ -117,6 +118,20 @@ def test_the_sampling_loop_waits_for_nothing(told_checkpoint: str) -> None:
     assert sum(waits.found.values()) == few  # none of them a step
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("scale", [1.0, 2.0])
+def test_replayed_calls_give_what_started_ones_give(
+    precision: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ADiT.from_pretrained(device="cuda")
+    settings = SamplingSettings(8, scale, "heun", precision=precision)
+    replayed = model.draw(64, "molecule", settings).batch
+    monkeypatch.setattr(sampler_run, "Replayed", lambda denoiser: denoiser)
+    started = model.draw(64, "molecule", settings).batch
+    torch.testing.assert_close(replayed.positions, started.positions, atol=0, rtol=0)
+
+
 def test_a_budget_of_memory_bounds_a_batch() -> None:
     config = DenoiserConfig(width=256, depth=6, num_heads=4, pair_bias=True)
     cpu = torch.device("cpu")
@@ -179,8 +194,7 @@ def test_noise_drawn_at_once_is_noise_drawn_step_by_step(told_checkpoint: str) -
     request = Request.checked(
         model.config, 3, "crystal", SamplingSettings(num_steps=5), num_atoms=4, seed=7
     )
-    like = torch.zeros(2, 4, 8)
-    draw = noise_source(request, [2, 0], like, 5)
+    draw = noise_source(request, [2, 0], 4, 5, torch.device("cpu"))
     streams = [np.random.default_rng([*request.streams[row], 1]) for row in (2, 0)]
     for t in (0.1, 0.5, 0.9):
         wanted = [s.standard_normal((4, 8), dtype=np.float32) for s in streams]

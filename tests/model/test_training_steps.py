@@ -79,11 +79,12 @@ def test_draws_in_compiled_layers_give_the_losses_of_plain_ones(
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_muon_makes_the_updates_of_hidden_matrices_orthogonal() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_muon_makes_the_updates_of_hidden_matrices_orthogonal(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     module = Transformer(width=32, depth=1, num_heads=2, mlp_width=64)
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    optimizers = make_optimizers(module, "muon", learning_rate=0.1, weight_decay=0.0)
+    optimizers = make_optimizers(module, "muon", learning_rate=0.1, weight_decay=0.0, dtype=dtype)
     owned = [p for o in optimizers for g in o.param_groups for p in g["params"]]
     assert sorted(map(id, owned)) == sorted(map(id, module.parameters()))
     (module(torch.randn(64, 9, 32), None) - torch.randn(64, 9, 32)).square().mean().backward()
