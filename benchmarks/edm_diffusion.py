@@ -152,6 +152,8 @@ class EquivariantDiffusion(nn.Module):
             now.copy_(row)
             fresh.copy_(self.noise(z, generator))
             take()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # once, before the recording is gone
         return self.elements[z[..., 3:].argmax(dim=-1)], z[..., :3].clone()
 
 

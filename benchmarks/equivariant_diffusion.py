@@ -22,7 +22,8 @@ release's, trained on crystals and these molecules (0.9 minutes of an H200, some
 top of ADiT's.
 
 The minutes begin after data are loaded and a first gradient is made, for both. Sampling is timed
-after a first small call. EDM takes its own 1,000 steps, ADiT its 50.
+after a first small call, in float32 (TF32 products on a GPU) for both: EDM takes its own 1,000
+steps, ADiT its 50.
 """
 
 from __future__ import annotations
