@@ -113,7 +113,7 @@ def made(
     losses: list[list[float]],
     device: torch.device,
 ) -> dict[str, Any]:
-    """What a result says of a training, losses thinned to at most 100 (step, loss)."""
+    """What a result says of a training, at most 100 of its (step, loss), the last among them."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "parameters_million": round(number_of_weights(model) / 1e6, 2),
@@ -121,7 +121,7 @@ def made(
         "atoms_seen": atoms,
         "seconds": round(seconds, 1),
         "ms_a_step": round(1000 * seconds / max(1, steps), 2),
-        "losses": losses[:: -(-len(losses) // 100)] if losses else [],
+        "losses": losses[:: -max(1, -(-len(losses) // 100))][::-1],
         "device": name,
         "torch": torch.__version__,
     }

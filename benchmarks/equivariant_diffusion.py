@@ -23,7 +23,8 @@ top of ADiT's.
 
 The minutes begin after data are loaded and a first gradient is made, for both. Sampling is timed
 after a first small call, in float32 (TF32 products on a GPU) for both: EDM takes its own 1,000
-steps, ADiT its 50.
+steps, ADiT its 50. `--seed` names all random numbers; how many training steps the minutes hold is up
+to the clock.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from typing import Any
 import numpy as np
 import torch
 from edm_diffusion import ELEMENTS, Steps, polynomial_schedule
-from edm_training import FALLS, LOG_STEPS, Molecules, Training, made, sample_edm, wait
+from edm_training import FALLS, Molecules, Training, made, sample_edm, wait
 
 import adit_model
 from adit_model import ADiT
@@ -95,7 +96,7 @@ def adit(data: PreparedData, args: argparse.Namespace) -> tuple[Molecules, dict[
     options += ["--precision", "bfloat16" if device.type == "cuda" else "auto"]
     places = ["--autoencoder", AUTOENCODER, "--data", args.data, "--out", run]
     fixed = ["--device", args.device, "--minutes", args.minutes, "--validate-minutes", 0]
-    command = ["denoiser", *places, *fixed, "--log-steps", LOG_STEPS, *options]
+    command = ["denoiser", *places, *fixed, *options]
     subprocess.run(  # noqa: S603  (our own interpreter)
         [sys.executable, "-m", "adit_model.training", *map(str, command)], check=True
     )
