@@ -10,9 +10,9 @@ two networks from nothing on one device, one after the other, and draws samples 
 
 - `edm`: the E(n)-equivariant network of EDM in its published size with its diffusion of positions
   and elements (`edm_diffusion.py`). EDM trains 3,000 epochs in batches of 64 at a constant 1e-4;
-  for minutes batches are larger, the learning rate is higher, rises over `--warmup-steps` and falls
-  over the last 35 %, as ADiT's does. float32 with TF32 matrix products on a GPU: bf16 would round
-  the squared distances that the network lives on.
+  for minutes batches are larger (8,192 atoms), the learning rate is higher (1e-3), rises over
+  `--warmup-steps` and falls over the last 35 %, as ADiT's does. float32 with TF32 matrix products
+  on a GPU: bf16 would round the squared distances that the network lives on.
 - `adit`: a denoiser in the size and with the options of this release, molecules alone, told
   nothing, so that it makes elements and geometry at once, as EDM does. bf16 on a GPU.
 
@@ -245,7 +245,7 @@ def arguments() -> argparse.Namespace:
     first.add_argument("--tokens", type=int, help="atoms a step of EDM [1024; on a GPU 8192]")
     first.add_argument("--adit-tokens", type=int, help="of ADiT [1024; on a GPU 24576]")
     first.add_argument("--draws", type=int, default=2, help="batches of one size in a step")
-    first.add_argument("--learning-rate", type=float, default=5e-4, help="EDM's")
+    first.add_argument("--learning-rate", type=float, default=1e-3, help="EDM's")
     first.add_argument("--warmup-steps", type=int, default=300)
     first.add_argument("--ema-decay", type=float, default=0.999)
     first.add_argument("--width", type=int, default=256, help="of EDM's network")
