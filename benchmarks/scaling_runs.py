@@ -112,6 +112,7 @@ def make(run: Run, args: argparse.Namespace) -> str:
         "tokens": run.tokens,
         "steps": trainer.step,
         "seconds": round(seconds, 1),
+        "hardware": _hardware(args.device),
         "losses": losses(model, data, args.device),
     }
     samples(model, run, args)
@@ -156,7 +157,11 @@ def samples(model: ADiT, run: Run, args: argparse.Namespace) -> None:
             values = getattr(batch, name).cpu().numpy()
             small = name in ("atomic_numbers", "mask")
             arrays[f"{kind}.{name}"] = values.astype(np.uint8 if small else np.float32)
-    np.savez_compressed(args.out / f"{run.name}.npz", **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(args.out / f"{run.name}.npz", **arrays)
+
+
+def _hardware(device: str) -> str:
+    return torch.cuda.get_device_name() if device.startswith("cuda") else f"{device}, one thread"
 
 
 def arguments() -> argparse.Namespace:
@@ -185,10 +190,10 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     release = ADiT.from_pretrained(device="cpu")
     for kind in KINDS:
-        elements = release.draw_elements(args.num, kind, seed=77)
-        (args.out / f"elements-{kind}.json").write_text(json.dumps(elements))
-    gpu = torch.cuda.get_device_name() if args.device.startswith("cuda") else ""
-    about = {"hardware": gpu or "CPU", "torch": torch.__version__, "options": OPTIONS}
+        given = args.out / f"elements-{kind}.json"
+        if not given.exists():
+            given.write_text(json.dumps(release.draw_elements(args.num, kind, seed=77)))
+    about = {"hardware": _hardware(args.device), "torch": torch.__version__, "options": OPTIONS}
     about |= {"num": args.num, "num_steps": args.num_steps, "precision": args.precision}
     about |= {"processes": args.processes}
     (args.out / "about.json").write_text(json.dumps(about))

@@ -33,6 +33,7 @@ from sampling_speed import Costs, matmul_rate
 from adit_model import ADiT
 from adit_model.config import SIZES, published
 from adit_model.samplers import SamplingSettings
+from adit_model.training.utilisation import SIDE
 
 STEPS = (10, 20, 50, 100, 250, 500, 1000)
 FEW = 2
@@ -144,7 +145,7 @@ def speedups(rows: list[dict[str, Any]], release: ADiT) -> list[dict[str, Any]]:
     return found
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], path: Path, hardware: str) -> None:
     """One panel a kind, both axes logarithmic."""
     import matplotlib as mpl
 
@@ -159,7 +160,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axes.loglog(list(minutes), list(minutes.values()), style, label=row["network"])
         axes.set(title=f"{kind}s", xlabel="steps")
         axes.legend(fontsize=8)
-    panels[0].set_ylabel(f"minutes for {NUM:,} samples, one thread")
+    panels[0].set_ylabel(f"minutes for {NUM:,} samples, {hardware}")
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -182,7 +183,7 @@ def main() -> int:
     rows = measure(args, device)
     release = ADiT.from_pretrained(device=device)
     rates = {
-        name: round(matmul_rate(device, dtype=getattr(torch, name)) / 1e9, 1)
+        name: round(matmul_rate(device, SIDE[device.type], getattr(torch, name)) / 1e9, 1)
         for name in ("float32", "bfloat16")
     }
     result = {
@@ -205,7 +206,7 @@ def main() -> int:
         args.json.write_text(text, encoding="utf-8")
     print(text)
     if args.plot is not None:
-        draw(rows, args.plot)
+        draw(rows, args.plot, "one thread" if device.type == "cpu" else result["hardware"])
     return 0
 
 

@@ -27,6 +27,7 @@ from adit_model import ADiT
 from adit_model.training.cli import architecture, parser
 from adit_model.training.options import values_of
 from adit_model.training.trainer import Trainer, TrainingConfig
+from adit_model.training.utilisation import SIDE
 
 
 def trainer(size: str, precision: Any, options: argparse.Namespace, out: str) -> Trainer:
@@ -56,7 +57,7 @@ def measure(size: str, precision: str, options: argparse.Namespace) -> dict[str,
     _wait(run.device)
     atoms = steps * sum(run.tokens) / (time.perf_counter() - start)
     dtype = torch.bfloat16 if run.precision == "bfloat16" else torch.float32
-    limit = matmul_rate(run.device, dtype=dtype)
+    limit = matmul_rate(run.device, SIDE[run.device.type], dtype)
     # Half of the steps make a first guess without gradients (self-conditioning): 2 FLOP of 6 more.
     flop = weights_per_atom(run.model) * (6 + 0.5 * 2)
     sizes = [int(n) for data in run.data for n in data.num_atoms[:2000]]

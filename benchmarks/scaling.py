@@ -1,0 +1,185 @@
+"""Scaling law and transfer: what size, more atoms and the other kind do for a denoiser.
+
+    python benchmarks/scaling.py runs/scaling --json benchmarks/results/scaling.json \
+        --plot docs/images/scaling.png
+
+reads what `scaling_runs.py` has left. Scaling: loss on unseen structures against weights and atoms
+of training, with the fit log L = c - a log N - b log D by least squares and its standard errors.
+Transfer: networks that learned both kinds beside those of one kind, which have seen as many atoms
+of it in as many steps. Losses are for equal batches, times and noise on a device; validity of
+samples is by the project's metrics, whose elements are given and the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from relaxed_rows import write_json
+from sample_quality import figures, score
+from scaling_runs import SIZES, TRANSFER_BUDGET
+
+from adit_model.batch import AtomBatch
+from adit_model.config import KINDS
+from adit_plugins import from_batch
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+Row = dict[str, Any]
+SHOWN = {"crystal": ("struct_valid",), "molecule": ("valid_openbabel", "valid_strict")}
+TITLES = {
+    "struct_valid": "crystals structurally valid",
+    "valid_openbabel": "molecules valid (OpenBabel)",
+    "valid_strict": "strictly valid",
+}
+
+
+def read_batch(arrays: Any, kind: str) -> AtomBatch:
+    """Samples of one kind as they were drawn."""
+    values = {
+        name: torch.from_numpy(arrays[f"{kind}.{name}"])
+        for name in ("atomic_numbers", "frac_coords", "positions", "lattice", "mask")
+    }
+    values["atomic_numbers"] = values["atomic_numbers"].long()
+    values["mask"] = values["mask"].bool()
+    periodic = torch.full((len(values["mask"]),), kind == KINDS[0])
+    return AtomBatch(periodic=periodic, **values)
+
+
+def with_validity(path: Path) -> Row:
+    """A run's row, with how many of its samples are valid."""
+    row: Row = json.loads(path.read_text())
+    arrays = np.load(path.with_suffix(".npz"))
+    row["valid"] = {}
+    for kind in row["kinds"]:
+        samples = from_batch(read_batch(arrays, kind))
+        rates = figures(score(kind, samples, "crystal", True, 0))["rates"]
+        by_name = {rate["name"]: rate for rate in rates}
+        for name in SHOWN[kind]:
+            row["valid"][name] = [by_name[name]["numerator"], by_name[name]["denominator"]]
+    return row
+
+
+def fit(rows: Sequence[Row], kind: str) -> dict[str, Any]:
+    """Exponents of weights and atoms with their standard errors."""
+    columns = [[1.0, -np.log(r["weights"]), -np.log(atoms(r))] for r in rows]
+    values = np.log([row["losses"][kind] for row in rows])
+    x = np.array(columns)
+    found, *_ = np.linalg.lstsq(x, values, rcond=None)
+    rest = values - x @ found
+    free = len(rows) - len(found)
+    errors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)) * (rest @ rest) / free)
+    return {
+        "runs": len(rows),
+        "weights_exponent": [round(float(found[1]), 3), round(float(errors[1]), 3)],
+        "atoms_exponent": [round(float(found[2]), 3), round(float(errors[2]), 3)],
+        "residual": round(float(np.sqrt(rest @ rest / free)), 3),
+    }
+
+
+def atoms(row: Row) -> int:
+    """That the training has seen, of all kinds."""
+    return int(row["tokens"] * row["steps"])
+
+
+def flop(row: Row) -> float:
+    """Of training: 6 a weight and atom, and 1 for the first guesses of self-conditioning."""
+    return float(7 * row["weights_per_atom"] * atoms(row))
+
+
+def mean(values: Sequence[float]) -> str:
+    """With the half-range of several seeds."""
+    spread = (max(values) - min(values)) / 2
+    return f"{np.mean(values):.3f}" + (f" ± {spread:.3f}" if len(values) > 1 else "")
+
+
+def counts(rows: Sequence[Row], name: str) -> str:
+    """Valid samples of all seeds together."""
+    found = [row["valid"][name] for row in rows if name in row["valid"]]
+    if not found:
+        return "-"
+    good, all_of_them = (sum(each) for each in zip(*found, strict=True))
+    return f"{100 * good / all_of_them:.1f} % ({good}/{all_of_them})"
+
+
+def table(rows: Sequence[Row], key: Callable[[Row], tuple[str, ...]], heads: Sequence[str]) -> str:
+    """Markdown with a line for each key, over its seeds."""
+    groups: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[key(row)].append(row)
+    names = [name for kind in KINDS for name in SHOWN[kind]]
+    losses = [f"loss, {kind}s" for kind in KINDS]
+    lines = [[*heads, "seeds", *losses, *(TITLES[name] for name in names)]]
+    lines.append(["---"] * len(lines[0]))
+    for line, some in groups.items():
+        cells = [*line, str(len(some))]
+        for kind in KINDS:
+            values = [row["losses"][kind] for row in some if kind in row["losses"]]
+            cells.append(mean(values) if values else "-")
+        lines.append([*cells, *(counts(some, name) for name in names)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Loss against operations of training, a line a size."""
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
+    for axes, kind in zip(panels, KINDS, strict=True):
+        for size in SIZES:
+            some = sorted((r for r in rows if r["size"] == size), key=flop)
+            x, y = [flop(row) for row in some], [row["losses"][kind] for row in some]
+            axes.loglog(x, y, "o-", label=f"{size} weights")
+        axes.set(title=f"{kind}s", xlabel="operations of training")
+        axes.legend(fontsize=8)
+    panels[0].set_ylabel("loss on unseen structures")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main() -> int:
+    """Print the JSON; write it and the picture where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    args = parser.parse_args()
+    paths = sorted(path for path in args.runs.glob("*M-*.json"))
+    rows = [with_validity(path) for path in paths]
+    rows.sort(
+        key=lambda r: (list(SIZES).index(r["size"]), r["budget"], -len(r["kinds"]), r["seed"])
+    )
+    joint = [row for row in rows if len(row["kinds"]) == len(KINDS)]
+    equal = [row for row in rows if row["budget"] == TRANSFER_BUDGET]
+    alone = {row["size"] for row in equal if len(row["kinds"]) == 1}
+    equal = [row for row in equal if row["size"] in alone]
+    law = [row for row in joint if row["seed"] == 0]
+    tables = {
+        "scaling": table(joint, lambda r: (r["size"], f"{r['budget']}"), ("weights", "M atoms")),
+        "transfer": table(
+            equal, lambda r: (r["size"], "both" if len(r["kinds"]) > 1 else r["kinds"][0]),
+            ("weights", "trained on"),
+        ),
+    }  # fmt: skip
+    result = {
+        "about": json.loads((args.runs / "about.json").read_text()),
+        "law": {kind: fit(law, kind) for kind in KINDS},
+        "tables": {name: text.split("\n") for name, text in tables.items()},
+        "rows": [row | {"training_flop": flop(row)} for row in rows],
+    }
+    write_json(result, args.json)
+    print("\n\n".join(tables.values()))
+    if args.plot is not None:
+        draw(law, args.plot)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
