@@ -235,6 +235,8 @@ def test_judging_never_raises() -> None:
     lattices = [np.eye(3) * 1e-3, np.eye(3) * 1e6, np.diag([1, 1, 1e5]), -np.eye(3) * 4]
     # moyopy hangs on this one
     lattices.append(1.58 * np.array([[-1, 1, 1], [1, -1, 1e9], [1, 1, -1]]))
+    # and on this one, of one atom, as its operations within the tolerance have no end
+    lattices.append(np.array([[0.692, 0, -0.584], [-0.642, 0.532, 0.433], [0, 0, 5.169]]))
     rng = np.random.default_rng(0)
     for lattice in lattices:
         for numbers in ([1], [99, 2, 43], rng.integers(1, 99, 30)):
