@@ -19,12 +19,12 @@ def symmetrized(structure: Convertible, tolerance: float = SYMPREC) -> Structure
 
     A generated crystal misses its symmetry by hundredths of an angstrom, so that its own space
     group is mostly P1. The cell is moyopy's standardised primitive one; the provenance in
-    `properties` is kept, with the space group and the tolerance added.
+    `properties` is kept, with the space group and the tolerance that was taken added.
 
     Args:
         structure: an ordered crystal: Structure, Atoms or Sample.
         tolerance: how far atoms may be from a symmetric place, angstrom. Large ones merge what
-            differs: look at the number of atoms.
+            differs: look at the number of atoms. Halved where the cell is too thin for it.
 
     Raises:
         ValueError: the tolerance is not above 0, or no symmetry is found with it (overlapping
@@ -50,7 +50,7 @@ def symmetrized(structure: Convertible, tolerance: float = SYMPREC) -> Structure
             "try a smaller one, or check the structure: is_structure_valid"
         )
     symmetric = MoyoAdapter.get_structure(dataset.prim_std_cell)
-    found = {"space_group": dataset.number, "symmetry_tolerance": float(tolerance)}
+    found = {"space_group": dataset.number, "symmetry_tolerance": dataset.symprec}
     provenance = provenance_in(structure.properties)
     symmetric.properties = structure.properties | {KEY: provenance | found}
     return symmetric
