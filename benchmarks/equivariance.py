@@ -2,7 +2,7 @@
 
     adit data prepare qm9 mp20 --out data
     python benchmarks/equivariance.py --data data/mp20.safetensors data/qm9.safetensors \
-        --out runs/equivariance --json benchmarks/results/equivariance.json
+        --out runs/equivariance --seeds 0 1 --json benchmarks/results/equivariance.json
 
 Autoencoders of about equal size learn from the same structures for as many steps of as many atoms
 (one transformer for about as much CPU time as the equivariant one), and on each a denoiser of one
@@ -235,9 +235,10 @@ def last_row(run: Path) -> dict[str, Any]:
 def markdown(results: dict[str, Any]) -> str:
     """Three tables: what training costs, reconstruction, samples."""
     tables = [[COST], [RECONSTRUCTION], [SAMPLES]]
+    for name, variant in VARIANTS.items():
+        if cost := results["cost"].get(variant.autoencoder):
+            tables[0].append([name, f"{cost['weights']:,}", f"{cost['cpu_ms_a_step']:.0f}"])
     for name, row in results["rows"].items():
-        cost = results["cost"][row["autoencoder"]]
-        tables[0].append([name, f"{cost['weights']:,}", f"{cost['cpu_ms_a_step']:.0f}"])
         tables[1].append([name, *_reconstruction_cells(row["reconstruction"])])
         if "samples" in row:
             tables[2].append([name, *_sample_cells(row["samples"])])
@@ -295,6 +296,17 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
     return {"settings": settings, "cost": {}, "rows": {}}
 
 
+def save(results: dict[str, Any], path: Path | None) -> None:
+    """Seeds of a variant beside each other, with the tables; also of an unfinished run."""
+    order = [variant.autoencoder for variant in VARIANTS.values()]
+    rows = results["rows"].items()
+    places = sorted(rows, key=lambda each: (order.index(each[1]["autoencoder"]), each[1]["seed"]))
+    results["rows"] = dict(places)
+    results["tables"] = markdown(results).split("\n")
+    if path is not None:
+        path.write_text(json.dumps(without_nan(results), indent=1) + "\n")
+
+
 def main() -> int:
     """Print the tables."""
     p = argparse.ArgumentParser(description=__doc__)
@@ -325,9 +337,8 @@ def main() -> int:
             cost = step_cost([*AUTOENCODER, *variant.options], data)
             results["cost"][variant.autoencoder] = cost
         results["rows"][title] = variant_row(variant, args, data, seed)
-        results["tables"] = markdown(results).split("\n")
-        if args.json is not None:  # what there is, should the next be interrupted
-            args.json.write_text(json.dumps(without_nan(results), indent=1) + "\n")
+        save(results, args.json)
+    save(results, args.json)
     sys.stdout.write("\n".join(results["tables"]) + "\n")
     return 0
 
