@@ -1,13 +1,15 @@
 """Scaling law and transfer: what size, more atoms and the other kind do for a denoiser.
 
-    python benchmarks/scaling.py runs/scaling --json benchmarks/results/scaling.json \
-        --plot docs/images/scaling.png
+    python benchmarks/scaling.py runs/scaling --data data/crystals.safetensors data/qm9.safetensors \
+        --json benchmarks/results/scaling.json --plot docs/images/scaling.png
 
 reads what `scaling_runs.py` has left. Scaling: loss on unseen structures against weights and atoms
 of training, with the fit log L = c - a log N - b log D by least squares and its standard errors.
-Transfer: networks that learned both kinds beside those of one kind, which have seen as many atoms
-of it in as many steps. Losses are for equal batches, times and noise on a device; validity of
-samples is by the project's metrics, whose elements are given and the same for all.
+Beside it the loss of the release (`--data`), which has learned longer, and what the fit expects of
+it. Transfer: networks that learned both kinds beside those of one kind, which have seen as many
+atoms of it in as many steps; their losses are left out, since each is in the units of its own data's
+latents. Losses are for equal batches, times and noise on a device; validity of samples is by the
+project's metrics, whose elements are given and the same for all.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ import numpy as np
 import torch
 from relaxed_rows import write_json
 from sample_quality import figures, score
-from scaling_runs import SIZES, TRANSFER_BUDGET
+from scaling_runs import SIZES, TRANSFER_BUDGET, losses
 
+from adit_model import ADiT
 from adit_model.batch import AtomBatch
 from adit_model.config import KINDS
 from adit_plugins import from_batch
+from adit_plugins.metrics.names import plain
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -64,7 +68,10 @@ def with_validity(path: Path) -> Row:
         rates = figures(score(kind, samples, "crystal", True, 0))["rates"]
         by_name = {rate["name"]: rate for rate in rates}
         for name in SHOWN[kind]:
-            row["valid"][name] = [by_name[name]["numerator"], by_name[name]["denominator"]]
+            row["valid"][name] = [
+                by_name[plain(name)]["numerator"],
+                by_name[plain(name)]["denominator"],
+            ]
     return row
 
 
@@ -79,10 +86,27 @@ def fit(rows: Sequence[Row], kind: str) -> dict[str, Any]:
     errors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)) * (rest @ rest) / free)
     return {
         "runs": len(rows),
+        "constant": round(float(found[0]), 4),
         "weights_exponent": [round(float(found[1]), 3), round(float(errors[1]), 3)],
         "atoms_exponent": [round(float(found[2]), 3), round(float(errors[2]), 3)],
         "residual": round(float(np.sqrt(rest @ rest / free)), 3),
     }
+
+
+def release(data: Sequence[Path], fits: dict[str, Any]) -> Row:
+    """Losses of the release on the same structures, and what the fits expect of its training."""
+    model = ADiT.from_pretrained(device="cpu")
+    assert model.denoiser is not None
+    training = model.config.provenance["denoiser"]
+    weights = sum(p.numel() for p in model.denoiser.parameters())
+    row = {"tokens": training["tokens_per_step"], "steps": training["steps"], "weights": weights}
+    expected = {}
+    for kind, found in fits.items():
+        slopes = (found["weights_exponent"][0], found["atoms_exponent"][0])
+        logs = (np.log(weights), np.log(atoms(row)))
+        value = np.exp(found["constant"] - sum(a * x for a, x in zip(slopes, logs, strict=True)))
+        expected[kind] = round(float(value), 3)
+    return row | {"losses": losses(model, data, "cpu"), "expected": expected, "hash": model.hash}
 
 
 def atoms(row: Row) -> int:
@@ -110,20 +134,23 @@ def counts(rows: Sequence[Row], name: str) -> str:
     return f"{100 * good / all_of_them:.1f} % ({good}/{all_of_them})"
 
 
-def table(rows: Sequence[Row], key: Callable[[Row], tuple[str, ...]], heads: Sequence[str]) -> str:
-    """Markdown with a line for each key, over its seeds."""
+def table(
+    rows: Sequence[Row],
+    key: Callable[[Row], tuple[str, ...]],
+    heads: Sequence[str],
+    kinds: Sequence[str] = KINDS,
+) -> str:
+    """Markdown with a line for each key, over its seeds; losses of some kinds."""
     groups: defaultdict[tuple[str, ...], list[Row]] = defaultdict(list)
     for row in rows:
         groups[key(row)].append(row)
     names = [name for kind in KINDS for name in SHOWN[kind]]
-    losses = [f"loss, {kind}s" for kind in KINDS]
-    lines = [[*heads, "seeds", *losses, *(TITLES[name] for name in names)]]
+    named = [f"loss, {kind}s" for kind in kinds]
+    lines = [[*heads, "seeds", *named, *(TITLES[name] for name in names)]]
     lines.append(["---"] * len(lines[0]))
     for line, some in groups.items():
         cells = [*line, str(len(some))]
-        for kind in KINDS:
-            values = [row["losses"][kind] for row in some if kind in row["losses"]]
-            cells.append(mean(values) if values else "-")
+        cells += [mean([row["losses"][kind] for row in some]) for kind in kinds]
         lines.append([*cells, *(counts(some, name) for name in names)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -148,6 +175,7 @@ def main() -> int:
     """Print the JSON; write it and the picture where asked to."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path)
+    parser.add_argument("--data", type=Path, nargs=2, help="for the loss of the release")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
@@ -161,16 +189,20 @@ def main() -> int:
     alone = {row["size"] for row in equal if len(row["kinds"]) == 1}
     equal = [row for row in equal if row["size"] in alone]
     law = [row for row in joint if row["seed"] == 0]
+    fits = {kind: fit(law, kind) for kind in KINDS}
     tables = {
         "scaling": table(joint, lambda r: (r["size"], f"{r['budget']}"), ("weights", "M atoms")),
         "transfer": table(
-            equal, lambda r: (r["size"], "both" if len(r["kinds"]) > 1 else r["kinds"][0]),
+            equal,
+            lambda r: (r["size"], "both" if len(r["kinds"]) > 1 else r["kinds"][0]),
             ("weights", "trained on"),
+            (),
         ),
-    }  # fmt: skip
+    }
     result = {
         "about": json.loads((args.runs / "about.json").read_text()),
-        "law": {kind: fit(law, kind) for kind in KINDS},
+        "law": fits,
+        "release": release(args.data, fits) if args.data else None,
         "tables": {name: text.split("\n") for name, text in tables.items()},
         "rows": [row | {"training_flop": flop(row)} for row in rows],
     }
