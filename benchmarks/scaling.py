@@ -1,14 +1,14 @@
 """Scaling law and transfer: what size, more atoms and the other kind do for a denoiser.
 
-    python benchmarks/scaling.py runs/scaling --data data/crystals.safetensors data/qm9.safetensors \
-        --json benchmarks/results/scaling.json --plot docs/images/scaling.png
+    python benchmarks/scaling.py runs/scaling --data data/crystals.safetensors \
+        data/qm9.safetensors --json benchmarks/results/scaling.json --plot docs/images/scaling.png
 
 reads what `scaling_runs.py` has left. Scaling: loss on unseen structures against weights and atoms
 of training, with the fit log L = c - a log N - b log D by least squares and its standard errors.
 Beside it the loss of the release (`--data`), which has learned longer, and what the fit expects of
 it. Transfer: networks that learned both kinds beside those of one kind, which have seen as many
-atoms of it in as many steps; their losses are left out, since each is in the units of its own data's
-latents. Losses are for equal batches, times and noise on a device; validity of samples is by the
+atoms of it in as many steps; their losses are left out, since each is in the units of its own
+data's latents. Losses are for equal batches, times and noise on a device; validity of samples is by the
 project's metrics, whose elements are given and the same for all.
 """
 
