@@ -244,3 +244,16 @@ def test_the_built_page_describes_every_public_name(site: Path) -> None:
             if callable(getattr(package, name)):
                 assert f'<h3 id="{name.lower()}' in page, f"{room}.{name}"
     assert "FrechetCellFilter" in page  # in the description of a relaxer
+
+
+def test_the_paper_s_page_holds_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from stored_tables import sections
+
+    text = (DOCS / "paper.md").read_text()
+    tables = list(sections())
+    assert len(tables) > 10
+    for title, script, table in tables:
+        assert f"## {title}" in text
+        assert (ROOT / "benchmarks" / script).exists()
+        assert table in text, f"{title}: run python benchmarks/stored_tables.py"

@@ -295,6 +295,7 @@ def test_the_speed_of_sampling_is_measured_with_torch_alone(
     script = Path(__file__).parents[2] / "benchmarks" / "sampling_speed.py"
     out = tmp_path / "speed.json"
     options = ["--num", "3", "--num-steps", "2", "--json", str(out), "--device", "cpu"]
+    options += ["--precision", "float32"]  # products in bf16 take minutes on some processors
     code = (
         "import runpy, sys\n"
         f"sys.argv = {[str(script), '--checkpoint', told_checkpoint, *options]!r}\n"
@@ -306,5 +307,5 @@ def test_the_speed_of_sampling_is_measured_with_torch_alone(
     assert "adit_model" in modules
     assert not modules & {"adit_plugins", "ase", "click", "monty", "pymatgen", "rdkit", "scipy"}
     rows = json.loads(out.read_text())["rows"]
-    assert len(rows) == 4
+    assert len(rows) == 2
     assert all(row["structures"] == 3 and row["structures_per_second"] > 0 for row in rows)
