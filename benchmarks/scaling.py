@@ -8,8 +8,8 @@ of training, with the fit log L = c - a log N - b log D by least squares and its
 Beside it the loss of the release (`--data`), which has learned longer, and what the fit expects of
 it. Transfer: networks that learned both kinds beside those of one kind, which have seen as many
 atoms of it in as many steps; their losses are left out, since each is in the units of its own
-data's latents. Losses are for equal batches, times and noise on a device; validity of samples is by the
-project's metrics, whose elements are given and the same for all.
+data's latents. Losses are for equal batches, times and noise on a device; validity of samples is by
+the project's metrics, whose elements are given and the same for all.
 """
 
 from __future__ import annotations

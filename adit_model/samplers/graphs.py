@@ -7,6 +7,7 @@ GPU needs for them.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,12 +23,14 @@ class Replayed:
     """A denoiser for the steps of one batch: same shapes, same device, no gradients.
 
     The first call of a form runs as it is, the second is recorded, all further ones are replayed.
+    Where recording fails, all calls run as they are.
     """
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self.config = denoiser.config
         self.graphs: dict[Call, _Graph | None] = {}
+        self.recording = True
 
     def __call__(
         self,
@@ -43,13 +46,23 @@ class Replayed:
         inputs = {"x": x, "t": t, **labels}
         if previous is not None:
             inputs["previous"] = previous
-        if call not in self.graphs:
-            self.graphs[call] = None
-            return self.denoiser(x, t, labels, previous, without=without)
-        graph = self.graphs[call]
-        if graph is None:
-            graph = self.graphs[call] = _Graph(self.denoiser, inputs, tuple(labels), without)
-        return graph.replay(inputs)
+        if call in self.graphs and self.recording:
+            graph = self.graphs[call] or self._recorded(call, inputs)
+            if graph is not None:
+                return graph.replay(inputs)
+        self.graphs.setdefault(call, None)
+        return self.denoiser(x, t, labels, previous, without=without)
+
+    def _recorded(self, call: Call, inputs: Inputs) -> _Graph | None:
+        _, without, labels = call
+        try:
+            graph = self.graphs[call] = _Graph(self.denoiser, inputs, labels, without)
+        except RuntimeError as error:  # an old driver, a build without graphs
+            self.recording = False
+            reason = str(error).splitlines()[0]
+            warnings.warn(f"the GPU's kernels are not recorded ({reason}): slower", stacklevel=2)
+            return None
+        return graph
 
 
 class _Graph:
@@ -60,7 +73,8 @@ class _Graph:
     ) -> None:
         self.inputs = {name: values.clone() for name, values in inputs.items()}
         self.graph: Any = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        # Other threads of the program may use the GPU meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output = denoiser(
                 self.inputs["x"],
                 self.inputs["t"],

@@ -23,6 +23,7 @@ from adit_model.denoiser import Denoiser
 from adit_model.layers import Attention
 from adit_model.samplers import Request, SamplingSettings
 from adit_model.samplers import run as sampler_run
+from adit_model.samplers.graphs import Replayed
 from adit_model.samplers.run import CPU_BYTES, bytes_of, noise_source, structures_at_once
 from adit_model.training.cli import main
 from adit_model.training.stages import continued_model, initial_model
@@ -130,6 +131,21 @@ def test_replayed_calls_give_what_started_ones_give(
     monkeypatch.setattr(sampler_run, "Replayed", lambda denoiser: denoiser)
     started = model.draw(64, "molecule", settings).batch
     torch.testing.assert_close(replayed.positions, started.positions, atol=0, rtol=0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU records")
+def test_where_calls_cannot_be_recorded_they_run(told_checkpoint: str) -> None:
+    denoiser = ADiT.from_pretrained(told_checkpoint, device="cpu").denoiser
+    assert denoiser is not None
+    replayed = Replayed(denoiser)
+    x, t = torch.randn(2, 3, 8), torch.full((2,), 0.5)
+    labels = {"kind": torch.ones(2, dtype=torch.long)}
+    with torch.no_grad():
+        wanted = denoiser(x, t, labels)
+        torch.testing.assert_close(replayed(x, t, labels), wanted)
+        with pytest.warns(UserWarning, match="not recorded"):
+            torch.testing.assert_close(replayed(x, t, labels), wanted)
+        torch.testing.assert_close(replayed(x, t, labels), wanted)
 
 
 def test_a_budget_of_memory_bounds_a_batch() -> None:
