@@ -8,7 +8,7 @@
 # TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 #                            take torch from this index: a CPU build instead of CUDA's gigabytes
 # ARGS="--num 16"            more options for `adit discover`
-# JOBS=1                     tests in so many processes instead of one a core
+# JOBS=1                     tests in so many processes instead of one a core (at most 8)
 # PREFILTER=                 every crystal is relaxed with CHGNet from the start
 
 PYTHON ?= python3
@@ -27,10 +27,10 @@ discover: $(VENV)/.installed
 	$(BIN)/adit discover --out results --overwrite $(if $(findstring --no-relax,$(ARGS)),,$(PREFILTER)) $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8
 
 test-all: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow or not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 -m "slow or not slow"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .
