@@ -43,16 +43,22 @@ import matplotlib.pyplot as plt
 Panel = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-def latents(model: ADiT, path: Path, num: int, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Standardised latents `[num, latent_dim]` and atomic numbers `[num]` of atoms of a split."""
+Atoms = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def latents(model: ADiT, path: Path, num: int, split: str) -> Atoms:
+    """Standardised latents `[num, latent_dim]`, atomic numbers and structures of atoms."""
     groups = SizeGroups(PreparedData.load(path), split, model.device)
-    found, numbers = [], []
+    found, numbers, owners = [], [], []
+    seen = 0
     for size, rows in groups.batches(4096):
         batch = groups.batch(size, rows)
         found.append(mean_latents(model, batch).flatten(0, 1).cpu().numpy())
         numbers.append(batch.atomic_numbers.flatten().cpu().numpy())
+        owners.append(np.arange(seen, seen + len(batch)).repeat(size))
+        seen += len(batch)
     chosen = np.random.default_rng(0).permutation(sum(map(len, numbers)))[:num]
-    return np.concatenate(found)[chosen], np.concatenate(numbers)[chosen]
+    return tuple(np.concatenate(each)[chosen] for each in (found, numbers, owners))  # type: ignore
 
 
 def components(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -61,10 +67,12 @@ def components(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return axes, values**2 / (values**2).sum()
 
 
-def told_by_neighbour(points: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Share of points whose nearest neighbour has their label."""
-    _, places = cKDTree(points).query(points, k=2)
-    return round(float((labels[places[:, 1]] == labels).mean()), 4)
+def told_by_neighbour(points: NDArray[Any], labels: NDArray[Any], owners: NDArray[Any]) -> float:
+    """Share of points whose nearest neighbour in another structure has their label."""
+    _, places = cKDTree(points).query(points, k=32)  # more than a structure has atoms
+    first = (owners[places] != owners[:, None]).argmax(axis=1)
+    nearest = places[np.arange(len(points)), first]
+    return round(float((labels[nearest] == labels).mean()), 4)
 
 
 def explained(points: NDArray[Any], labels: NDArray[Any]) -> list[float]:
@@ -105,10 +113,8 @@ def discriminants(points: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
     return found[:2] @ white.T
 
 
-def draw(
-    panels: Sequence[tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]], path: Path
-) -> None:
-    """One panel each of (title, points, names of their classes, whether they are samples)."""
+def draw(panels: Sequence[Panel], path: Path) -> None:
+    """Dots are real atoms, crosses those of samples."""
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.8))
     for ax, (title, points, names, generated) in zip(axes, panels, strict=True):
         ax.set_prop_cycle(color=mpl.colormaps["tab20"](range(20)))
@@ -117,6 +123,7 @@ def draw(
             (line,) = ax.plot(real[:, 0], real[:, 1], ".", ms=1.5, alpha=0.4, label=name)
             ax.plot(made[:, 0], made[:, 1], "+", ms=3, alpha=0.4, color=line.get_color())
         low, high = np.quantile(points, [0.002, 0.998], axis=0)
+        ax.plot([], [], "k+", label="of samples")
         ax.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.legend(markerscale=5, fontsize=6, loc="best")
     figure.tight_layout()
@@ -155,16 +162,20 @@ def family(number: int) -> str:
         "halogens": element.is_halogen, "noble gases": element.is_noble_gas,
         "S, Se, Te": element.is_chalcogen, "alkali": element.is_alkali,
         "alkaline earth": element.is_alkaline,
-        "f block": element.is_rare_earth or element.is_actinoid,
+        "f block": element.is_lanthanoid or element.is_actinoid,
         "d block": element.is_transition_metal,
     }  # fmt: skip
     return next((name for name, found in tests.items() if found), "p block")
 
 
 def reading(
-    points: NDArray[Any], labels: NDArray[Any], half: NDArray[Any], made: tuple[Any, Any]
+    points: NDArray[Any], labels: NDArray[Any], owners: NDArray[Any], made: tuple[Any, Any]
 ) -> dict[str, Any]:
-    """What the components and a linear probe tell of some labels."""
+    """What the components and a linear probe tell of some labels.
+
+    The probe is tested on other structures than it is fitted to.
+    """
+    half = owners % 2 == 0
     others = [(points[~half], labels[~half]), made]
     held, samples = probe(points[half], labels[half], others)
     two, _ = probe(points[half, :2], labels[half], [(x[:, :2], y) for x, y in others])
@@ -174,7 +185,7 @@ def reading(
         "probe": held,
         "probe_on_samples": samples,
         "probe_of_two_components": two,
-        "nearest_neighbour": told_by_neighbour(points, labels),
+        "nearest_neighbour": told_by_neighbour(points, labels, owners),
         "most_frequent": round(most / len(labels), 4),
     }
 
@@ -197,7 +208,7 @@ def main() -> int:
     axes, shares = components(np.concatenate([each[0] for each in both]))
     points, numbers, kinds, generated = [], [], [], []
     for flag, parts in ((False, both), (True, made)):
-        for kind, (latent, types) in zip(KINDS, parts, strict=True):
+        for kind, (latent, types, *_) in zip(KINDS, parts, strict=True):
             points.append((latent - mean) @ axes.T)
             numbers.append(types)
             kinds += [kind] * len(types)
@@ -205,20 +216,22 @@ def main() -> int:
     placed, new = np.concatenate(points), np.array(generated)
     kind_of, group_of = np.array(kinds), groups_of(np.concatenate(numbers))
     real = placed[~new]
-    half = np.random.default_rng(1).random(len(real)) < 0.5
+    first, second = (each[2] for each in both)
+    owners = np.concatenate([first, second + first.max() + 1])
+    owners = np.random.default_rng(1).permutation(owners.max() + 1)[owners]
     result: dict[str, Any] = {
         "checkpoint": model.name,
         "hash": model.hash,
         "atoms": dict(zip(KINDS, (len(each[1]) for each in both), strict=True)),
         "atoms_of_samples": dict(zip(KINDS, (len(each[1]) for each in made), strict=True)),
         "variance_shares": [round(float(share), 4) for share in shares],
-        "kind": reading(real, kind_of[~new], half, (placed[new], kind_of[new])),
-        "group": reading(real, group_of[~new], half, (placed[new], group_of[new])),
+        "kind": reading(real, kind_of[~new], owners, (placed[new], kind_of[new])),
+        "group": reading(real, group_of[~new], owners, (placed[new], group_of[new])),
     }
     for kind in KINDS:
         there, here = kind_of[~new] == kind, kind_of[new] == kind
         ours = (placed[new][here], group_of[new][here])
-        result[f"group, {kind}s"] = reading(real[there], group_of[~new][there], half[there], ours)
+        result[f"group, {kind}s"] = reading(real[there], group_of[~new][there], owners[there], ours)
     write_json(result, args.json)
     if args.plot is not None:
         apart = placed @ discriminants(real, group_of[~new]).T

@@ -153,9 +153,11 @@ def _calls(
     hook = model.denoiser.register_forward_pre_hook(
         lambda _, inputs: found.append(inputs[0].shape[0] * inputs[0].shape[1])
     )
-    for chunk in chunks:
-        sample(model, kind, replace(settings, num_steps=1), chunk)
-    hook.remove()
+    try:
+        for chunk in chunks:
+            sample(model, kind, replace(settings, num_steps=1), chunk)
+    finally:
+        hook.remove()
     return found * settings.num_steps
 
 
@@ -265,7 +267,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the table; write the JSON after every row, so that a short lease loses nothing."""
+    """Print the table; write the JSON after every row, so that an interruption loses nothing."""
     args = arguments()
     torch.set_num_threads(1)
     if args.eager:

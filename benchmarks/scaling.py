@@ -24,6 +24,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from relaxed_rows import write_json
 from sample_quality import figures, score
 from scaling_runs import SIZES, TRANSFER_BUDGET, losses
@@ -75,38 +76,53 @@ def with_validity(path: Path) -> Row:
     return row
 
 
-def fit(rows: Sequence[Row], kind: str) -> dict[str, Any]:
-    """Exponents of weights and atoms with their standard errors."""
-    columns = [[1.0, -np.log(r["weights"]), -np.log(atoms(r))] for r in rows]
+def solved(rows: Sequence[Row], kind: str) -> tuple[NDArray[Any], NDArray[Any], float]:
+    """Constant and exponents, their covariance `[3, 3]`, and the scatter about the fit."""
+    x = np.array([[1.0, -np.log(r["weights"]), -np.log(atoms(r))] for r in rows])
     values = np.log([row["losses"][kind] for row in rows])
-    x = np.array(columns)
     found, *_ = np.linalg.lstsq(x, values, rcond=None)
     rest = values - x @ found
-    free = len(rows) - len(found)
-    errors = np.sqrt(np.diag(np.linalg.inv(x.T @ x)) * (rest @ rest) / free)
+    variance = (rest @ rest) / (len(rows) - len(found))
+    return found, np.linalg.inv(x.T @ x) * variance, float(np.sqrt(variance))
+
+
+def fit(rows: Sequence[Row], kind: str) -> dict[str, Any]:
+    """Exponents of weights and atoms with their standard errors."""
+    found, covariance, scatter = solved(rows, kind)
+    errors = np.sqrt(np.diag(covariance))
     return {
         "runs": len(rows),
-        "constant": round(float(found[0]), 4),
         "weights_exponent": [round(float(found[1]), 3), round(float(errors[1]), 3)],
         "atoms_exponent": [round(float(found[2]), 3), round(float(errors[2]), 3)],
-        "residual": round(float(np.sqrt(rest @ rest / free)), 3),
+        "residual": round(scatter, 3),
     }
 
 
-def release(data: Sequence[Path], fits: dict[str, Any]) -> Row:
-    """Losses of the release on the same structures, and what the fits expect of its training."""
+def expected(rows: Sequence[Row], kind: str, row: Row) -> list[float]:
+    """Loss of another training by the fit, and the standard error of that."""
+    found, covariance, _ = solved(rows, kind)
+    x = np.array([1.0, -np.log(row["weights"]), -np.log(atoms(row))])
+    value = float(np.exp(x @ found))
+    return [round(value, 3), round(value * float(np.sqrt(x @ covariance @ x)), 3)]
+
+
+def release(data: Sequence[Path], rows: Sequence[Row]) -> Row:
+    """Losses of the release on the same structures, and what fits expect of its training."""
     model = ADiT.from_pretrained(device="cpu")
     assert model.denoiser is not None
     training = model.config.provenance["denoiser"]
     weights = sum(p.numel() for p in model.denoiser.parameters())
     row = {"tokens": training["tokens_per_step"], "steps": training["steps"], "weights": weights}
-    expected = {}
-    for kind, found in fits.items():
-        slopes = (found["weights_exponent"][0], found["atoms_exponent"][0])
-        logs = (np.log(weights), np.log(atoms(row)))
-        value = np.exp(found["constant"] - sum(a * x for a, x in zip(slopes, logs, strict=True)))
-        expected[kind] = round(float(value), 3)
-    return row | {"losses": losses(model, data, "cpu"), "expected": expected, "hash": model.hash}
+    return row | {"losses": losses(model, data, "cpu"), "hash": model.hash} | beyond(rows, row)
+
+
+def beyond(rows: Sequence[Row], row: Row) -> Row:
+    """What the fits of all runs, and of those on the GPU alone, expect of another training."""
+    on_gpu = [each for each in rows if not each.get("hardware", "").startswith("cpu")]
+    return {
+        "expected": {kind: expected(rows, kind, row) for kind in KINDS},
+        "expected_by_those_on_the_gpu": {kind: expected(on_gpu, kind, row) for kind in KINDS},
+    }
 
 
 def atoms(row: Row) -> int:
@@ -120,7 +136,7 @@ def flop(row: Row) -> float:
 
 
 def mean(values: Sequence[float]) -> str:
-    """With the half-range of several seeds."""
+    """Of several seeds, with half their range."""
     spread = (max(values) - min(values)) / 2
     return f"{np.mean(values):.3f}" + (f" ± {spread:.3f}" if len(values) > 1 else "")
 
@@ -189,7 +205,6 @@ def main() -> int:
     alone = {row["size"] for row in equal if len(row["kinds"]) == 1}
     equal = [row for row in equal if row["size"] in alone]
     law = [row for row in joint if row["seed"] == 0]
-    fits = {kind: fit(law, kind) for kind in KINDS}
     tables = {
         "scaling": table(joint, lambda r: (r["size"], f"{r['budget']}"), ("weights", "M atoms")),
         "transfer": table(
@@ -201,8 +216,8 @@ def main() -> int:
     }
     result = {
         "about": json.loads((args.runs / "about.json").read_text()),
-        "law": fits,
-        "release": release(args.data, fits) if args.data else None,
+        "law": {kind: fit(law, kind) for kind in KINDS},
+        "release": release(args.data, law) if args.data else None,
         "tables": {name: text.split("\n") for name, text in tables.items()},
         "rows": [row | {"training_flop": flop(row)} for row in rows],
     }

@@ -1,7 +1,7 @@
 """Denoisers of several sizes and budgets, joint and of one kind, trained for `scaling.py`.
 
     PYTHONPATH=. python benchmarks/scaling_runs.py --data data/crystals.safetensors \
-        data/qm9.safetensors --out runs/scaling --device cuda --processes 8
+        data/qm9.safetensors --out runs/scaling --device cuda --processes 13
 
 For a bare machine with a GPU: torch, numpy and safetensors are enough. Every run is that of
 `adit train denoiser`, from nothing on the release's autoencoder, told the elements. Two plans:

@@ -1,7 +1,7 @@
 """Structure prediction: of held-out crystals, told their elements, how many samples match.
 
-    python benchmarks/structure_prediction.py --data data/crystals.safetensors --num 1000 \\
-        --samples 1 --precision bfloat16 --json FILE
+    python benchmarks/structure_prediction.py --data data/crystals.safetensors --num 9000 \\
+        --samples 1 --json FILE
 
 The `test` split of the prepared data is taken, a random choice of it by the seed. StructureMatcher
 with stol 0.5, angle_tol 10, ltol 0.3, and the root mean square displacement of those that match in

@@ -57,8 +57,9 @@ class Replayed:
         _, without, labels = call
         try:
             graph = self.graphs[call] = _Graph(self.denoiser, inputs, labels, without)
-        except RuntimeError as error:  # an old driver, a build without graphs
+        except RuntimeError as error:  # an old driver, a build without graphs, too little memory
             self.recording = False
+            self.graphs = dict.fromkeys(self.graphs)  # whose memory is needed now
             reason = str(error).splitlines()[0]
             warnings.warn(f"the GPU's kernels are not recorded ({reason}): slower", stacklevel=2)
             return None
@@ -73,8 +74,13 @@ class _Graph:
     ) -> None:
         self.inputs = {name: values.clone() for name, values in inputs.items()}
         self.graph: Any = torch.cuda.CUDAGraph()
-        # Other threads of the program may use the GPU meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+        # The casts of weights to bf16 belong to the graph: autocast's cache of them is emptied by
+        # any thread that leaves autocast. Other threads may use the GPU meanwhile.
+        lower = torch.is_autocast_enabled("cuda")
+        with (
+            torch.autocast("cuda", torch.bfloat16, enabled=lower, cache_enabled=False),
+            torch.cuda.graph(self.graph, capture_error_mode="thread_local"),
+        ):
             self.output = denoiser(
                 self.inputs["x"],
                 self.inputs["t"],

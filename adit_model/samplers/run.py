@@ -105,7 +105,7 @@ def sample_latents(
         for start in range(0, len(rows), most):
             chosen = rows[start : start + most]
             # Before anything goes to the device: a GPU works on the last batch meanwhile.
-            draw = noise_source(request, chosen, size, len(times), device)
+            draw = noise_source(request, chosen, size, len(times) if sampler.draws else 0, device)
             x = torch.stack([request.noise[row] for row in chosen]).to(device)
             predict = Guided(
                 Replayed(denoiser) if device.type == "cuda" else denoiser,

@@ -62,16 +62,18 @@ class Sampler:
         times: number of steps and the checkpoint's settings -> the times, in order.
         predicts_last: the sample is one more prediction at the last time (arXiv 2503.03965).
         fewest_steps: the smallest number of steps that it can take.
+        draws: whether its steps take fresh noise.
     """
 
     step: Callable[[Predict, Tensor, float, float, Draw], Tensor]
     times: Callable[[int, KindSampling], list[float]] = lambda num, _: time_points(num)
     predicts_last: bool = False
     fewest_steps: int = 1
+    draws: bool = False
 
 
 SAMPLERS = {
-    "ancestral": Sampler(ancestral_step, lambda num, own: time_points(num, own.times)),
+    "ancestral": Sampler(ancestral_step, lambda num, own: time_points(num, own.times), draws=True),
     "euler": Sampler(euler_step),
     "heun": Sampler(heun_step),
     "published": Sampler(
