@@ -123,7 +123,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             (line,) = ax.plot(real[:, 0], real[:, 1], ".", ms=1.5, alpha=0.4, label=name)
             ax.plot(made[:, 0], made[:, 1], "+", ms=3, alpha=0.4, color=line.get_color())
         low, high = np.quantile(points, [0.002, 0.998], axis=0)
-        ax.plot([], [], "k+", label="of samples")
+        ax.plot([], [], "k+", ms=1, label="of samples")
         ax.set(title=title, xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.legend(markerscale=5, fontsize=6, loc="best")
     figure.tight_layout()
