@@ -43,10 +43,7 @@ import matplotlib.pyplot as plt
 Panel = tuple[str, NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
-Atoms = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
-
-
-def latents(model: ADiT, path: Path, num: int, split: str) -> Atoms:
+def latents(model: ADiT, path: Path, num: int, split: str) -> Sequence[NDArray[Any]]:
     """Standardised latents `[num, latent_dim]`, atomic numbers and structures of atoms."""
     groups = SizeGroups(PreparedData.load(path), split, model.device)
     found, numbers, owners = [], [], []
@@ -58,7 +55,7 @@ def latents(model: ADiT, path: Path, num: int, split: str) -> Atoms:
         owners.append(np.arange(seen, seen + len(batch)).repeat(size))
         seen += len(batch)
     chosen = np.random.default_rng(0).permutation(sum(map(len, numbers)))[:num]
-    return tuple(np.concatenate(each)[chosen] for each in (found, numbers, owners))  # type: ignore
+    return [np.concatenate(each)[chosen] for each in (found, numbers, owners)]
 
 
 def components(points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ase import Atoms
+from json_output import write_json as write_json
 
 from adit_plugins import Sample
 from adit_plugins.registry import load
@@ -117,14 +118,6 @@ def read_samples(path: Path, num: int) -> dict[str, Atoms]:
         )
         for i in range(min(num, len(sizes)))
     }
-
-
-def write_json(content: dict[str, Any], path: Path | None) -> None:
-    """Print the results, and write them to a file if one was named."""
-    text = json.dumps(content, indent=1)
-    print(text)
-    if path is not None:
-        path.write_text(text + "\n", encoding="utf-8")
 
 
 def chgnet_energies(samples: Sequence[Sample]) -> list[float]:

@@ -271,7 +271,7 @@ def main() -> int:
     args = arguments()
     torch.set_num_threads(1)
     if args.eager:
-        sampler_run.Replayed = lambda denoiser: denoiser  # type: ignore
+        sampler_run.Replayed = lambda denoiser: denoiser  # type: ignore[assignment,misc,return-value]
     gpu = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else ""
     limits = {p: matmul_rate(args.device, dtype=getattr(torch, p)) for p in args.precision}
     if gpu:

@@ -196,6 +196,8 @@ def main() -> int:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     paths = sorted(path for path in args.runs.glob("*M-*.json"))
+    if not paths:
+        parser.error(f"no runs in {args.runs}: make them with benchmarks/scaling_runs.py")
     rows = [with_validity(path) for path in paths]
     rows.sort(
         key=lambda r: (list(SIZES).index(r["size"]), r["budget"], -len(r["kinds"]), r["seed"])

@@ -63,7 +63,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder and files."""
+        """Of its files."""
         kinds = "joint" if len(self.kinds) > 1 else self.kinds[0]
         return f"{self.size}-{self.budget}M-{kinds}-{self.seed}"
 
@@ -186,6 +186,9 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Make what is missing."""
     args = arguments()
+    kinds = sorted(PreparedData.load(path).kind for path in args.data)
+    if kinds != sorted(KINDS):
+        raise ValueError(f"--data must be one file of each kind ({', '.join(KINDS)}); got {kinds}")
     begun = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
     release = ADiT.from_pretrained(device="cpu")
@@ -211,4 +214,7 @@ def _in_time(run: Run, args: argparse.Namespace, end: float) -> str:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except ValueError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -19,7 +19,6 @@ these steps is in the model card.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from json_output import write_json
 from peer_networks import EGNN, CSPNet
 from sampling_speed import Costs, matmul_rate
 
@@ -201,10 +201,7 @@ def main() -> int:
         "rows": rows,
         "speedup": speedups(rows, release),
     }
-    text = json.dumps(result, indent=1) + "\n"
-    if args.json is not None:  # before anything else
-        args.json.write_text(text, encoding="utf-8")
-    print(text)
+    write_json(result, args.json)
     if args.plot is not None:
         draw(rows, args.plot, "one thread" if device.type == "cpu" else result["hardware"])
     return 0

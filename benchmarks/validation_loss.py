@@ -12,11 +12,11 @@ told the elements are asked with and without (at their rate of withholding).
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from json_output import write_json
 
 from adit_model import ADiT
 from adit_model.data import PreparedData, SizeGroups
@@ -68,10 +68,7 @@ def main() -> int:
                 loss = validation_loss(model, groups, args.batches, args.seed, told)
                 row[groups.kind + (", elements told" if told else "")] = round(loss, 4)
         rows.append(row)
-    text = json.dumps({"split": args.split, "seed": args.seed, "rows": rows}, indent=1) + "\n"
-    if args.json is not None:
-        args.json.write_text(text, encoding="utf-8")
-    print(text)
+    write_json({"split": args.split, "seed": args.seed, "rows": rows}, args.json)
     return 0
 
 

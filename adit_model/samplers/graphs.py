@@ -38,7 +38,6 @@ class Replayed:
         t: Tensor,
         labels: dict[str, Tensor],
         previous: Tensor | None = None,
-        mask: None = None,
         without: Part | None = None,
     ) -> Tensor:
         """As `Denoiser.forward`, without padding."""

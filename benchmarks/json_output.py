@@ -1,0 +1,15 @@
+"""How a benchmark leaves its results; nothing but Python, for bare machines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_json(content: dict[str, Any], path: Path | None) -> None:
+    """Print the results, and write them to a file if one was named."""
+    text = json.dumps(content, indent=1)
+    print(text)
+    if path is not None:
+        path.write_text(text + "\n", encoding="utf-8")
