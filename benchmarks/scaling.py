@@ -60,8 +60,10 @@ def read_batch(arrays: Any, kind: str) -> AtomBatch:
 
 
 def with_validity(path: Path) -> Row:
-    """A run's row, with how many of its samples are valid."""
+    """A run's row, with how many of its samples are valid, unless that was counted before."""
     row: Row = json.loads(path.read_text())
+    if "valid" in row:
+        return row
     arrays = np.load(path.with_suffix(".npz"))
     row["valid"] = {}
     for kind in row["kinds"]:

@@ -43,7 +43,7 @@ from adit_model.training.trainer import Trainer, TrainingConfig
 
 SIZES = {"0.7M": (96, 6, 3), "2.8M": (192, 6, 3), "10M": (320, 8, 5), "32M": (512, 10, 8)}
 # Million atoms of both kinds together: thousand atoms a step.
-BUDGETS = {1: 4, 4: 8}
+BUDGETS = {0.25: 2, 1: 4, 4: 8}
 TRANSFER, TRANSFER_BUDGET, SEEDS = ("0.7M", "10M"), 4, (0, 1, 2)
 OPTIONS = (
     "--condition elements --optimizer muon --learning-rate 1.5e-3 --weight-decay 0.05 "
@@ -57,7 +57,7 @@ class Run:
     """One training: a size, a budget of atoms of both kinds, the kinds that it has, a seed."""
 
     size: str
-    budget: int
+    budget: float
     kinds: tuple[str, ...] = KINDS
     seed: int = 0
 
