@@ -4,12 +4,15 @@
     python benchmarks/campaign_scale.py --num 2000 --workers 1 --json JSON
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
     python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
+    python benchmarks/campaign_scale.py --records 1000000 --json JSON
 
 The second (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The third
 writes the files of a campaign of so many rows, which are those of a small campaign over and over,
 beside what ASE takes to write one of these files from its own database. The fourth makes a campaign
-in two shards and merges them. What the first and the third have written is read again as structures,
-each file by a process of its own, beside what `json.load` takes for the same JSON.
+in two shards and merges them. What the first and the third have written is read again as
+structures, each file by a process of its own, beside what `json.load` takes for the same JSON. The
+fifth (benchmarks/results/campaign_records.json) reads a `candidates.json` of so many records, those
+of a small campaign over and over.
 
 Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
 Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
@@ -27,7 +30,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +214,24 @@ def measure_merge(num: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def measure_records(num: int, folder: Path) -> dict[str, Any]:
+    """Read a `candidates.json` with so many records."""
+    source, means = StructuresSource(structures, 1000), Resources("serial", chunk_size=64)
+    with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
+        campaign.run()
+        write_files(campaign.store)
+    path = folder / "candidates.json"
+    before, after = path.read_text().split('"crystals": [')
+    crystals, after = after.split("\n ],")  # a record a line
+    records = [each.rstrip(",") for each in crystals.splitlines() if each]
+    with path.open("w", encoding="utf-8") as file:
+        file.write(before + '"crystals": [')
+        for number in range(num):
+            file.write(("," if number else "") + "\n" + records[number % len(records)])
+        file.write("\n ]," + after)
+    return {"records": num, "read_again": read_again(folder, READERS[:1])}
+
+
 def fill(store: Store, num: int) -> None:
     """Add the rows of a store to it again until there are so many."""
     first = [Row(row.toatoms(), dict(row.key_value_pairs), dict(row.data)) for row in store.rows()]
@@ -228,7 +249,7 @@ def ase_writes(database: Path, folder: Path, num: int) -> float:
     return round(1000 * (time.perf_counter() - begun) / num, 3)
 
 
-def read_again(folder: Path) -> dict[str, dict[str, Any]]:
+def read_again(folder: Path, readers: Iterable[Reader] = ()) -> dict[str, dict[str, Any]]:
     """What reading files of a campaign takes, each in a fresh process.
 
     Returns:
@@ -236,8 +257,7 @@ def read_again(folder: Path) -> dict[str, dict[str, Any]]:
         of it the packages had before.
     """
     context, found = multiprocessing.get_context("spawn"), {}
-    for name, reader in (("candidates.json", count), ("relaxed.extxyz", count),
-                         ("candidates.json", load)):  # fmt: skip
+    for name, reader in readers or READERS:
         with context.Pool(1) as pool:
             done = pool.apply(watched, (reader, folder / name))
         found[f"{name} by {reader.__name__}"] = done
@@ -276,6 +296,12 @@ def load(path: Path) -> str:
     return f"{type(content).__name__} of {len(content)}"
 
 
+Reader = tuple[str, Callable[[Path], Any]]  # name of a file, and what reads it
+READERS: tuple[Reader, ...] = (
+    ("candidates.json", count), ("relaxed.extxyz", count), ("candidates.json", load),
+)  # fmt: skip
+
+
 def peak() -> float:
     """Largest memory of this process in MB; getrusage counts that of the parent, too."""
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -297,6 +323,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all in this one")
     parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
     parser.add_argument("--merge", type=int, metavar="ROWS", help="only merge two shards")
+    parser.add_argument("--records", type=int, metavar="ROWS", help="only read so many records")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -307,6 +334,8 @@ def main() -> int:
             result = measure_files(args.files, Path(folder))
         elif args.merge:
             result = measure_merge(args.merge, Path(folder))
+        elif args.records:
+            result = measure_records(args.records, Path(folder))
         else:
             result = measure(args.num, Path(folder), args.every, args.workers)
     text = json.dumps(result, indent=1)
