@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from adit_plugins.hull.loaders import DEFAULT
 from adit_plugins.relax.limits import FMAX, MAX_STEPS
 
 KINDS = ("crystal", "molecule")
@@ -182,6 +183,17 @@ max_steps_option = click.option(
     default=MAX_STEPS,
     show_default=True,
     help="Relaxation steps a structure; what has not converged by then is marked.",
+)
+
+hull_option = click.option(
+    "--hull",
+    default=DEFAULT,
+    show_default=True,
+    metavar="SOURCE",
+    help="mp (the shipped table), alexandria (downloaded, 83 MB), tri2024 (MatterGen's reference, "
+    "downloaded, 907 MB), alexandria:FILE or tri2024:FILE (a copy of these), mp-api (with "
+    "MP_API_KEY), entries:FILE (JSON of pymatgen; entries:PBE:FILE keeps only GGA and GGA+U), "
+    "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
 )
 
 keep_constraints_option = click.option(
