@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from adit_plugins.hull.loaders import DEFAULT
 from adit_plugins.relax.limits import (
     CAMPAIGN_STEPS,
     CONFIRM_LIMIT,
@@ -57,7 +56,7 @@ class Settings:
     confirm: str | None = None
     confirm_steps: int = CONFIRM_STEPS
     confirm_limit: float = CONFIRM_LIMIT
-    hull: str = DEFAULT
+    hull: str = "mp"
 
     def __post_init__(self) -> None:
         check_limits(self.fmax, self.max_steps, None)

@@ -8,7 +8,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from adit_plugins.hull.loaders import DEFAULT
 from adit_plugins.relax.limits import FMAX, MAX_STEPS
 
 KINDS = ("crystal", "molecule")
@@ -187,7 +186,7 @@ max_steps_option = click.option(
 
 hull_option = click.option(
     "--hull",
-    default=DEFAULT,
+    default="mp",
     show_default=True,
     metavar="SOURCE",
     help="mp (the shipped table), alexandria (downloaded, 83 MB), tri2024 (MatterGen's reference, "
