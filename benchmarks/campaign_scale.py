@@ -4,11 +4,15 @@
     python benchmarks/campaign_scale.py --num 2000 --workers 1 --json JSON
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
     python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
+    python benchmarks/campaign_scale.py --records 1000000 --json JSON
 
 The second (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The third
 writes the files of a campaign of so many rows, which are those of a small campaign over and over,
 beside what ASE takes to write one of these files from its own database. The fourth makes a campaign
-in two shards and merges them.
+in two shards and merges them. What the first and the third have written is read again as
+structures, each file by a process of its own, beside what `json.load` takes for the same JSON. The
+fifth (benchmarks/results/campaign_records.json) reads a `candidates.json` of so many records, those
+of a small campaign over and over.
 
 Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
 Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
@@ -20,12 +24,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +45,7 @@ from adit_plugins.campaign.merge import merge
 from adit_plugins.campaign.store import Row
 from adit_plugins.processes import available_cores
 from adit_plugins.relax.results import RelaxResult, finished
+from adit_plugins.structures import InputError, iter_entries
 
 METALS = (3, 4, 11, 12, 13, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 37, 38, 39, 40)
 OTHERS = (7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)
@@ -129,6 +135,7 @@ def measure(num: int, folder: Path, every: int, workers: int) -> dict[str, Any]:
         written = time.perf_counter() - begun - seconds
         cpu_for_files = cpu_seconds() - used - cpu
         size = campaign.store.path.stat().st_size
+        read = read_again(folder)
     return {
         "num": num,
         "cores": available_cores(),
@@ -142,6 +149,7 @@ def measure(num: int, folder: Path, every: int, workers: int) -> dict[str, Any]:
         "store_mb": round(size / 1e6, 1),
         "memory_mb_after_files": round(memory(), 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
+        "read_again": read,
         "marks": marks,
     }
 
@@ -158,6 +166,7 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         written = write_files(store)
         seconds, used = time.perf_counter() - begun, cpu_seconds() - used
         candidates = len(store.candidates())
+        read = read_again(folder)
     return {
         "rows": num,
         "candidates": candidates,
@@ -175,6 +184,7 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         },
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
         "ase_ms_per_row_relaxed_extxyz_alone": ase_writes(store.path, folder, 2000),
+        "read_again": read,
     }
 
 
@@ -204,6 +214,24 @@ def measure_merge(num: int, folder: Path) -> dict[str, Any]:
     }
 
 
+def measure_records(num: int, folder: Path) -> dict[str, Any]:
+    """Read a `candidates.json` with so many records."""
+    source, means = StructuresSource(structures, 1000), Resources("serial", chunk_size=64)
+    with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
+        campaign.run()
+        write_files(campaign.store)
+    path = folder / "candidates.json"
+    before, after = path.read_text().split('"crystals": [')
+    crystals, after = after.split("\n ],")  # a record a line
+    records = [each.rstrip(",") for each in crystals.splitlines() if each]
+    with path.open("w", encoding="utf-8") as file:
+        file.write(before + '"crystals": [')
+        for number in range(num):
+            file.write(("," if number else "") + "\n" + records[number % len(records)])
+        file.write("\n ]," + after)
+    return {"records": num, "read_again": read_again(folder, READERS[:1])}
+
+
 def fill(store: Store, num: int) -> None:
     """Add the rows of a store to it again until there are so many."""
     first = [Row(row.toatoms(), dict(row.key_value_pairs), dict(row.data)) for row in store.rows()]
@@ -221,6 +249,65 @@ def ase_writes(database: Path, folder: Path, num: int) -> float:
     return round(1000 * (time.perf_counter() - begun) / num, 3)
 
 
+def read_again(folder: Path, readers: Iterable[Reader] = ()) -> dict[str, dict[str, Any]]:
+    """What reading files of a campaign takes, each in a fresh process.
+
+    Returns:
+        By what was done: structures or the error, CPU seconds, the largest memory in MB, and what
+        of it the packages had before.
+    """
+    context, found = multiprocessing.get_context("spawn"), {}
+    for name, reader in readers or READERS:
+        with context.Pool(1) as pool:
+            done = pool.apply(watched, (reader, folder / name))
+        found[f"{name} by {reader.__name__}"] = done
+    return found
+
+
+def watched(reader: Callable[[Path], Any], path: Path) -> dict[str, Any]:
+    """Read a file and say what that took."""
+    reader(Path(__file__).parents[1] / "pyproject.toml")  # imports are no part of it
+    before, used = peak(), time.process_time()
+    said = reader(path)
+    return {
+        "mb": round(path.stat().st_size / 1e6, 1),
+        "found": said,
+        "cpu_seconds": round(time.process_time() - used, 2),
+        "peak_memory_mb": peak(),
+        "memory_mb_before": before,
+    }
+
+
+def count(path: Path) -> int | str:
+    """The number of structures that the commands see in a file, or their error."""
+    try:
+        return sum(entry.atoms is not None for entry in iter_entries(path))
+    except InputError as error:
+        return str(error).replace(str(path), path.name)
+
+
+def load(path: Path) -> str:
+    """Read JSON as Python does, whole."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file)
+    except (ValueError, MemoryError) as error:
+        return type(error).__name__
+    return f"{type(content).__name__} of {len(content)}"
+
+
+Reader = tuple[str, Callable[[Path], Any]]  # name of a file, and what reads it
+READERS: tuple[Reader, ...] = (
+    ("candidates.json", count), ("relaxed.extxyz", count), ("candidates.json", load),
+)  # fmt: skip
+
+
+def peak() -> float:
+    """Largest memory of this process in MB; getrusage counts that of the parent, too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return round(int(next(each.split()[1] for each in lines if each.startswith("VmHWM"))) / 1e3, 1)
+
+
 def cpu_seconds() -> float:
     """Of this process and those that it has ended."""
     of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -236,6 +323,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all in this one")
     parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
     parser.add_argument("--merge", type=int, metavar="ROWS", help="only merge two shards")
+    parser.add_argument("--records", type=int, metavar="ROWS", help="only read so many records")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -246,6 +334,8 @@ def main() -> int:
             result = measure_files(args.files, Path(folder))
         elif args.merge:
             result = measure_merge(args.merge, Path(folder))
+        elif args.records:
+            result = measure_records(args.records, Path(folder))
         else:
             result = measure(args.num, Path(folder), args.every, args.workers)
     text = json.dumps(result, indent=1)

@@ -172,6 +172,11 @@ def joined(device: torch.device) -> Iterator[tuple[World, torch.device]]:
             distributed.destroy_process_group()
 
 
+def starts_first() -> bool:
+    """Whether this process will be the first of a run, before they have met."""
+    return os.environ.get("RANK", "0") == "0" or os.environ.get("WORLD_SIZE", "1") == "1"
+
+
 def backend_of(device: torch.device) -> str:
     """What moves tensors of a device between processes."""
     return "nccl" if device.type == "cuda" else "gloo"

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from adit_plugins.campaign.settings import (
 )
 from adit_plugins.campaign.sources import Source, shard_ranges, source_of
 from adit_plugins.campaign.store import Store
+from adit_plugins.datasets.download import digest
+from adit_plugins.hull import loaders
 from adit_plugins.processes import ProcessesExecutor
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,51 @@ def _check_potentials(settings: Settings, named: Collection[str]) -> None:
     if others := set(named) - set(own.values()):
         used = ", ".join(filter(None, own.values())) or "none"
         raise ValueError(f"This campaign was begun with {used}, not with {', '.join(others)}.")
+
+
+def settled(settings: Settings) -> Settings:
+    """Return settings whose hull is one that can be read, and is found from any folder.
+
+    Raises:
+        UnknownPluginError: there is none of that name.
+        MissingExtraError: its package is not installed.
+        ValueError: it cannot be read, or its name holds a key that nobody else should see.
+    """
+    hull = loaders.with_absolute_path(settings.hull)
+    if hull.startswith("mp-api:"):
+        raise ValueError(
+            "A campaign writes its settings into its files: keep the key in MP_API_KEY, and name "
+            "the hull mp-api."
+        )
+    if hull != loaders.DEFAULT and settings.relaxer is not None:
+        loaders.kept_hull(hull)
+    return replace(settings, hull=hull)
+
+
+def _digest_of(hull: str) -> str | None:
+    file = loaders.file_of(hull)
+    return None if file is None else digest(file)
+
+
+def _check_hull(settings: Settings, known: str | None, named: str | None) -> None:
+    """Require the reference that the campaign began with, and let no store decide what is run."""
+    own = settings.hull
+    if named is not None and loaders.with_absolute_path(named) != own:
+        raise ValueError(
+            f"This campaign was begun with the hull {own!r}, not with {named!r}. Leave --hull out, "
+            "or begin another campaign with another --out."
+        )
+    if named is None and not loaders.reads_only_data(own):
+        raise ValueError(
+            f"This campaign's hull is {own!r}, which may run any code that is there. If it is "
+            f"yours, name it once more: --hull {own}"
+        )
+    settled(settings)
+    if _digest_of(own) != known:
+        raise ValueError(
+            f"{loaders.file_of(own)} is not the file by which this campaign's crystals were "
+            "ranked. Put that one back, or begin another campaign with another --out."
+        )
 
 
 def _is_installed(potential: str) -> bool:
@@ -99,13 +146,17 @@ class Campaign:
 
         Raises:
             StoreError: the folder holds one already, or cannot be written.
-            ValueError: there is no such shard.
+            ValueError: there is no such shard, or the hull cannot be read.
+            UnknownPluginError: there is no such hull.
+            MissingExtraError: the hull's package is not installed.
         """
         total = sum(map(len, shard_ranges(source.parts, shard)))
+        settings = settled(settings or Settings())
         metadata = {
             "total": total,
             "recipe": source.recipe,
-            "settings": asdict(settings or Settings()),
+            "settings": asdict(settings),
+            "hull_sha256": _digest_of(settings.hull),
             "shard": list(shard),
             "adit_plugins": __version__,
         }
@@ -119,6 +170,7 @@ class Campaign:
         resources: Resources | None = None,
         potentials: Collection[str] = (),
         confirm: Mapping[str, Any] | None = None,
+        hull: str | None = None,
     ) -> Campaign:
         """Take up a campaign where it ended, by whatever it was ended.
 
@@ -130,15 +182,18 @@ class Campaign:
                 run any code, so that the store names them is not enough.
             confirm: settings of the second opinion (`confirm`, `confirm_steps`, `confirm_limit`) in
                 the place of the campaign's own; they change no other verdict.
+            hull: that of the campaign, once more, where reading it may run code (a pickle).
 
         Raises:
             StoreError: see `Store`.
-            ValueError: the source is not what it was, or a potential is not named.
+            ValueError: the source or the hull's file is not what it was, or a potential or hull is
+                not named.
         """
         store = Store(folder)
         try:
             settings = Settings(**store.metadata["settings"] | dict(confirm or {}))
             _check_potentials(settings, potentials)
+            _check_hull(settings, store.metadata.get("hull_sha256"), hull)
             source = source or source_of(store.metadata["recipe"])
             if source.recipe != store.metadata["recipe"]:
                 raise ValueError(f"{folder} was made from another source: {source.recipe}.")

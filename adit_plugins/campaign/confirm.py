@@ -68,8 +68,9 @@ def confirm_candidates(
     if not left:
         return 0
     function = partial(
-        work.confirm_and_place, settings.confirm, settings.fmax, settings.confirm_steps
-    )
+        work.confirm_and_place, settings.confirm, settings.fmax, settings.confirm_steps,
+        hull=settings.hull,
+    )  # fmt: skip
     chunks = _chunks(store, left, resources.chunk_size or CHUNK)
     window = 2 * (getattr(jobs.executor, "num_workers", None) or resources.workers or 1)
     done = running = 0

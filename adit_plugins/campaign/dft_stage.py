@@ -25,6 +25,8 @@ from adit_plugins.dft.engines import (
     verdict,
     with_moments,
 )
+from adit_plugins.hull.loaders import DEFAULT, load_hull, reads_only_data
+from adit_plugins.hull.table import Hull
 from adit_plugins.outputs import without_nan
 from adit_plugins.relax.limits import FMAX
 from adit_plugins.relax.results import RelaxResult
@@ -70,6 +72,7 @@ def compute_crystals(
     references: Path,
     report: Report,
     on_verdict: Callable[[int, DftVerdict, RelaxResult], None],
+    hull: Hull | None = None,
 ) -> None:
     """Compute the elements that are not known yet, then the crystals.
 
@@ -79,6 +82,7 @@ def compute_crystals(
         references: JSON file of elemental energies, continued if it is there.
         report: told (stage, done, total).
         on_verdict: called with the place of a crystal, its verdict and DFT's result.
+        hull: None for the shipped one.
 
     Raises:
         UnknownPluginError: there is no such engine.
@@ -99,7 +103,7 @@ def compute_crystals(
         report(CRYSTALS, 0, len(crystals))
         inputs = [with_moments(atoms) for atoms in crystals]
         for done, (place, result) in enumerate(_answers(jobs, function, inputs), start=1):
-            found = verdict(result, engine, known.energies, single_point)
+            found = verdict(result, engine, known.energies, single_point, hull)
             on_verdict(place, found, result)
             report(CRYSTALS, done, len(crystals))
     finally:
@@ -172,10 +176,13 @@ class Elements:
 def run_queue(store: Store, task: DftTask, top: int, report: Report) -> int:
     """Compute the `top` best candidates of a campaign that this engine has not computed yet.
 
+    They are placed on the campaign's hull.
+
     Returns:
         How many were computed now.
 
     Raises:
+        ValueError: reading that hull may run code; it cannot be read.
         UnknownPluginError: there is no such engine.
         MissingExtraError: its package is not installed.
         StoreError: the store cannot be written.
@@ -198,8 +205,25 @@ def run_queue(store: Store, task: DftTask, top: int, report: Report) -> int:
         store.annotate(left[place], *_annotation(found, result, task))
 
     if left:
-        compute_crystals(crystals, task, store.folder / REFERENCES, report, keep)
+        hull = hull_of(store)
+        compute_crystals(crystals, task, store.folder / REFERENCES, report, keep, hull)
     return len(left)
+
+
+def hull_of(store: Store) -> Hull:
+    """Return the reference that a campaign is ranked by.
+
+    Raises:
+        ValueError: reading it may run code, and a store's word is not enough; it cannot be read.
+    """
+    spec = store.metadata["settings"].get("hull", DEFAULT)
+    if not reads_only_data(spec):
+        raise ValueError(
+            f"{store.folder} is ranked by the hull {spec!r}, which may run any code that is there. "
+            f"Compute its crystals against the shipped table: adit dft "
+            f"{store.folder / 'relaxed.extxyz'}"
+        )
+    return load_hull(spec)
 
 
 def _annotation(

@@ -174,10 +174,12 @@ class Driver:
         s = self.settings
         assert s.relaxer is not None  # `_submit_relaxation` has looked
         if stage == RELAX:
-            return partial(work.relax_and_place, s.relaxer, s.fmax, s.max_steps)
+            return partial(work.relax_and_place, s.relaxer, s.fmax, s.max_steps, hull=s.hull)
         assert s.prefilter is not None
         steps, limit = s.prefilter_steps, s.prefilter_limit
-        return partial(work.prefilter_and_place, s.prefilter, s.relaxer, s.fmax, steps, limit)
+        return partial(
+            work.prefilter_and_place, s.prefilter, s.relaxer, s.fmax, steps, limit, hull=s.hull
+        )
 
     def _take_block(self) -> bool:
         """Take structures from the source; False if there are no more."""

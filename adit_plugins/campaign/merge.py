@@ -66,17 +66,26 @@ def merge(shards: Sequence[Path], out: Path) -> Store:
         return merged
 
 
+def _of_all(store: Store) -> dict[str, Any]:
+    """What the shards of a campaign have in common."""
+    about = store.metadata
+    return {
+        "recipe": about["recipe"],
+        "settings": Settings(**about["settings"]),
+        "file of the hull": about.get("hull_sha256"),
+        "number of shards": about["shard"][1],
+    }
+
+
 def _common(stores: Sequence[Store]) -> dict[str, Any]:
     """Return what all shards have in common.
 
     Raises:
         StoreError: see `merge`.
     """
-    first = stores[0].metadata
+    first, own = stores[0].metadata, _of_all(stores[0])
     for store in stores:
-        differing = [key for key in ("recipe", "settings") if store.metadata[key] != first[key]] + (
-            ["number of shards"] if store.metadata["shard"][1] != first["shard"][1] else []
-        )
+        differing = [name for name, value in _of_all(store).items() if value != own[name]]
         if differing:
             raise StoreError(
                 f"{store.folder} and {stores[0].folder} are of different campaigns: not the same "

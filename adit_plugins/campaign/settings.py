@@ -38,6 +38,7 @@ class Settings:
         confirm_steps: its optimiser steps, from where the relaxer has ended.
         confirm_limit: eV/atom above the hull by the relaxer; it is not asked about what lies
             higher.
+        hull: the reference that crystals are ranked by (`adit_plugins.hull.load_hull`).
 
     Raises:
         ValueError: a limit is out of range.
@@ -55,6 +56,7 @@ class Settings:
     confirm: str | None = None
     confirm_steps: int = CONFIRM_STEPS
     confirm_limit: float = CONFIRM_LIMIT
+    hull: str = "mp"
 
     def __post_init__(self) -> None:
         check_limits(self.fmax, self.max_steps, None)

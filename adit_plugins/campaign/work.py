@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from adit_plugins.campaign.settings import KNOWN_FORMULA, KNOWN_STRUCTURE, NEW
+from adit_plugins.hull.loaders import DEFAULT, kept_hull
 from adit_plugins.metrics.stability import is_within
 from adit_plugins.processes import At, Each, End, Part, collect, tell
 from adit_plugins.relax.results import RelaxResult
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from adit_plugins.campaign.sources import Arrival, Source
     from adit_plugins.hull.results import HullResult
-    from adit_plugins.hull.table import Hull
     from adit_plugins.matching.fingerprints import CrystalFingerprints
     from adit_plugins.relax.run import Relaxer
     from adit_plugins.validity.molecules import MoleculeReport
@@ -166,9 +166,9 @@ def unpack(packed: dict[str, Any] | None) -> Structure | None:
 
 
 def relax_and_place(
-    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms], hull: str = DEFAULT
 ) -> list[Placed]:
-    """Relax crystals in this process and place them on the hull.
+    """Relax crystals in this process and place them on a hull (`adit_plugins.hull.load_hull`).
 
     Raises:
         RelaxerError: the potential cannot be loaded; nobody else will do better.
@@ -176,19 +176,19 @@ def relax_and_place(
         MissingExtraError: its package is not installed there.
     """
     answers: dict[int, Placed] = {}
-    for places in _batches(relaxer, structures):
+    for places in _batches(relaxer, structures, hull):
         tell(At(places))
-        placed = _relax_batch(relaxer, fmax, max_steps, [structures[i] for i in places])
+        placed = _relax_batch(relaxer, fmax, max_steps, [structures[i] for i in places], hull)
         answers |= _said(places, placed)
     return [answers[place] for place in range(len(structures))]
 
 
-def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]:
-    """Return what the relaxer takes together, by places; loads it first."""
+def _batches(relaxer: str, structures: Sequence[Atoms], hull: str) -> list[tuple[int, ...]]:
+    """Return what the relaxer takes together, by places; loads it and the hull first."""
     from adit_plugins.relax.run import atoms_wanted_by, batches
 
     _relaxer(relaxer)
-    _hull()
+    kept_hull(hull)
     budget = atoms_wanted_by(relaxer)
     if budget is None:
         return [(place,) for place in range(len(structures))]
@@ -196,14 +196,14 @@ def _batches(relaxer: str, structures: Sequence[Atoms]) -> list[tuple[int, ...]]
 
 
 def _relax_batch(
-    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+    relaxer: str, fmax: float, max_steps: int, structures: Sequence[Atoms], hull: str
 ) -> list[Placed]:
     from adit_plugins.relax.run import atoms_wanted_by, relax
 
     made = _relaxer(relaxer)
     budget = atoms_wanted_by(relaxer)
     results = relax(structures, lambda: made, fmax, max_steps, workers=0, chunk_atoms=budget)
-    return [place_result(result) for result in results]
+    return [place_result(result, hull) for result in results]
 
 
 def _said(places: Sequence[int], answers: Sequence[Answer]) -> dict[int, Answer]:
@@ -222,6 +222,7 @@ def prefilter_and_place(
     max_steps: int,
     limit: float,
     structures: Sequence[Atoms],
+    hull: str = DEFAULT,
 ) -> list[Prefiltered]:
     """Relax crystals by the pre-filter; above the limit the relaxer looks at what came out.
 
@@ -235,6 +236,7 @@ def prefilter_and_place(
         max_steps: of the pre-filter.
         limit: eV/atom above the hull.
         structures: as generated.
+        hull: name of the reference.
 
     Raises:
         RelaxerError: a potential cannot be loaded.
@@ -243,15 +245,15 @@ def prefilter_and_place(
     """
     answers: dict[int, Prefiltered] = {}
     _relaxer(relaxer)
-    for places in _batches(prefilter, structures):
+    for places in _batches(prefilter, structures, hull):
         tell(At(places))
-        found = _relax_batch(prefilter, fmax, max_steps, [structures[i] for i in places])
+        found = _relax_batch(prefilter, fmax, max_steps, [structures[i] for i in places], hull)
         high = [
             each.hull is not None and not is_within(each.hull.energy_above_hull, limit)
             for each in found
         ]
         doubted = [each.result.atoms for each, is_high in zip(found, high, strict=True) if is_high]
-        looks = iter(_relax_batch(relaxer, fmax, 0, doubted) if doubted else [])
+        looks = iter(_relax_batch(relaxer, fmax, 0, doubted, hull) if doubted else [])
         answers |= _said(
             places,
             [
@@ -276,39 +278,43 @@ class Confirmed:
 
 
 def confirm_and_place(
-    potential: str, fmax: float, max_steps: int, structures: Sequence[Atoms]
+    potential: str, fmax: float, max_steps: int, structures: Sequence[Atoms], hull: str = DEFAULT
 ) -> list[Confirmed]:
     """Judge relaxed crystals as they are and after a few steps; raises what the above does."""
     answers: dict[int, Confirmed] = {}
-    for places in _batches(potential, structures):
+    for places in _batches(potential, structures, hull):
         tell(At(places))
         batch = [structures[i] for i in places]
-        starts = _relax_batch(potential, fmax, 0, batch)
-        ends = _relax_batch(potential, fmax, max_steps, batch)
+        starts = _relax_batch(potential, fmax, 0, batch, hull)
+        ends = _relax_batch(potential, fmax, max_steps, batch, hull)
         answers |= _said(places, [Confirmed(*pair) for pair in zip(starts, ends, strict=True)])
     return [answers[place] for place in range(len(structures))]
 
 
-def place_result(result: RelaxResult) -> Placed:
+def place_result(result: RelaxResult, hull: str = DEFAULT) -> Placed:
     """Formation energy and energy above hull of a relaxed crystal, on the potential's energy."""
     from adit_plugins.hull.energies import place
 
     if result.failed:
         return Placed(result)
-    novelty = novelty_of(result.atoms)
+    novelty = ""
     try:
-        return Placed(result, *place(result, _hull()), novelty=novelty)
+        novelty = novelty_of(result.atoms, hull)
+        return Placed(result, *place(result, kept_hull(hull)), novelty=novelty)
     except (ValueError, ArithmeticError) as error:  # say, no reference for an element
         return Placed(result, hull_problem=" ".join(str(error).split()), novelty=novelty)
 
 
-def novelty_of(atoms: Atoms) -> str:
-    """Return which of `settings.NOVELTY` a crystal is: by training set and formulas of the hull."""
+def novelty_of(atoms: Atoms, hull: str = DEFAULT) -> str:
+    """Return which of `settings.NOVELTY` a crystal is: by training set and formulas of the hull.
+
+    Raises HullSourceError where that cannot be reached.
+    """
     structure = cast("Structure", Sample.from_ase(atoms).to_pymatgen())
     if _known().contains(structure):
         return KNOWN_STRUCTURE
     formula = structure.composition
-    return KNOWN_FORMULA if _known().has_formula(formula) or _hull().knows(formula) else NEW
+    return KNOWN_FORMULA if _known().has_formula(formula) or kept_hull(hull).knows(formula) else NEW
 
 
 # A worker makes each of these once.
@@ -326,13 +332,6 @@ def _source(recipe: str) -> Source:
     from adit_plugins.campaign.sources import source_of
 
     return source_of(json.loads(recipe))
-
-
-@lru_cache(maxsize=1)
-def _hull() -> Hull:
-    from adit_plugins.hull.table import Hull
-
-    return Hull.load()
 
 
 @lru_cache(maxsize=1)

@@ -17,6 +17,7 @@ from adit_plugins.cli.options import (
     KINDS,
     Shard,
     fmax_option,
+    hull_option,
     sampling_options,
 )
 from adit_plugins.relax.limits import (
@@ -99,6 +100,7 @@ AT_ONCE = 32  # samples, where it is not known how many are wanted
     show_default=True,
     help="eV/atom above the hull by the relaxer; --confirm is not asked about what lies higher.",
 )
+@hull_option
 @click.option(
     "--max-hull",
     type=float,
@@ -164,6 +166,7 @@ def discover(
     confirm: str | None,
     confirm_steps: int,
     confirm_limit: float,
+    hull: str,
     max_hull: float | None,
     until: int | None,
     minutes: float | None,
@@ -181,6 +184,7 @@ def discover(
     Ctrl-C keeps what was finished, and so does a crash: --resume DIR goes on from there.
     """
     from adit_plugins.campaign import Campaign, Resources, Settings
+    from adit_plugins.campaign.campaign import settled
     from adit_plugins.campaign.executors import GROUP
 
     means = Resources(executor, workers, chunk_size, time_limit=time_limit, minutes=minutes)
@@ -190,7 +194,8 @@ def discover(
         named = [value for name, value in options.items() if value and given(ctx, [name])]
         opinion = {name: ctx.params[name] for name in OPINION if given(ctx, [name])}
         check_relaxer(opinion.get("confirm"))
-        campaign = Campaign.open(resume, None, means, named, opinion)
+        own = hull if given(ctx, ["hull"]) else None
+        campaign = Campaign.open(resume, None, means, named, opinion, own)
     else:
         check_discover(ctx, recipe)
         if until is not None:
@@ -206,13 +211,14 @@ def discover(
         settings = Settings(
             None if no_relax else relaxer, fmax, max_steps,
             prefilter, prefilter_steps, prefilter_limit, neutral_by, max_hull, until,
-            confirm, confirm_steps, confirm_limit,
+            confirm, confirm_steps, confirm_limit, hull,
         )  # fmt: skip
         check_there(file)
         registry.load(GROUP, executor.partition(":")[0])  # an unknown one is found now
         check_relaxer(prefilter)
         check_relaxer(settings.relaxer)
         check_relaxer(settings.confirm)
+        settings = settled(settings)  # a hull that cannot be read is found before any sample
         folder = shard_folder(out, shard)
         check_folder(folder, out, overwrite)
         check_input(file, folder)

@@ -11,12 +11,14 @@ from adit_plugins.cli.options import check_time_limit
 
 MEANS = ("resume", "workers", "executor", "chunk_size", "time_limit", "minutes")  # no verdict
 OPINION = ("confirm", "confirm_steps", "confirm_limit")  # may be asked for later
-POTENTIALS = ("relaxer", "prefilter", "confirm")  # of the campaign, where they are one's own code
+POTENTIALS = ("relaxer", "prefilter", "confirm")
+NAMED_AGAIN = (*POTENTIALS, "hull")  # of the campaign, where they are one's own code
 PREFILTERING = ("prefilter_steps", "prefilter_limit")
 OPINING = ("confirm_steps", "confirm_limit")
 # What is about crystals that are relaxed.
 RELAXING = (
-    *POTENTIALS, "fmax", "max_steps", *PREFILTERING, *OPINING, "max_hull", "until", "neutral_by",
+    *POTENTIALS, "fmax", "max_steps", *PREFILTERING, *OPINING, "hull", "max_hull", "until",
+    "neutral_by",
 )  # fmt: skip
 MOLECULES = (
     "molecules are checked and not relaxed. Leave {} out; adit relax FILE --relaxer NAME relaxes "
@@ -109,7 +111,7 @@ def check_resume(ctx: click.Context) -> None:
     Raises:
         UsageError: see above.
     """
-    names = given(ctx, [name for name in ctx.params if name not in MEANS + POTENTIALS + OPINION])
+    names = given(ctx, [name for name in ctx.params if name not in MEANS + NAMED_AGAIN + OPINION])
     if names:
         allowed = ", ".join(option(name) for name in MEANS[1:] + OPINION)
         raise click.UsageError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adit_plugins.cli.inputs import entries_of
+from adit_plugins.cli.options import hull_option
 
 if TYPE_CHECKING:
     from adit_plugins.hull.table import Hull
@@ -26,16 +27,7 @@ CAPTION = (
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "--hull",
-    "source",
-    default="mp",
-    show_default=True,
-    help="mp (the shipped table), alexandria (downloaded, 83 MB), tri2024 (MatterGen's reference, "
-    "downloaded, 907 MB), alexandria:FILE or tri2024:FILE (a copy of these), mp-api (with "
-    "MP_API_KEY), entries:FILE (JSON of pymatgen; entries:PBE:FILE keeps only GGA and GGA+U), "
-    "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
-)
+@hull_option
 @click.option(
     "--convention",
     type=click.Choice(["mp2020", "mp-raw"]),
@@ -43,7 +35,7 @@ CAPTION = (
     "settings, to which they are added. [default: what adit relax wrote]",
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE")
-def hull(file: Path, source: str, convention: str | None, json_file: Path | None) -> None:
+def hull(file: Path, hull: str, convention: str | None, json_file: Path | None) -> None:
     """Formation energy and energy above hull of the structures in FILE, lowest first.
 
     FILE holds energies, as adit relax writes them. Negative: below every known combination of
@@ -57,7 +49,7 @@ def hull(file: Path, source: str, convention: str | None, json_file: Path | None
         if json_file.suffix != ".json":
             raise ValueError(f"--json {json_file} must end in .json.")
         check_output(json_file)
-    reference = load_hull(source)
+    reference = load_hull(hull)
     rows = [
         {"index": i, **_place(entry, reference, convention)}
         for i, entry in enumerate(entries_of(file))

@@ -120,10 +120,11 @@ def _run(args: argparse.Namespace) -> int:
     from adit_model.outputs import check_writable
     from adit_model.sharded_data import load_data
     from adit_model.training.cli import check_folder, train
+    from adit_model.training.distributed import starts_first
     from adit_model.training.options import values_of
     from adit_model.training.settings import TrainingConfig
     from adit_plugins.improvement.known import prepared
-    from adit_plugins.improvement.lineage import KEY, kept_picks, round_of, save_picks
+    from adit_plugins.improvement.lineage import KEY, kept_picks, places_of, round_of, save_picks
     from adit_plugins.improvement.picking import shares_with_picks
 
     # Everything that can be refused is, before the campaigns are read.
@@ -132,21 +133,25 @@ def _run(args: argparse.Namespace) -> int:
     check_folder(out, args.resume)
     check_writable(out)
     kinds = [load_data(Path(path)).kind for path in args.data]
+    is_first = starts_first()  # of torchrun's processes; each picks, so that all know the kinds
     provenance: dict[str, Any] = {}
     if args.resume:
         args.init = None  # the run has its own network
         picked = kept_picks(out)
     else:
         campaigns, parent, picks = _picked(args, prepared(map(Path, args.data)))
-        _show(campaigns, picks, compared=True)
+        if is_first:
+            _show(campaigns, picks, compared=True)
         args.init, args.name = parent.given, args.name or parent.next_name
-        picked = save_picks(picks, out)
+        # The others read what the first one has written once all have met to train.
+        picked = save_picks(picks, out) if is_first else places_of(picks, out)
         entry = round_of(parent, campaigns, picks, _options(args))
         provenance = {KEY: [*parent.rounds, entry]}
     args.shares = shares_with_picks(kinds, args.shares, args.share, list(picked))
     args.data = [*args.data, *map(str, picked.values())]
     status = train(args, provenance)
-    _finish(args, out)
+    if is_first:
+        _finish(args, out)
     return status
 
 

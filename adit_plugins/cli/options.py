@@ -184,6 +184,17 @@ max_steps_option = click.option(
     help="Relaxation steps a structure; what has not converged by then is marked.",
 )
 
+hull_option = click.option(
+    "--hull",
+    default="mp",
+    show_default=True,
+    metavar="SOURCE",
+    help="mp (the shipped table), alexandria (downloaded, 83 MB), tri2024 (MatterGen's reference, "
+    "downloaded, 907 MB), alexandria:FILE or tri2024:FILE (a copy of these), mp-api (with "
+    "MP_API_KEY), entries:FILE (JSON of pymatgen; entries:PBE:FILE keeps only GGA and GGA+U), "
+    "matbench-discovery:FILE (its patched phase diagram) or table:FILE (CSV).",
+)
+
 keep_constraints_option = click.option(
     "--keep-constraints",
     is_flag=True,

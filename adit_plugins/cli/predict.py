@@ -9,7 +9,7 @@ import click
 
 from adit_plugins.cli.effects import given, refuse
 from adit_plugins.cli.finishing import no_interruption
-from adit_plugins.cli.options import network_options
+from adit_plugins.cli.options import hull_option, network_options
 from adit_plugins.cli.progress import progress
 from adit_plugins.relax.limits import PREDICTION_FMAX, PREDICTION_STEPS
 
@@ -81,6 +81,7 @@ LEAST = ("g/cm3", "found", "atoms")  # what a narrow terminal goes without, the 
     metavar="FILE",
     help="Crystals of other elements: with those of FORMULA in their places they take part.",
 )
+@hull_option
 @click.option(
     "--ensemble",
     is_flag=True,
@@ -137,7 +138,7 @@ def predict(
 
     check_folder(out, resume, overwrite)
     check_device(settings["device"])
-    own = ("relaxer", "keep", "prefilter", "fmax", "max_steps", "workers", "ensemble")
+    own = ("relaxer", "keep", "prefilter", "fmax", "max_steps", "workers", "ensemble", "hull")
     recipe = {name: value for name, value in settings.items() if name not in own}
     generator = ADiTGenerator(formula=formula, chemical_system=chemical_system, **recipe)
     search = Search(
@@ -209,6 +210,7 @@ def print_table(found: Predictions) -> None:
         "E hull, dE (above the lowest of the formula): eV/atom by "
         + " first, then ".join(", ".join(sorted(each)) for each in (refined, first) if each)
         + ". Found: samples that ended in it. * not converged: an upper bound."
+        + (f" Hull: {about.hull}." if about.hull else "")
         + (f" Ids begin with {prefix}" if prefix else ""),
         markup=False,
         highlight=False,

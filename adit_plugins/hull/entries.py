@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adit_plugins.hull.table import Hull, Phase, _System
+from adit_plugins.hull.table import Hull, Phase, _System, atomic_fractions
 
 if TYPE_CHECKING:
+    from pymatgen.core import Composition
     from pymatgen.entries.computed_entries import ComputedEntry
 
 PBE = "PBE"
@@ -204,6 +205,11 @@ class AskedHull(Hull):
 
     def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:
         return self._fetch(symbols)[0]
+
+    def knows(self, composition: Composition | str) -> bool:
+        """Whether the source has this formula; every element is known."""
+        self._ask(atomic_fractions(composition))
+        return super().knows(composition)
 
     def phases(self, symbols: Iterable[str]) -> list[Phase]:
         """Return the compounds of a chemical system: amounts by element, and eV/atom."""

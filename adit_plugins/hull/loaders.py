@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import pickle
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,13 @@ from adit_plugins.hull.table import Hull
 from adit_plugins.structures.untrusted import check_unpacked_size
 
 ONLY_PBE = f"{PBE}:"  # before a file's name
+DEFAULT = "mp"  # the shipped table
+# Those that read a file, and of these the one whose file may run code: a pickle.
+OF_FILES = ("table", "entries", "alexandria", "tri2024", "matbench-discovery")
+PICKLED = "matbench-discovery"
 
 
-def load_hull(spec: str = "mp") -> Hull:
+def load_hull(spec: str = DEFAULT) -> Hull:
     """Return the reference behind a name in `adit.hulls`, or `name:FILE` for those that need one.
 
     Raises:
@@ -46,6 +51,36 @@ def load_hull(spec: str = "mp") -> Hull:
         message = registry.missing_package(f"Hull '{name}'", error)
         raise registry.MissingExtraError(message) from error
     return made
+
+
+@lru_cache(maxsize=1)
+def kept_hull(spec: str) -> Hull:
+    """Return the reference of `load_hull`, read once in a process; raises as that does."""
+    return load_hull(spec)
+
+
+def file_of(spec: str) -> Path | None:
+    """The file of a reference that reads one."""
+    name, _, argument = spec.partition(":")
+    if name not in OF_FILES or not argument:
+        return None
+    return Path(argument.removeprefix(ONLY_PBE) if name == "entries" else argument)
+
+
+def with_absolute_path(spec: str) -> str:
+    """Return a reference as it can be found from any folder."""
+    file = file_of(spec)
+    if file is None:
+        return spec
+    name, _, argument = spec.partition(":")
+    only = ONLY_PBE if name == "entries" and argument.startswith(ONLY_PBE) else ""
+    return f"{name}:{only}{file.resolve()}"
+
+
+def reads_only_data(spec: str) -> bool:
+    """Whether a reference that a store names runs no code of a file, or of a plugin's argument."""
+    name, _, argument = spec.partition(":")
+    return not argument or (name in OF_FILES and name != PICKLED)
 
 
 def from_table(path: str | None = None) -> Hull:

@@ -112,6 +112,11 @@ def save_picks(picks: Picks, out: Path) -> dict[str, Path]:
     return kept_picks(out)
 
 
+def places_of(picks: Picks, out: Path) -> dict[str, Path]:
+    """Return the files that `save_picks` writes, by kind, for a process that writes none."""
+    return {kind: _picks_path(out, kind) for kind in KINDS if picks.rows.get(kind)}
+
+
 def kept_picks(out: Path) -> dict[str, Path]:
     """Return the prepared files of picks in a run's folder by kind, crystals first."""
     paths = {kind: _picks_path(out, kind) for kind in KINDS}

@@ -18,6 +18,7 @@ from adit_plugins.structures.facts import describe_crystal, describe_molecule
 from adit_plugins.structures.samples import Sample
 
 EVALUATION = "adit evaluate"
+HEAD = 10_000  # characters; the format is the first thing that an evaluation says
 
 
 @dataclass
@@ -177,7 +178,11 @@ def _evaluation(path: Path) -> dict[str, Any] | None:
     if path.suffix.lower() != ".json" or not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            head = file.read(HEAD)
+            if EVALUATION not in head:  # any other JSON may be larger than memory
+                return None
+            content = json.loads(head + file.read())
     except (OSError, ValueError):
         return None  # the reader of structures says what is wrong
     if isinstance(content, dict) and content.get("format") == EVALUATION:

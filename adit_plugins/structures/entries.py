@@ -36,6 +36,10 @@ class InputError(ValueError):
     """A file of structures cannot be read."""
 
 
+class NoStructuresError(InputError):
+    """A file of a kind that may hold structures holds something else."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """One structure of a file, or the reason why there is none.

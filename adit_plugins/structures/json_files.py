@@ -36,6 +36,7 @@ ID_KEYS = (
     "name",
     "index",
 )
+MARKS = frozenset({"@class", "sites", *STRUCTURE_KEYS})
 _CLASSES = ("Structure", "Molecule", "IStructure", "IMolecule")
 
 
@@ -56,14 +57,14 @@ def parse_content(content: Any, name: str) -> Iterator[Entry]:
     """Read what JSON holds: one structure, a list, a dictionary by ids, records, or a table."""
     if isinstance(content, list):
         for index, each in enumerate(content):
-            yield _entry(each, f"{name}, entry {index}")
+            yield entry_of(each, f"{name}, entry {index}")
         return
     table = _table(content)
     if table is not None:
         for key, each in table.items():
-            yield _entry(each, f"{name}, entry {key}", str(key))
+            yield entry_of(each, f"{name}, entry {key}", str(key))
         return
-    yield _entry(content, name)
+    yield entry_of(content, name)
 
 
 def holds_structures(content: Any) -> bool:
@@ -73,10 +74,14 @@ def holds_structures(content: Any) -> bool:
         values: list[Any] = content
     else:
         values = [content] if table is None else list(table.values())
-    marks = {"@class", "sites", *STRUCTURE_KEYS}
-    return any(isinstance(each, dict) and marks & set(each) for each in values) or any(
-        isinstance(each, str) and "_cell_length" in each for each in values
-    )
+    return any(map(is_structure, values))
+
+
+def is_structure(value: Any) -> bool:
+    """Whether a value is, or claims to be, a structure, a record of one, or any class's object."""
+    if isinstance(value, dict):
+        return not MARKS.isdisjoint(value)
+    return isinstance(value, str) and "_cell_length" in value
 
 
 def _table(content: Any) -> dict[str, Any] | None:
@@ -91,7 +96,8 @@ def _table(content: Any) -> dict[str, Any] | None:
     return None  # one record
 
 
-def _entry(value: Any, name: str, key: str = "") -> Entry:
+def entry_of(value: Any, name: str, key: str = "") -> Entry:
+    """Read one structure or record, which stands in a file under a name or key."""
     own = _id(value) or key
     kind = None
     if isinstance(value, dict):

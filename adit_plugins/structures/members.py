@@ -34,6 +34,7 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz")
 _COMPRESSED = re.compile(r"\.(gz|bz2|xz)$", re.IGNORECASE)
 MAX_BYTES = 2**31  # of what is taken into memory or unpacked as a whole
 MAX_LINE = 2**26  # characters; longer lines come in pieces
+PIECE = 2**16  # characters
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,23 @@ class Member:
     @contextmanager
     def lines(self) -> Iterator[Iterator[str]]:
         """Its text, line by line: UTF-8 with or without a mark, or UTF-16 with one."""
+        with self._text() as text:
+            yield iter(lambda: text.readline(MAX_LINE), "")
+
+    @contextmanager
+    def pieces(self) -> Iterator[Iterator[str]]:
+        """Its text, as `lines`, in pieces that do not depend on where lines end."""
+        with self._text() as text:
+            yield iter(lambda: text.read(PIECE), "")
+
+    @contextmanager
+    def _text(self) -> Iterator[io.TextIOWrapper]:
         with self.open() as file:
             head = file.peek(4)[:4]  # type: ignore[attr-defined]
             wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
             encoding = "utf-16" if wide else "utf-8-sig"
             with io.TextIOWrapper(file, encoding=encoding, errors="replace") as text:
-                yield iter(lambda: text.readline(MAX_LINE), "")
+                yield text
 
     @contextmanager
     def on_disk(self) -> Iterator[Path]:
@@ -94,21 +106,6 @@ class Member:
                 shutil.copyfileobj(_Limited(file, self.name), copy)
             yield path
 
-    def text(self) -> str:
-        """All of its text.
-
-        Raises:
-            InputError: it is too large.
-        """
-        with self.lines() as lines:
-            pieces, size = [], 0
-            for line in lines:
-                size += len(line)
-                if size > MAX_BYTES:
-                    raise _too_large(self.name)
-                pieces.append(line)
-        return "".join(pieces)
-
 
 class _Limited:
     """A file that ends with an error rather than fill the disk."""
@@ -120,11 +117,12 @@ class _Limited:
         data = self._file.read(size)
         self._size += len(data)
         if self._size > MAX_BYTES:
-            raise _too_large(self._name)
+            raise too_large(self._name)
         return data
 
 
-def _too_large(name: str) -> InputError:
+def too_large(name: str) -> InputError:
+    """Say that something is more than is taken into memory or unpacked."""
     return InputError(f"{name} has more than {MAX_BYTES} bytes unpacked; give it in parts.")
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ase import Atoms
 
@@ -23,8 +21,21 @@ from adit_plugins.structures.ase_files import (
     read_xdatcar,
 )
 from adit_plugins.structures.cif import parse_cifs
-from adit_plugins.structures.entries import MATERIAL_ID, Entry, InputError, ReadingNotice
+from adit_plugins.structures.entries import (
+    MATERIAL_ID,
+    Entry,
+    InputError,
+    NoStructuresError,
+    ReadingNotice,
+)
 from adit_plugins.structures.json_files import holds_structures, parse_content, parse_json_lines
+from adit_plugins.structures.json_lists import (
+    are_json_lines,
+    no_structures,
+    parse_list,
+    parse_records,
+)
+from adit_plugins.structures.json_stream import JsonStream
 from adit_plugins.structures.members import (
     ARCHIVES,
     Member,
@@ -60,10 +71,6 @@ KINDS = {
     **dict.fromkeys((".cif", ".mcif", ".vasp", ".xdatcar"), "crystal"),
     **dict.fromkeys((".sdf", ".sd", ".mol", ".mdl"), "molecule"),
 }
-
-
-class NoStructuresError(InputError):
-    """A file of a kind that may hold structures holds something else."""
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[Atoms]:
@@ -247,19 +254,24 @@ def _text(member: Member) -> Iterator[Entry]:
 
 
 def _json(member: Member) -> Iterator[Entry]:
-    text = member.text()
-    try:
-        content: Any = json.loads(text)
-    except ValueError as error:
-        lines = [line for line in text.splitlines() if line.strip()]
-        if len(lines) > 1 and all(line.lstrip()[:1] in "{[" for line in lines):
-            yield from parse_json_lines(lines, member.name)  # one a line, whatever the name says
+    with member.lines() as lines:
+        by_line = are_json_lines(lines)  # whatever the name says
+    if by_line:
+        with member.lines() as lines:
+            yield from parse_json_lines(lines, member.name)
+        return
+    with member.pieces() as pieces:
+        stream = JsonStream(pieces, member.name)
+        if stream.peek() == "[":
+            yield from parse_list(stream, member.name)
             return
-        raise InputError(f"it is no JSON ({error}).") from error
+        content = yield from parse_records(stream, member.name)
+    if content is None:
+        return
     if isinstance(content, dict) and {"ids", "nextid"} <= set(content):  # ASE's own
         with member.on_disk() as path:
             yield from read_ase(path, member.name, kind="json")
         return
     if not holds_structures(content):
-        raise NoStructuresError(f"{member.name} is JSON without a structure of pymatgen or ASE.")
+        raise no_structures(member.name)
     yield from parse_content(content, member.name)

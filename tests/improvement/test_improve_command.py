@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from adit_model import ADiT
@@ -78,6 +79,36 @@ def test_the_checkpoint_says_where_it_is_from(improved: Path, told_checkpoint: s
     assert model.config.provenance["continued_from"].startswith("told ")
     card = (improved / "model" / "README.md").read_text()
     assert "# told-r1" in card and "3 crystals, 1 molecule |" in card and "mace-adit" in card
+
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+
+def test_two_processes_pick_and_train_together(
+    improved: Path, found_campaign: Path, told_checkpoint: str, tmp_path: Path
+) -> None:
+    """The first one alone shows and writes; its picks are those of a run in one process."""
+    data = json.loads((improved / "training.json").read_text())["data"][:2]
+    out = tmp_path / "run"
+    command = [
+        *TORCHRUN, "-m", "adit_plugins.cli", "improve", found_campaign, "--data", *data, *HIGH,
+        *QUICK, "--shares", "0.4", "0.6", "--share", "0.25", "--init", told_checkpoint,
+        "--out", out,
+    ]  # fmt: skip
+    said = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert said.returncode == 0, said.stderr
+    for line in ("3 of 9 crystals are picked", "seen so many times"):
+        assert said.stdout.count(line) == 1
+    settings = json.loads((out / "training.json").read_text())
+    assert settings["processes"] == 2
+    assert settings["shares"] == pytest.approx([0.3, 0.45, 0.1, 0.15])
+    assert (out / "picks.csv").read_bytes() == (improved / "picks.csv").read_bytes()
+    picks = PreparedData.load(out / "picks-crystal.safetensors")
+    expected = PreparedData.load(improved / "picks-crystal.safetensors")
+    assert torch.equal(picks.atomic_numbers, expected.atomic_numbers)
+    model = ADiT.from_pretrained(out / "model")
+    assert model.name == "told-r1" and model.config.provenance["denoiser"]["processes"] == 2
+    assert "# told-r1" in (out / "model" / "README.md").read_text()
 
 
 def test_picks_are_trained_on_beside_the_data(improved: Path) -> None:

@@ -207,7 +207,7 @@ def test_a_file_that_breaks_off_keeps_what_came_before(suffix: str, tmp_path: Pa
 
 def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adit_plugins.structures.members.MAX_BYTES", 10_000)
-    (tmp_path / "in.json.gz").write_bytes(gzip.compress(b"[" + b" " * 20_000 + b"]"))
+    (tmp_path / "in.json.gz").write_bytes(gzip.compress(b'["' + b" " * 200_000 + b'"]'))
     (tmp_path / "in.traj.gz").write_bytes(gzip.compress(b"\0" * 20_000))
     for name in ("in.json.gz", "in.traj.gz"):
         with pytest.raises(InputError, match="more than 10000 bytes"):
