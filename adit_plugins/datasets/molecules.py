@@ -18,6 +18,7 @@ from adit_plugins.datasets.crystals import entries_of
 from adit_plugins.datasets.download import cache, download
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import number_of
+from adit_plugins.generation.training_form import training_form
 from adit_plugins.structures.entries import Entry, ReadingNotice
 from adit_plugins.structures.samples import to_sample
 
@@ -92,7 +93,8 @@ def molecules(source: Path | None = None, max_num_atoms: int = 64) -> PreparedDa
     A table (parquet or CSV) has the columns `atomic_numbers` and `positions` (flat, angstrom), and
     may have `split` (train, val, test) and `smiles`. Without `split`, all conformers of a SMILES
     are in one split (5 % test, 5 % validation); without both, every 20th molecule is test and every
-    20th + 10 validation. What is left out is said, with its number and reason.
+    20th + 10 validation. Heavy atoms come first, in their order, as in QM9 and in
+    `ADiTGenerator.encode`. What is left out is said, with its number and reason.
 
     Args:
         source: the file or folder.
@@ -115,11 +117,11 @@ def molecules(source: Path | None = None, max_num_atoms: int = 64) -> PreparedDa
             first.setdefault(reason, f"{entry.name}{detail}")
             continue
         assert entry.atoms is not None
-        xyz = entry.atoms.positions
+        form = training_form(to_sample(entry.atoms)).sample
         rows.append(
             {
-                "atomic_numbers": entry.atoms.numbers.tolist(),
-                "coords": xyz - xyz.mean(axis=0),
+                "atomic_numbers": form.atomic_numbers.tolist(),
+                "coords": form.positions - form.positions.mean(axis=0),
                 "split": _split(entry, split, len(rows)),
             }
         )

@@ -312,7 +312,7 @@ def test_one_source_serves_one_data_set(tmp_path: Path) -> None:
 def test_a_table_of_molecules_keeps_conformers_together(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [
-        {"smiles": smiles, "atomic_numbers": [8, 1, 1], "positions": rng.normal(size=9).tolist()}
+        {"smiles": smiles, "atomic_numbers": [1, 8, 1], "positions": rng.normal(size=9).tolist()}
         for smiles in [f"C{'C' * i}O" for i in range(100)]
         for _ in range(2)
     ]
@@ -325,7 +325,8 @@ def test_a_table_of_molecules_keeps_conformers_together(tmp_path: Path) -> None:
     assert data.kind == "molecule" and data.coords is not None and data.cell is None
     assert set(data.split.tolist()) == {0, 1, 2}
     assert (data.split[0::2] == data.split[1::2]).all()
-    xyz = np.array(rows[0]["positions"]).reshape(3, 3)
+    assert data.atomic_numbers[:3].tolist() == [8, 1, 1]  # as in QM9
+    xyz = np.array(rows[0]["positions"]).reshape(3, 3)[[1, 0, 2]]
     np.testing.assert_allclose(data.coords[:3], xyz - xyz.mean(axis=0), atol=1e-5)
     with (
         pytest.raises(DatasetError, match="no structure"),
