@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adit_plugins.datasets.canonical import heavy_first
 from adit_plugins.datasets.common import SPLITS, assemble, split_by_row, split_of
 from adit_plugins.datasets.crystals import entries_of
 from adit_plugins.datasets.download import cache, download
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import number_of
-from adit_plugins.generation.training_form import training_form
 from adit_plugins.structures.entries import Entry, ReadingNotice
 from adit_plugins.structures.samples import to_sample
 
@@ -117,11 +117,12 @@ def molecules(source: Path | None = None, max_num_atoms: int = 64) -> PreparedDa
             first.setdefault(reason, f"{entry.name}{detail}")
             continue
         assert entry.atoms is not None
-        form = training_form(to_sample(entry.atoms)).sample
+        order = heavy_first(entry.atoms.numbers)
+        xyz = entry.atoms.positions[order]
         rows.append(
             {
-                "atomic_numbers": form.atomic_numbers.tolist(),
-                "coords": form.positions - form.positions.mean(axis=0),
+                "atomic_numbers": entry.atoms.numbers[order].tolist(),
+                "coords": xyz - xyz.mean(axis=0),
                 "split": _split(entry, split, len(rows)),
             }
         )
