@@ -153,7 +153,9 @@ def measured(model: ADiT, args: argparse.Namespace) -> dict[str, Any]:
             rows = reconstruct(model, groups, data.kind, noise, plan)
             parts = {"atoms": by_size(rows, BINS)} if args.per_bin else {}
             found[f"noise {noise}"] = summary(rows) | parts
-        results[path.stem] = {"kind": data.kind, **found}
+        alike = sum(each.stem == path.stem for each in args.data) > 1
+        name = f"{path.parent.name}/{path.stem}" if alike else path.stem
+        results[name] = {"kind": data.kind, **found}
     return results
 
 
