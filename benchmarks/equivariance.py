@@ -150,7 +150,9 @@ def reconstruction(model: ADiT, data: Sequence[Path], num: int) -> dict[str, Any
             for size, (numbers, positions, lattice) in groups.groups.items():
                 groups.groups[size] = (numbers, principal_frame(positions), lattice)
         results[prepared.kind] = {
-            f"noise {noise}": summary(reconstruct(model, groups, prepared.kind, noise, None))
+            f"noise {noise}": summary(
+                reconstruct(model, groups, prepared.kind, noise, groups.batches(4096))
+            )
             for noise in noises
         }
         if prepared.kind == "crystal":

@@ -1,4 +1,4 @@
-"""How faithfully the autoencoder gives back unseen structures.
+"""How faithfully autoencoders give back unseen structures.
 
     python benchmarks/reconstruction.py --data data/crystals.safetensors data/qm9.safetensors \
         --per-size 100 --json benchmarks/results/reconstruction.json
@@ -7,11 +7,15 @@ Crystals: share matched by StructureMatcher (stol 0.5, angle 10, ltol 0.3), and 
 all types right and within 0.05 angstrom RMSD after superposition, connected, strictly valid. The
 limit in the same run: the same decoder when its latent is disturbed by Gaussian noise, in units
 of the latent's deviation. The divergence from the unit Gaussian is in nats an atom.
+
+With `--per-bin` at most so many structures of each range of sizes are drawn at random (the same
+for each checkpoint), and each range is told of by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +34,8 @@ from adit_plugins.validity.crystals import is_composition_valid, is_structure_va
 from adit_plugins.validity.molecules import examine
 
 MAX_RMSD = 0.05  # angstrom
+BINS = ((1, 20), (21, 30), (31, 40), (41, 64))  # atoms, with both ends
+Plan = Sequence[tuple[int, slice | torch.Tensor]]  # sizes, and rows of that size
 
 
 def superposed_rmsd(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
@@ -38,6 +44,13 @@ def superposed_rmsd(first: NDArray[np.float64], second: NDArray[np.float64]) -> 
     if len(a) == 1:
         return 0.0
     return float(Rotation.align_vectors(a, b)[1] / np.sqrt(len(a)))
+
+
+def displacement(before: Structure, after: Structure) -> float:
+    """RMS displacement (angstrom) of atoms of the same order, by nearest images, in a cell."""
+    moved = after.frac_coords - before.frac_coords
+    moved = (moved - moved.round()) @ before.lattice.matrix
+    return float(np.sqrt((moved**2).sum(axis=1).mean()))
 
 
 def compare(kind: str, before: AtomBatch, after: AtomBatch) -> list[dict[str, Any]]:
@@ -53,19 +66,36 @@ def compare(kind: str, before: AtomBatch, after: AtomBatch) -> list[dict[str, An
             row |= {"connected": report.connected, "valid": report.strict_valid}
         else:
             first, second = (cast(Structure, s.to_pymatgen()) for s in (a, b))
+            row["rmsd"] = displacement(first, second)
             row["match"] = types and is_match(first, second)
             row["valid"] = is_structure_valid(second) and is_composition_valid(second.composition)
         rows.append(row)
     return rows
 
 
+def drawn(groups: SizeGroups, bins: Sequence[tuple[int, int]], num: int) -> Plan:
+    """At most so many structures of each range of sizes, at random, in batches of one size."""
+    rng = np.random.default_rng(0)
+    plan: list[tuple[int, slice | torch.Tensor]] = []
+    for low, high in bins:
+        sizes = [size for size in sorted(groups.groups) if low <= size <= high]
+        every = [(size, row) for size in sizes for row in range(groups.number(size))]
+        places = rng.permutation(len(every))[:num]
+        chosen = [every[place] for place in places]
+        for size in sizes:
+            rows = sorted(row for n, row in chosen if n == size)
+            if rows:
+                plan.append((size, torch.tensor(rows)))
+    return plan
+
+
 def reconstruct(
-    model: ADiT, groups: SizeGroups, kind: str, noise: float, limit: int | None
+    model: ADiT, groups: SizeGroups, kind: str, noise: float, plan: Plan
 ) -> list[dict[str, Any]]:
-    """Rows for one split, with noise on the standardised latent."""
+    """Rows for the planned batches, with noise on the standardised latent."""
     generator = torch.Generator(model.device).manual_seed(0)
     rows: list[dict[str, Any]] = []
-    for size, chosen in groups.batches(4096, limit):
+    for size, chosen in plan:
         batch = groups.batch(size, chosen)
         latent = model.encode(batch)[0]
         disturbance = torch.randn(latent.shape, generator=generator, device=latent.device)
@@ -87,10 +117,21 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def divergence(model: ADiT, groups: SizeGroups, limit: int | None) -> float:
+def by_size(
+    rows: list[dict[str, Any]], bins: Sequence[tuple[int, int]]
+) -> dict[str, dict[str, Any]]:
+    """A summary of each range of sizes that has structures."""
+    parts = {
+        f"{low}-{high}": [row for row in rows if low <= row["num_atoms"] <= high]
+        for low, high in bins
+    }
+    return {name: summary(part) for name, part in parts.items() if part}
+
+
+def divergence(model: ADiT, groups: SizeGroups, plan: Plan) -> float:
     """Mean KL divergence of an atom's latent from the unit Gaussian, nats."""
     total, atoms = 0.0, 0
-    for size, chosen in groups.batches(4096, limit):
+    for size, chosen in plan:
         mean, std = model.encode(groups.batch(size, chosen))
         kl = 0.5 * (mean**2 + std**2 - 1) - std.log()
         total += float(kl.sum())
@@ -98,26 +139,39 @@ def divergence(model: ADiT, groups: SizeGroups, limit: int | None) -> float:
     return round(total / atoms, 2)
 
 
-def main() -> int:
-    """Print the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", nargs="+", type=Path, required=True)
-    parser.add_argument("--checkpoint")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.05, 0.1, 0.2])
-    parser.add_argument("--per-size", type=int, help="most structures of each size")
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    model = ADiT.from_pretrained(args.checkpoint)
+def measured(model: ADiT, args: argparse.Namespace) -> dict[str, Any]:
+    """What one checkpoint gives back of each data set."""
     results: dict[str, Any] = {"checkpoint": model.name, "hash": model.hash, "split": args.split}
     for path in args.data:
         data = PreparedData.load(path)
         groups = SizeGroups(data, args.split, model.device)
-        results[data.kind] = {"kl_nats_an_atom": divergence(model, groups, args.per_size)} | {
-            f"noise {noise}": summary(reconstruct(model, groups, data.kind, noise, args.per_size))
-            for noise in args.noise
-        }
-    write_json(results, args.json)
+        plan: Plan = groups.batches(4096, args.per_size)
+        if args.per_bin:
+            plan = drawn(groups, BINS, args.per_bin)
+        found: dict[str, Any] = {"kl_nats_an_atom": divergence(model, groups, plan)}
+        for noise in args.noise:
+            rows = reconstruct(model, groups, data.kind, noise, plan)
+            parts = {"atoms": by_size(rows, BINS)} if args.per_bin else {}
+            found[f"noise {noise}"] = summary(rows) | parts
+        alike = sum(each.stem == path.stem for each in args.data) > 1
+        name = f"{path.parent.name}/{path.stem}" if alike else path.stem
+        results[name] = {"kind": data.kind, **found}
+    return results
+
+
+def main() -> int:
+    """Print the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="+", type=Path, required=True)
+    parser.add_argument("--checkpoint", nargs="+", default=[None], help="the release by default")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--noise", nargs="+", type=float, default=[0.0, 0.05, 0.1, 0.2])
+    parser.add_argument("--per-size", type=int, help="most structures of each size")
+    parser.add_argument("--per-bin", type=int, help="most structures of each range of sizes")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    every = [measured(ADiT.from_pretrained(name), args) for name in args.checkpoint]
+    write_json(every[0] if len(every) == 1 else {"checkpoints": every}, args.json)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import warnings
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from adit_model.checkpoints import folder as checkpoint
-from adit_model.checkpoints.pretrained import read
+from adit_model.checkpoints.pretrained import CheckpointNotice, read
 from adit_model.config import (
     ELEMENTS,
     KINDS,
@@ -83,6 +84,25 @@ def size_histograms(data: Sequence[PreparedData | ShardedData]) -> dict[str, lis
     return found
 
 
+def tell_of_larger(
+    trained: ADiTConfig, data: Sequence[PreparedData | ShardedData], name: str
+) -> None:
+    """Warn of training structures larger than any that a checkpoint's autoencoder has learned.
+
+    Their latents hold too little for the decoder, so that a denoiser learns in vain.
+    """
+    for kind, histogram in size_histograms(data).items():
+        largest, known = len(histogram) - 1, len(trained.size_histogram.get(kind, ())) - 1
+        if 0 < known < largest:
+            number = sum(histogram[known + 1 :])
+            text = (
+                f"The autoencoder of {name} has learned {kind}s of at most {known} atoms; {number} "
+                f"of {sum(histogram)} have up to {largest} and will not come back well. Train it "
+                "on them first: adit train autoencoder --init CHECKPOINT."
+            )
+            warnings.warn(text, CheckpointNotice, stacklevel=3)
+
+
 def initial_model(
     config: TrainingConfig,
     architecture: ADiTConfig,
@@ -108,6 +128,7 @@ def initial_model(
             "from a checkpoint."
         )
     first, tensors, _ = read(autoencoder)
+    tell_of_larger(first, loaded, str(autoencoder))
     denoiser = architecture.denoiser
     if denoiser is not None:
         denoiser = dataclasses.replace(denoiser, latent_dim=first.autoencoder.latent_dim)
@@ -165,6 +186,8 @@ def continued_model(
     histogram = size_histograms(loaded)
     if pair_bias is False and old.denoiser is not None and old.denoiser.pair_bias:
         raise TrainingError(f"{init} has pair features; leave out --no-pair-bias")
+    if config.stage == "denoiser":
+        tell_of_larger(old, loaded, init)
     # What stands on the latents goes where these change.
     alone = config.stage == "autoencoder" and not config.decoder_only
     denoiser = None if alone else old.denoiser

@@ -44,8 +44,8 @@ def data() -> None:
     "limits",
     multiple=True,
     metavar="COLUMN=VALUE",
-    help="Leave out crystals above it: num_atoms=64, energy_above_hull=0.05 (in place of the set's "
-    "own limits), or any column of numbers; repeatable.",
+    help="Leave out crystals above it: num_atoms=64 (molecules, too), energy_above_hull=0.05 (in "
+    "place of the set's own limits), or any column of numbers; repeatable.",
 )
 @click.option(
     "--distinct-splits",
@@ -68,9 +68,9 @@ def prepare(
 
     NAME is qm9 (from the package qm9pack), mp20, mpts52, perov5, carbon24, alexmp20, qmof or oc20
     (downloaded once), alexandria, lemat_bulk, omat24 or geom_drugs (with --source), crystals (your
-    own table, folder of CIFs or other structures, with --source), formulas (a table of formulas,
-    for the prior, with --source), or any that an installed plugin adds. What is left out is told
-    with its reason.
+    own table, folder of CIFs or other structures, with --source), molecules (your own, likewise),
+    formulas (a table of formulas, for the prior, with --source), or any that an installed plugin
+    adds. What is left out is told with its reason.
     """
     check_writable(out)
     highest = dict(map(_limit, limits))

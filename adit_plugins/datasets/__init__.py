@@ -1,4 +1,4 @@
-"""Data sets to prepared arrays: QM9, MP-20, users' crystals and formulas (group `adit.datasets`).
+"""Data sets to prepared arrays: published ones and users' own files (group `adit.datasets`).
 
 Raw data are never shipped: they come from a package, a download with a checksum, or the user.
 
@@ -9,8 +9,10 @@ your own, and name it under the entry point `adit.datasets`. Crystals larger tha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,7 @@ def prepare(
             the same call goes on where an earlier one was ended. Sets of crystals only.
         report: called with a line for each shard, and what was left out and why.
         limits: highest `num_atoms`, `energy_above_hull` (eV/atom) or other columns of crystals, in
-            place of a set's own.
+            place of a set's own; of `molecules` and `geom_drugs` `num_atoms` alone.
         distinct_splits: leave out the crystals of `overlap.overlapping`; not of shards.
 
     Raises:
@@ -106,7 +108,12 @@ def _prepared(
 ) -> Any:
     if not limits:
         return _called(name, loader, source, labels)
-    from adit_plugins.datasets.streams import collect
+    from adit_plugins.datasets.streams import Streamed, collect
+
+    sized = "max_num_atoms" in inspect.signature(loader).parameters
+    if set(limits) == {"num_atoms"} and sized and not isinstance(loader, Streamed):
+        bounded = partial(loader, max_num_atoms=int(limits["num_atoms"]))
+        return _called(name, bounded, source, labels)
 
     return collect(_stream(name, loader, source, labels, limits))
 

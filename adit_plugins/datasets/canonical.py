@@ -1,4 +1,4 @@
-"""One crystal as arrays: its Niggli cell, its atoms in a fixed order, what is found from both."""
+"""One structure as arrays: a crystal's Niggli cell, atoms in a fixed order, what is found of it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def training_order(numbers: NDArray[Any], frac: NDArray[Any]) -> NDArray[np.int6
     """Places of a crystal's atoms `[num_atoms]` by atomic number, then fractional coordinates."""
     keys = np.round(frac, 2)
     order: NDArray[np.int64] = np.lexsort((keys[:, 2], keys[:, 1], keys[:, 0], numbers))
+    return order
+
+
+def heavy_first(numbers: NDArray[Any]) -> NDArray[np.int64]:
+    """Places of a molecule's atoms `[num_atoms]`, hydrogens last, else as they are: as in QM9."""
+    order: NDArray[np.int64] = np.argsort(np.asarray(numbers) == 1, kind="stable")
     return order
 
 

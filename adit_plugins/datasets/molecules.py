@@ -1,9 +1,11 @@
-"""QM9 as prepared arrays, from the package `qm9pack` or from its original archive."""
+"""Molecules as prepared arrays: QM9 (package `qm9pack`, or its archive) and users' own files."""
 
 from __future__ import annotations
 
 import hashlib
 import tarfile
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adit_plugins.datasets.common import assemble, split_by_row
+from adit_plugins.datasets.canonical import heavy_first
+from adit_plugins.datasets.common import SPLITS, assemble, split_by_row, split_of
+from adit_plugins.datasets.crystals import entries_of
 from adit_plugins.datasets.download import cache, download
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import number_of
+from adit_plugins.structures.entries import Entry, ReadingNotice
+from adit_plugins.structures.samples import to_sample
 
 if TYPE_CHECKING:
     from adit_model.data import PreparedData
@@ -79,6 +85,73 @@ def qm9(source: Path | None = None) -> PreparedData:
     ]
     units = {name: unit for name, (*_, unit) in PROPERTIES.items()}
     return assemble("qm9", "molecule", rows, f"QM9 from {source.name}", units)
+
+
+def molecules(source: Path | None = None, max_num_atoms: int = 64) -> PreparedData:
+    """A user's molecules: a table, a folder, or whatever else `adit` reads (`docs/files.md`).
+
+    A table (parquet or CSV) has the columns `atomic_numbers` and `positions` (flat, angstrom), and
+    may have `split` (train, val, test) and `smiles`. Without `split`, all conformers of a SMILES
+    are in one split (5 % test, 5 % validation); without both, every 20th molecule is test and every
+    20th + 10 validation. Heavy atoms come first, in their order, as in QM9 and in
+    `ADiTGenerator.encode`. What is left out is said, with its number and reason.
+
+    Args:
+        source: the file or folder.
+        max_num_atoms: larger molecules, hydrogens included, are left out.
+
+    Raises:
+        DatasetError: the source is missing, unreadable, or holds no molecule.
+    """
+    if source is None:
+        raise DatasetError("The data set 'molecules' is your own file: pass --source PATH.")
+    if not source.exists():
+        raise DatasetError(f"No such file or folder: {source}")
+    rows: list[dict[str, Any]] = []
+    left: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for entry, split in entries_of(source):
+        reason, detail = _unfit(entry, max_num_atoms)
+        if reason:
+            left[reason] += 1
+            first.setdefault(reason, f"{entry.name}{detail}")
+            continue
+        assert entry.atoms is not None
+        order = heavy_first(entry.atoms.numbers)
+        xyz = entry.atoms.positions[order]
+        rows.append(
+            {
+                "atomic_numbers": entry.atoms.numbers[order].tolist(),
+                "coords": xyz - xyz.mean(axis=0),
+                "split": _split(entry, split, len(rows)),
+            }
+        )
+    total = len(rows) + left.total()
+    for reason, count in left.items():
+        text = f"{source.name}: {count} of {total} rows {reason} and are left out"
+        warnings.warn(f"{text}; the first: {first[reason]}", ReadingNotice, stacklevel=2)
+    return assemble("molecules", "molecule", rows, source.name)
+
+
+def _unfit(entry: Entry, max_num_atoms: int) -> tuple[str, str]:
+    """Why a row is no molecule to learn from, in the words of a count, and what is wrong."""
+    if entry.atoms is None:
+        return "cannot be read", f": {entry.reason}"
+    if len(entry.atoms) > max_num_atoms:
+        return f"have more than {max_num_atoms} atoms", ""
+    try:
+        sample = to_sample(entry.atoms)
+    except ValueError as error:
+        return "cannot be read", f": {error}"
+    return ("are crystals", "") if sample.kind == "crystal" else ("", "")
+
+
+def _split(entry: Entry, named: str | None, place: int) -> int:
+    """The split of a row: the one named, or that of its molecule, or by its place."""
+    smiles = str(entry.columns.get("smiles") or "")
+    if named or smiles:
+        return SPLITS.index(named or split_of(smiles))
+    return split_by_row(place)
 
 
 # Atomic numbers, positions [num_atoms, 3] in angstrom, labels.

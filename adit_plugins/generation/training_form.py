@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from adit_plugins.datasets.canonical import heavy_first
 from adit_plugins.structures.samples import Sample
 
 # A reduced cell is made of whole numbers of the given one's vectors; what is further off is none.
@@ -64,7 +65,7 @@ def training_form(sample: Sample) -> TrainingForm:
             that no network knows.
     """
     if sample.kind == "molecule":
-        order = np.argsort(sample.atomic_numbers == 1, kind="stable")
+        order = heavy_first(sample.atomic_numbers)
         moved = Sample("molecule", sample.atomic_numbers[order], sample.positions[order])
         return TrainingForm(moved, np.argsort(order), centre=moved.positions.mean(axis=0))
     from pymatgen.core import Lattice, Structure

@@ -22,6 +22,7 @@ CELL_COLUMNS = ("a", "b", "c", "alpha", "beta", "gamma")
 # OPTIMADE's names, which LeMat-Bulk has: rows of the cell, and positions in angstrom.
 OPTIMADE_COLUMNS = ("lattice_vectors", "cartesian_site_positions", "species_at_sites")
 NUMBER_COLUMNS = ("atomic_numbers", "frac_coords", *CELL_COLUMNS)
+MOLECULE_COLUMNS = ("atomic_numbers", "positions")  # angstrom, no cell
 
 
 def parse_csv(lines: Iterable[str], name: str) -> Iterator[Entry]:
@@ -65,12 +66,14 @@ def check_columns(columns: Iterable[str], name: str) -> None:
     """
     known = {str(column).strip().lower() for column in columns}
     if known & {column.lower() for column in TEXT_COLUMNS} or any(
-        known.issuperset(several) for several in (NUMBER_COLUMNS, OPTIMADE_COLUMNS)
+        known.issuperset(several)
+        for several in (NUMBER_COLUMNS, OPTIMADE_COLUMNS, MOLECULE_COLUMNS)
     ):
         return
     raise InputError(
         f"{name} has none of the columns {', '.join(TEXT_COLUMNS)}, and not all of "
-        f"{', '.join(NUMBER_COLUMNS)}, or of {', '.join(OPTIMADE_COLUMNS)}."
+        f"{', '.join(NUMBER_COLUMNS)}, of {', '.join(OPTIMADE_COLUMNS)}, or, of molecules, of "
+        f"{', '.join(MOLECULE_COLUMNS)}."
     )
 
 
@@ -88,6 +91,8 @@ def _row_entry(row: Mapping[str, Any], name: str) -> Entry:
         entry = attempt(name, partial(_of_numbers, cells), "crystal")
     elif value is None and set(OPTIMADE_COLUMNS) <= set(cells):
         entry = attempt(name, partial(_of_optimade, cells), "crystal")
+    elif value is None and set(MOLECULE_COLUMNS) <= set(cells):
+        entry = attempt(name, partial(_of_positions, cells), "molecule")
     elif value is None:
         entry = Entry(name, None, "the cell is empty", "crystal")
     elif isinstance(value, dict):
@@ -104,6 +109,13 @@ def _of_numbers(cells: Mapping[str, Any]) -> Atoms:
     numbers = [int(z) for z in _listed(cells["atomic_numbers"])]
     frac = np.asarray(_listed(cells["frac_coords"]), dtype=float).reshape(-1, 3)
     return Atoms(numbers=numbers, scaled_positions=frac, cell=cell, pbc=True)
+
+
+def _of_positions(cells: Mapping[str, Any]) -> Atoms:
+    numbers = [int(z) for z in _listed(cells["atomic_numbers"])]
+    positions = np.asarray(_listed(cells["positions"]), dtype=float).reshape(-1, 3)
+    charge = cells.get("charge")
+    return Atoms(numbers, positions, info={} if charge in (None, "") else {"charge": charge})
 
 
 def _of_optimade(cells: Mapping[str, Any]) -> Atoms:

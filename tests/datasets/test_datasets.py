@@ -307,3 +307,38 @@ def test_without_a_home_folder_only_the_download_fails(monkeypatch: pytest.Monke
 def test_one_source_serves_one_data_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="--source serves one"):
         prepare(["qm9", "crystals"], tmp_path, tmp_path)
+
+
+def test_a_table_of_molecules_keeps_conformers_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        {"smiles": smiles, "atomic_numbers": [1, 8, 1], "positions": rng.normal(size=9).tolist()}
+        for smiles in [f"C{'C' * i}O" for i in range(100)]
+        for _ in range(2)
+    ]
+    rows.append({"smiles": "C", "atomic_numbers": [6] * 70, "positions": [0.0] * 210})
+    source = tmp_path / "molecules.parquet"
+    pd.DataFrame(rows).to_parquet(source)
+    with pytest.warns(UserWarning, match="1 of 201 rows have more than 64 atoms"):
+        (path,) = prepare(["molecules"], tmp_path / "data", source=source)
+    data = PreparedData.load(path)
+    assert data.kind == "molecule" and data.coords is not None and data.cell is None
+    assert set(data.split.tolist()) == {0, 1, 2}
+    assert (data.split[0::2] == data.split[1::2]).all()
+    assert data.atomic_numbers[:3].tolist() == [8, 1, 1]  # as in QM9
+    xyz = np.array(rows[0]["positions"]).reshape(3, 3)[[1, 0, 2]]
+    np.testing.assert_allclose(data.coords[:3], xyz - xyz.mean(axis=0), atol=1e-5)
+    with (
+        pytest.raises(DatasetError, match="no structure"),
+        pytest.warns(UserWarning, match="2 atoms"),
+    ):
+        prepare(["molecules"], tmp_path / "none", source=source, limits={"num_atoms": 2})
+
+
+def test_crystals_are_no_molecules(tmp_path: Path) -> None:
+    rutile().to(str(tmp_path / "rutile.cif"))
+    with (
+        pytest.raises(DatasetError, match="no structure"),
+        pytest.warns(UserWarning, match="are crystals"),
+    ):
+        prepare(["molecules"], tmp_path / "data", source=tmp_path / "rutile.cif")

@@ -10,6 +10,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 
+from adit_model.checkpoints import CheckpointNotice
 from adit_plugins import ADiTGenerator, Sample
 from adit_plugins.generation.training_form import training_form
 from adit_plugins.structures.samples import Convertible, to_sample
@@ -109,6 +110,16 @@ def test_the_release_knows_salt_in_any_cell() -> None:
     (back,) = generator.reconstruct(salt)
     assert (back.atomic_numbers == salt.numbers).all()
     assert _error(generator, [salt]) < 0.2
+
+
+def test_structures_beyond_the_training_data_are_told_of() -> None:
+    generator = ADiTGenerator()
+    rng = np.random.default_rng(0)
+    glass = Atoms("Si24", scaled_positions=rng.random((24, 3)), cell=[7, 8, 9], pbc=True)
+    with pytest.warns(CheckpointNotice, match="1 of 2 crystals have up to 24 atoms.*at most 20"):
+        assert [len(each) for each in generator.encode([glass, bulk("Cu")])] == [24, 1]
+    with pytest.warns(CheckpointNotice, match="24 atoms"):
+        generator.reconstruct(glass)
 
 
 def _error(generator: ADiTGenerator, structures: Sequence[Convertible]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from test_training import TINY, make_data, stages
 
 from adit_model import ADiT
+from adit_model.checkpoints import CheckpointNotice
+from adit_model.config import ADiTConfig
 from adit_model.data import PreparedData
 from adit_model.training.cli import main
+from adit_model.training.stages import tell_of_larger
 
 _ = stages  # a fixture
 
@@ -75,3 +79,19 @@ def test_resume_needs_nothing_but_data_and_out(
     assert "--tokens: " in capsys.readouterr().out
     rows = [json.loads(row) for row in (out / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2]  # the last step of a run is always logged
+
+
+def test_data_beyond_the_autoencoder_are_told_of(
+    stages: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, data = stages
+    prepared = PreparedData.load(Path(data[0]))
+    one = int(prepared.num_atoms.max())
+    known = ADiTConfig(size_histogram={prepared.kind: [0] * (one - 1) + [1]})
+    with pytest.warns(CheckpointNotice, match=f"at most {one - 1} atoms.*up to {one}"):
+        tell_of_larger(known, [prepared], "small")
+    begin = ["denoiser", "--data", *data, "--out", str(tmp_path / "run"), "--steps", "1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CheckpointNotice)
+        begin += ["--threads", "1", "--autoencoder", str(folder / "one" / "model"), *TINY]
+        assert main(begin) == 0
