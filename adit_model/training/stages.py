@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -138,6 +138,7 @@ def initial_model(
             autoencoder=first.autoencoder,
             denoiser=denoiser and with_conditions(denoiser, loaded, conditions),
             size_histogram=histogram,
+            provenance=architecture.provenance | _kept(first.provenance, ("autoencoder",)),
         )
     )
     stage_one = {
@@ -152,6 +153,11 @@ def initial_model(
     if model.denoiser is not None and model.denoiser.config.pair_bias:
         aim_pairs(model, groups)
     return model
+
+
+def _kept(provenance: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """What is said of some stages, in the order of old."""
+    return {name: said for name, said in provenance.items() if name in names}
 
 
 def continued_model(
@@ -207,6 +213,10 @@ def continued_model(
         denoiser = extended
     if prior is not None and old.prior is not None:
         new += _added("prior", old.prior.conditions, prior.conditions)
+    told = old.provenance
+    if alone:  # what is said of the rest goes with it
+        told = _kept(told, told.keys() - {"denoiser", "prior"})
+        old = dataclasses.replace(old, sampling={}, guidance_scales={})
     torch.manual_seed(config.seed)
     model = ADiT(
         dataclasses.replace(
@@ -216,7 +226,7 @@ def continued_model(
             prior=prior,
             flow=dataclasses.replace(old.flow, latents=latents or old.flow.latents),
             size_histogram=old.size_histogram | histogram,
-            provenance=old.provenance | {"continued_from": f"{old.name} {identity}"},
+            provenance=told | {"continued_from": f"{old.name} {identity}"},
         )
     )
     gone = ("denoiser.", "prior.") if alone else ()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
+from ase.spacegroup import crystal
 
 from adit_model.checkpoints import CheckpointNotice
 from adit_plugins import ADiTGenerator, Sample
@@ -110,6 +111,23 @@ def test_the_release_knows_salt_in_any_cell() -> None:
     (back,) = generator.reconstruct(salt)
     assert (back.atomic_numbers == salt.numbers).all()
     assert _error(generator, [salt]) < 0.2
+
+
+def test_the_large_autoencoder_knows_forty_atoms_and_makes_nothing() -> None:
+    sites = [(0.25, 0.25, 0.25), (-0.034, 0, 0.25), (0.39, 0.154, 0.382)]
+    bixbyite = crystal(
+        ["In", "In", "O"],
+        sites,
+        spacegroup=206,
+        cellpar=[10.12] * 3 + [90] * 3,
+        primitive_cell=True,
+    )
+    generator = ADiTGenerator(checkpoint="adit-large")
+    (back,) = generator.reconstruct(bixbyite)
+    assert len(bixbyite) == 40 and (back.atomic_numbers == bixbyite.numbers).all()
+    assert _error(generator, [bixbyite]) < 0.2
+    with pytest.raises(ValueError, match="holds only an autoencoder; train a denoiser"):
+        generator.generate(1)
 
 
 def test_structures_beyond_the_training_data_are_told_of() -> None:

@@ -308,9 +308,25 @@ def test_training_goes_on_from_a_checkpoint(
     assert new.config.flow == dataclasses.replace(old.config.flow, time_mean=0.2)
     assert new.name == "adit"  # ids of new weights must not look like those of a release
     assert new.config.provenance["continued_from"] == f"{old.name} {old.hash}"
+    assert {"autoencoder", "denoiser"} <= new.config.provenance.keys()
     for name, tensor in old.state_dict().items():
         torch.testing.assert_close(new.state_dict()[name], tensor, atol=1e-6, rtol=0)
     for wrong, words in ((["--width", "64"], "--width"), (["--init", "none"], "No checkpoint")):
         assert main(["denoiser", "--out", str(tmp_path / "no"), *options, *wrong]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "no").exists()
+
+
+def test_an_autoencoder_that_goes_on_alone_says_nothing_of_the_rest(
+    stages: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, data = stages
+    init, run = str(folder / "two" / "model"), tmp_path / "run"
+    quiet = ["--threads", "1", "--device", "cpu", "--precision", "float32"]
+    more = ["--data", *data, "--init", init, "--steps", "1", *quiet]
+    assert main(["autoencoder", "--out", str(run), *more]) == 0
+    config = ADiT.from_pretrained(run / "model").config
+    assert config.denoiser is None
+    assert not config.sampling
+    assert {"autoencoder", "continued_from"} <= config.provenance.keys()
+    assert "denoiser" not in config.provenance
