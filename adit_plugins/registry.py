@@ -22,7 +22,6 @@ EXTRAS = {
     "chemiscope": "chemiscope",
     "gpaw": "dft",
     "huggingface_hub": "hub",
-    "ijson": "data",
     "jobflow": "jobflow",
     "lmdb": "data",
     "matbench_discovery": "matbench-discovery",

@@ -4,7 +4,7 @@
     python benchmarks/campaign_scale.py --num 2000 --workers 1 --json JSON
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
     python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
-    python benchmarks/campaign_scale.py --records 1000000 --json JSON
+    python benchmarks/campaign_scale.py --records 10000 --json JSON
 
 The second (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The third
 writes the files of a campaign of so many rows, which are those of a small campaign over and over,

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ijson
+
 from adit_plugins.datasets.errors import DatasetError
 from adit_plugins.datasets.labels import parse_labels
 from adit_plugins.datasets.streams import CrystalStream, Streamed
-from adit_plugins.registry import MissingExtraError, missing_package
 from adit_plugins.structures import json_files
 from adit_plugins.structures.entries import Entry, attempt
 from adit_plugins.structures.members import of_file
@@ -74,21 +75,15 @@ def _entries(paths: list[Path]) -> Iterator[tuple[Entry, None]]:
             yield _entry(value, f"{path.name}, entry {number}"), None
 
 
-def read_values(path: Path, what: str = "the data set 'alexandria'") -> Iterator[Any]:
+def read_values(path: Path) -> Iterator[Any]:
     """Yield the entries of a file as parsed JSON, one in memory at a time.
 
     Args:
         path: of the form above, compressed or not.
-        what: needs the package that reads it, for the error where it is missing.
 
     Raises:
         DatasetError: it is no such file.
-        MissingExtraError: a package is missing.
     """
-    try:
-        import ijson
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(missing_package(what, error)) from error
     number = 0
     try:
         with of_file(path).open() as file:

@@ -62,7 +62,6 @@ def from_alexandria(path: str | None = None) -> Hull:
     Raises:
         HullSourceError: no network and no file, another content than at its first use, a damaged
             file, or energies of another scale.
-        MissingExtraError: the package that reads such files is missing.
     """
     file = _file(ALEXANDRIA, path)
     label = ALEXANDRIA.label if path is None else f"Alexandria {file.name}"
@@ -113,7 +112,7 @@ def _alexandria_totals(file: Path) -> Iterable[Total]:
 
     number = 0
     try:
-        for number, value in enumerate(read_values(file, "the hull 'alexandria'")):  # noqa: B007
+        for number, value in enumerate(read_values(file)):  # noqa: B007
             yield _with_corrected_energy(value)
     except DatasetError as error:
         raise HullSourceError(str(error)) from error

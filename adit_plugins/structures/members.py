@@ -81,6 +81,18 @@ class Member:
         with self._text() as text:
             yield iter(lambda: text.read(PIECE), "")
 
+    def text(self) -> str:
+        """Its text, as `lines`, whole.
+
+        Raises:
+            InputError: it is too large for memory.
+        """
+        with self._text() as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise too_large(self.name)
+        return text
+
     @contextmanager
     def _text(self) -> Iterator[io.TextIOWrapper]:
         with self.open() as file:

@@ -32,10 +32,9 @@ from adit_plugins.structures.json_files import holds_structures, parse_content, 
 from adit_plugins.structures.json_lists import (
     are_json_lines,
     no_structures,
-    parse_list,
-    parse_records,
+    parse_lists,
+    whole,
 )
-from adit_plugins.structures.json_stream import JsonStream
 from adit_plugins.structures.members import (
     ARCHIVES,
     Member,
@@ -260,14 +259,9 @@ def _json(member: Member) -> Iterator[Entry]:
         with member.lines() as lines:
             yield from parse_json_lines(lines, member.name)
         return
-    with member.pieces() as pieces:
-        stream = JsonStream(pieces, member.name)
-        if stream.peek() == "[":
-            yield from parse_list(stream, member.name)
-            return
-        content = yield from parse_records(stream, member.name)
-    if content is None:
+    if (yield from parse_lists(member)):
         return
+    content = whole(member)
     if isinstance(content, dict) and {"ids", "nextid"} <= set(content):  # ASE's own
         with member.on_disk() as path:
             yield from read_ase(path, member.name, kind="json")
