@@ -4,15 +4,16 @@
     python benchmarks/training_speed.py --data data/mp20.safetensors data/qm9.safetensors \\
         --sizes release S --json FILE
     python benchmarks/training_speed.py --data data/mp20.safetensors data/qm9.safetensors \\
-        --sizes L 1088x24x17 --modulation block --precisions bfloat16 --warmup 1 --steps 1 \\
-        --seconds 0 --json FILE
+        --sizes L --modulation block --precisions bfloat16 --warmup 1 --steps 1 --seconds 0 \\
+        --json FILE
 
 The limit in the same run is the best rate of a plain matrix product in the same precision; model
 FLOP utilisation is the share of it that the network's own products reach, counted as 6 FLOP a
 weight and atom (forward and backward) plus the attention's. Padding is 0 by construction: batches
 hold structures of one size; the share that mixed batches would have is stated beside. A size is a
 name, or width x depth x heads; the published ones have `--modulation block`. The sampling step is
-of `SAMPLED` crystals without guidance; the peak of memory is of the process.
+of `SAMPLED` crystals without guidance; the peak of memory is of the process,
+so that it tells of the largest size alone.
 """
 
 from __future__ import annotations
