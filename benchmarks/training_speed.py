@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import tempfile
 import time
@@ -31,6 +32,7 @@ import torch
 from sampling_speed import matmul_rate, padding_if_mixed, weights_per_atom
 
 from adit_model import ADiT
+from adit_model.config import SIZES
 from adit_model.samplers import SamplingSettings
 from adit_model.training.cli import architecture, parser
 from adit_model.training.options import values_of
@@ -124,6 +126,10 @@ def main() -> None:
     p.add_argument("--compile", action="store_true")
     p.add_argument("--json", type=Path)
     options = p.parse_args()
+    for size in options.sizes:
+        if size not in ("release", *SIZES) and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){2}", size):
+            known = ", ".join(("release", *SIZES))
+            p.error(f"no size {size!r}; known are {known}, and WIDTHxDEPTHxHEADS such as 96x2x3")
     rows = [measure(size, kind, options) for size in options.sizes for kind in options.precisions]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     result = {
