@@ -5,12 +5,11 @@ python benchmarks/conditions_table.py
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from json_output import stored
+
 UNITS = {
     "density": "g/cm3", "band_gap": "eV", "energy_above_hull": "eV/atom", "homo_lumo_gap": "eV",
     "dipole_moment": "D", "polarizability": "bohr3",
@@ -79,16 +78,14 @@ def energies(results: dict[str, Any]) -> Iterator[str]:
 
 def main() -> int:
     """Print the tables."""
-    crystals = json.loads((RESULTS / "conditions.json").read_text())
+    crystals = stored("conditions")
     limits = crystals["training_set"]["share_or_mean_absolute_error"]
     kept = crystals["training_set"].get("space_group_kept_when_disturbed_and_relaxed", {})
     for lines in (
         space_groups(crystals["space_group"], kept), numbers(crystals, limits), energies(crystals),
     ):  # fmt: skip
         print("\n".join(lines), end="\n\n")
-    molecules = RESULTS / "conditions_molecules.json"
-    if molecules.exists():
-        print("\n".join(numbers(json.loads(molecules.read_text()), {})))
+    print("\n".join(numbers(stored("conditions_molecules"), {})))
     return 0
 
 

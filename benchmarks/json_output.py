@@ -1,10 +1,12 @@
-"""How a benchmark leaves its results; nothing but Python, for bare machines."""
+"""How a benchmark leaves its results and finds them; nothing but Python, for bare machines."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def write_json(content: dict[str, Any], path: Path | None) -> None:
@@ -13,3 +15,8 @@ def write_json(content: dict[str, Any], path: Path | None) -> None:
     print(text)
     if path is not None:
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def stored(name: str) -> Any:
+    """What a benchmark has left in `RESULTS`."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))

@@ -128,6 +128,7 @@ def measure(model: ADiT, data: PreparedData, num: int, seed: int) -> dict[str, A
     drawn = [tuple(each) for each in model.draw_elements(num, data.kind, seed=seed)]
     seconds = time.process_time() - start
     seen = set(map(reduced, known))
+    some = np.random.default_rng(0).permutation(len(known))[:num]
     half = np.random.default_rng(0).permutation(len(held_out))
     halves = [[held_out[i] for i in part] for part in np.array_split(half, 2)]
     row: dict[str, Any] = {
@@ -136,6 +137,8 @@ def measure(model: ADiT, data: PreparedData, num: int, seed: int) -> dict[str, A
         "cpu_seconds": round(seconds, 2),
         "unique": len(set(map(reduced, drawn))),
         "unique_held_out": f"{len(set(map(reduced, held_out)))} of {len(held_out)}",
+        "different_orders": len(set(drawn)),  # formulas whose atoms come in another order differ
+        "different_orders_of_as_many_training_rows": len({known[i] for i in some}),
         "formula_not_in_training": sum(reduced(each) not in seen for each in drawn),
         "formula_not_in_training_held_out": sum(reduced(each) not in seen for each in held_out),
         "jensen_shannon_to_held_out": distances(drawn, held_out),

@@ -8,21 +8,13 @@ each measure them again. `docs/paper.md` holds what this prints.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from equivariant_diffusion import table as diffusion_table
+from json_output import stored
 from talk_tables import PUBLISHED_CRYSTALS, markdown_table, stored_rates, symmetry_markdown
 
-RESULTS = Path(__file__).parent / "results"
 PUBLISHED_MATCHES = "published_match_rate_percent_and_rms"
-
-
-def stored(name: str) -> Any:
-    """What a benchmark has left."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def lines(rows: list[list[str]]) -> str:

@@ -18,16 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from json_output import write_json
+from json_output import RESULTS, stored, write_json
 
-RESULTS = Path(__file__).parent / "results"
-KINDS = ("crystal", "molecule")
+from adit_model.config import KINDS
+
 VALID = "valid (OpenBabel)"
-
-
-def stored(name: str) -> Any:
-    """What a benchmark has left."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def log_rows() -> list[dict[str, float]]:
