@@ -7,21 +7,27 @@ first line names what to load, each further line is a geometry; every line is an
     -> {"properties": ["energy", "forces", "stress", ...], "python": "3.11.7"}
     {"numbers": [...], "positions": [[...]], "cell": [[...]], "pbc": [...], "wanted": ["energy"]}
     -> {"energy": -1.2}
+    {"many": [{"numbers": ..., ...}, ...]}
+    -> {"answers": [{"energy": -1.2, ...}, {"error": "ValueError: ..."}, ...]}
 
-In the place of an answer stands {"error": "ValueError: what went wrong"}. Lengths are in angstrom,
+A module may also be the path of a file. A calculator with a method `evaluate_many` answers for many
+geometries at once, for others they are evaluated one by one. In the place of an answer stands
+{"error": "ValueError: what went wrong"}. Lengths are in angstrom,
 energies in eV, stress in eV/cubic angstrom (Voigt order). It ends with its input.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import platform
 import sys
 import warnings
 from contextlib import suppress
-from typing import Any, Dict, Optional  # noqa: UP035 - a Python of another may be old
+from pathlib import Path
+from typing import Any, Dict, List, Optional  # noqa: UP035 - a Python of another may be old
 
 LIFELINE = "ADIT_LIFELINE"
 METHODS = {"energy": "get_potential_energy", "forces": "get_forces", "stress": "get_stress"}
@@ -51,23 +57,69 @@ def load(order: Dict[str, Any]) -> Any:  # noqa: UP006
         import ase.calculators.calculator  # noqa: F401
     except ImportError as error:
         raise RuntimeError("it has no ASE; pip install ase there") from error
-    found = importlib.import_module(order["module"])
+    found = module_of(order["module"])
     for name in order["function"].split("."):
         found = getattr(found, name)
-    calculator: Any = found(**order.get("arguments", {}))  # type: ignore[operator]
+    calculator: Any = found(**order.get("arguments", {}))
     if not hasattr(calculator, "get_potential_energy"):
         raise TypeError(f"it gives no ASE calculator but a {type(calculator).__name__}")
     return calculator
 
 
-def evaluate(calculator: Any, order: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006
-    """Return the wanted properties of a geometry."""
+def module_of(name: str) -> Any:
+    """Import a module by its name, or run the file at a path as one."""
+    if not name.endswith(".py"):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{name} is no Python file")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def atoms_of(order: Dict[str, Any]) -> Any:  # noqa: UP006
+    """Return the geometry of a line as ASE's."""
     from ase import Atoms
 
     atoms = Atoms(order["numbers"], order["positions"], cell=order["cell"], pbc=order["pbc"])
     for name, setter in ARRAYS.items():
         if name in order:
             getattr(atoms, setter)(order[name])
+    return atoms
+
+
+def evaluate_many(calculator: Any, orders: List[Dict[str, Any]]) -> List[Any]:  # noqa: UP006
+    """Return the properties of many geometries, or what went wrong with each."""
+    if hasattr(calculator, "evaluate_many"):
+        found = calculator.evaluate_many([atoms_of(order) for order in orders])
+        return [
+            {
+                name: value.tolist() if hasattr(value, "tolist") else value
+                for name, value in each.items()
+            }
+            for each in found
+        ]
+    return [tried(calculator, order) for order in orders]
+
+
+def tried(calculator: Any, order: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006
+    """Return the properties of a geometry, or the error."""
+    try:
+        return evaluate(calculator, order)
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        return wrong(error)
+
+
+def wrong(error: Exception) -> Dict[str, Any]:  # noqa: UP006
+    """Return an answer that says what went wrong."""
+    said = " ".join(str(error).split())
+    return {"error": f"{type(error).__name__}: {said}"}
+
+
+def evaluate(calculator: Any, order: Dict[str, Any]) -> Dict[str, Any]:  # noqa: UP006
+    """Return the wanted properties of a geometry."""
+    atoms = atoms_of(order)
     atoms.calc = calculator
     found = {}
     for name in order["wanted"]:
@@ -92,12 +144,13 @@ def main() -> None:
                 calculator = load(order)
                 known = getattr(calculator, "implemented_properties", list(METHODS))
                 answer = {"properties": list(known), "python": platform.python_version()}
+            elif "many" in order:
+                answer = {"answers": evaluate_many(calculator, order["many"])}
             else:
                 answer = evaluate(calculator, order)
             text = json.dumps(answer)
         except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
-            said = " ".join(str(error).split())
-            text = json.dumps({"error": f"{type(error).__name__}: {said}"})
+            text = json.dumps(wrong(error))
         answers.write(text + "\n")
         answers.flush()
 

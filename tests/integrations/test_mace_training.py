@@ -2,19 +2,21 @@
 
 import itertools
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 from ase.io import write
 
 from adit_integrations.mace_adit import labels as mace_labels
 from adit_integrations.mace_adit import network as mace_network
 from adit_integrations.mace_adit import training as mace_training
-from adit_integrations.mace_adit.label_set import ARRAYS, Labels
+from adit_integrations.mace_adit.label_set import ARRAYS, Labels, Taught, taught
 from adit_plugins.relax.run import find_relaxer
 
 CATIONS = ["Li", "Na", "K", "Rb", "Mg", "Ca", "Sr", "Ba", "Ti", "Ni"]
@@ -198,3 +200,91 @@ def test_weights_of_ones_own(labels: Path, tmp_path: Path) -> None:
     relaxer = find_relaxer(f"mace-adit:{tmp_path / 'model'}")()
     (result,) = relaxer.relax([bulk("NaCl", "rocksalt", a=5.5)], 0.05, 0)
     assert result.failed and "does not know Na, Cl" in result.reason  # from so few labels
+
+
+EMT_THERE = f"env:{sys.executable}:ase.calculators.emt:EMT"
+
+
+@pytest.fixture(scope="module")
+def molecules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels of molecules by EMT, made by two runs that share a folder."""
+    folder = tmp_path_factory.mktemp("molecules")
+    found = [molecule(name) for name in ("H2O", "CH4", "NH3", "C2H6", "CH3OH", "HCN") * 100]
+    write(folder / "molecules.extxyz", found)
+    command = [str(folder / "molecules.extxyz"), "--copies", "1", "--teacher", EMT_THERE]
+    for part in ("2/2", "1/2"):
+        assert mace_labels.main([*command, "--part", part, "--out", str(folder / "out")]) == 0
+        assert len([*(folder / "out").glob("shard-*.npz")]) == (1 if part == "2/2" else 3)
+    return folder / "out"
+
+
+def test_any_calculator_is_a_teacher(molecules: Path) -> None:
+    found = Labels.load([molecules])
+    assert found.molecules.all() and len(found) > 500
+    assert {way.split(": ")[1] for way in found.way} == {"as given", "rattled"}
+    assert not found.stress.any()
+    for i in (0, len(found) - 1):
+        atoms = found.atoms(i, slice(*np.cumsum([0, *found.num_atoms])[i : i + 2]))
+        assert not atoms.pbc.any()
+        atoms.calc = EMT()
+        assert found.energy[i] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        np.testing.assert_allclose(found.forces[found_atoms(found, i)], atoms.get_forces())
+
+
+def found_atoms(labels: Labels, place: int) -> slice:
+    return slice(*np.cumsum([0, *labels.num_atoms])[place : place + 2])
+
+
+def test_one_network_for_crystals_and_molecules(
+    labels: Path, molecules: Path, tmp_path: Path
+) -> None:
+    folders = [labels / "out", molecules]
+    assert taught(folders) == Taught("chgnet-0.3.0", "mp2020", EMT_THERE)
+    command = ["--labels", *map(str, folders), "--out", str(tmp_path), "--channels", "8"]
+    assert mace_training.main([*command, "--steps", "300", "--batch-size", "64"]) == 0
+    config, _ = mace_network.load(tmp_path / "model")
+    assert config.molecules and config.num_heads == 4 and config.convention == "mp2020"
+    assert set(config.known_in_molecules) <= {1, 6, 7, 8} and 8 in config.known_in_molecules
+    relaxer = find_relaxer(f"mace-adit:{tmp_path / 'model'}")()
+    water, salt = molecule("H2O"), bulk("NaCl", "rocksalt", a=5.5)
+    water.rattle(0.05, seed=0)
+    wet, dry, lithium = relaxer.relax([water, salt, molecule("LiH")], 0.05, 20)
+    assert wet.convention == "" and wet.max_stress is None and wet.num_steps > 0
+    reference = molecule("H2O")
+    reference.calc = EMT()
+    assert wet.energy == pytest.approx(reference.get_potential_energy(), abs=1.0)
+    assert dry.failed  # its elements are in few labels
+    assert lithium.failed and "does not know Li" in lithium.reason
+
+
+def test_teachers_are_not_mixed(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    command = [str(labels / "salts.extxyz"), "--copies", "1", "--limit", "1", "--out", str(other)]
+    write(labels / "metals.extxyz", [bulk("Cu", cubic=True), bulk("Au", cubic=True)])
+    command[0] = str(labels / "metals.extxyz")
+    assert mace_labels.main([*command, "--teacher", EMT_THERE]) == 0
+    folders = ["--labels", str(labels / "out"), str(other)]
+    assert mace_training.main([*folders, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert "labelled by env:" in error and "chgnet-0.3.0 mp2020" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--part", "3/2"], "--part must be K/N with K from 1 to N, such as 2/4; got 3/2"),
+        (["--part", "half"], "got half"),
+        (["--teacher", "nobody"], "No plugin 'nobody'"),
+        (["--teacher", "mace-adit"], "take a potential with an ASE calculator"),
+        (["--teacher", "sevennet:l9"], "sevennet knows no 'l9'"),
+    ],
+)
+def test_labels_that_cannot_be_made(
+    labels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], error: str
+) -> None:
+    command = [str(labels / "salts.extxyz"), "--out", str(tmp_path / "none"), *options]
+    assert mace_labels.main(command) == 2
+    assert error in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -109,8 +109,8 @@ def test_charges_and_magnetic_moments_travel() -> None:
     atoms.set_initial_magnetic_moments([1.5])
     atoms.calc = remote
     assert atoms.get_potential_energy() == pytest.approx(EMT().get_potential_energy(bulk("Cu")))
-    assert remote._geometry()["initial_magmoms"] == [1.5]
-    assert "initial_charges" not in remote._geometry()
+    assert remote._geometry(atoms)["initial_magmoms"] == [1.5]
+    assert "initial_charges" not in remote._geometry(atoms)
 
 
 def test_a_process_that_dies_is_started_again_and_costs_one_structure(faulty: Path) -> None:
@@ -308,3 +308,24 @@ def test_bad_names_of_environments(
     with pytest.raises(environments.NoEnvironmentError, match=problem):
         environments.create(name, requirements)
     assert not list(tmp_path.iterdir())
+
+
+def test_many_geometries_are_asked_about_at_once(tmp_path: Path) -> None:
+    """One by one where the calculator knows no batches; what fails does not stop the others."""
+    metals = [bulk("Cu"), bulk("Po"), bulk("Au")]
+    remote = RemoteCalculator(sys.executable, "ase.calculators.emt:EMT")
+    found = remote.evaluate_many(metals)
+    assert "error" in found[1]
+    for atoms, answer in zip(metals[::2], found[::2], strict=True):
+        atoms.calc = EMT()
+        assert answer["energy"] == pytest.approx(atoms.get_potential_energy())
+        np.testing.assert_allclose(answer["stress"], atoms.get_stress(), atol=1e-9)
+    batches = tmp_path / "batches.py"
+    batches.write_text(
+        "from ase.calculators.emt import EMT\n"
+        "class Batches(EMT):\n"
+        "    def evaluate_many(self, structures):\n"
+        "        return [{'energy': float(len(structures))} for _ in structures]\n"
+    )
+    remote = RemoteCalculator(sys.executable, f"{batches}:Batches")
+    assert remote.evaluate_many(metals) == [{"energy": 3.0}] * 3

@@ -133,6 +133,7 @@ def relax_together(
     max_seconds: float,
     energy_bounds: tuple[float, float],
     elements: frozenset[int],
+    convention: str = MP2020,
 ) -> list[RelaxResult]:
     """Relax crystals, each to its own end.
 
@@ -145,6 +146,7 @@ def relax_together(
         max_seconds: wall-clock limit a crystal, of a batch times its crystals.
         energy_bounds: eV/atom; outside is a hole or a wall of the potential.
         elements: atomic numbers that the potential knows.
+        convention: of its energies.
     """
     start = time.perf_counter()
     problems = [broken_geometry(atoms, name, True, elements) for atoms in crystals]
@@ -158,7 +160,8 @@ def relax_together(
             _decide(path, name, fmax, max_steps, energy_bounds, late)
     seconds = (time.perf_counter() - start) / max(1, len(crystals))
     return [
-        _result(before, path, name, seconds) for before, path in zip(crystals, paths, strict=True)
+        _result(before, path, name, seconds, convention)
+        for before, path in zip(crystals, paths, strict=True)
     ]
 
 
@@ -197,7 +200,9 @@ def _decide(
         path.step(forces)
 
 
-def _result(before: Atoms, path: Descent, name: str, seconds: float) -> RelaxResult:
+def _result(
+    before: Atoms, path: Descent, name: str, seconds: float, convention: str
+) -> RelaxResult:
     done = path.outcome in ("converged", "step limit", "time limit")
     problem = collision(path.atoms) if done else path.outcome
     if problem:
@@ -213,5 +218,5 @@ def _result(before: Atoms, path: Descent, name: str, seconds: float) -> RelaxRes
         num_steps=path.num_steps,
         potential=name,
         seconds=seconds,
-        convention=MP2020,
+        convention=convention,
     )

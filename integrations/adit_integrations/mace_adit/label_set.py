@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
+from adit_plugins.relax.results import MP2020
+
+MANIFEST = "labels.json"
 ARRAYS = (
     "num_atoms",
     "numbers",
@@ -36,7 +41,7 @@ class Labels:
     `num_atoms` [structures], `numbers` [atoms], `positions` [atoms, 3] angstrom, `cells`
     [structures, 3, 3] angstrom in rows, `energy` [structures] eV, `forces` [atoms, 3]
     eV/angstrom, `stress` [structures, 3, 3] eV/cubic angstrom, `group` (reduced formula) and
-    `way` (source and disturbance) [structures].
+    `way` (source and disturbance) [structures]. A molecule's cell is zero.
     """
 
     num_atoms: NDArray[np.int64]
@@ -76,8 +81,62 @@ class Labels:
         splits = {group: split_of(group) for group in set(self.group.tolist())}
         return np.flatnonzero([splits[group] == name for group in self.group.tolist()])
 
+    @property
+    def molecules(self) -> NDArray[np.bool_]:
+        """Whether each is a molecule, [structures]."""
+        return np.asarray(~self.cells.any(axis=(1, 2)), dtype=np.bool_)
+
+    def atoms(self, place: int, part: slice) -> Atoms:
+        """Return a structure; `part` says where its atoms are."""
+        cell = self.cells[place]
+        return Atoms(self.numbers[part], self.positions[part], cell=cell, pbc=bool(cell.any()))
+
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Who the labels of crystals, and of molecules, are from, and on which scale crystals' are."""
+
+    crystals: str = ""
+    convention: str = ""
+    molecules: str = ""
+
+
+def taught(folders: Sequence[Path]) -> Taught:
+    """Read from the folders' manifests whose labels they hold.
+
+    Raises:
+        LabelError: a manifest is damaged, or crystals (or molecules) have labels of two teachers.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for folder in folders:
+        said = _said_of(folder)
+        kinds = {"molecules" if each else "crystals" for each in Labels.load([folder]).molecules}
+        for kind in kinds:
+            before = found.setdefault(kind, said)
+            if before != said:
+                raise LabelError(
+                    f"{folder} has {kind} labelled by {' '.join(said)}, a folder before by "
+                    f"{' '.join(before)}: their energies are on two scales. Leave one out."
+                )
+    crystals = found.get("crystals", ("", ""))
+    return Taught(*crystals, molecules=found.get("molecules", ("", ""))[0])
+
+
+def _said_of(folder: Path) -> tuple[str, str]:
+    """Teacher and convention of a folder; what was made before they were written was CHGNet's."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return "unknown", ""
+    try:
+        content = json.loads(path.read_text())
+        return str(content["teacher"]), str(content.get("convention", MP2020))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabelError(
+            f"{path} is damaged: {error!r}. Label again into another --out."
+        ) from error
 
 
 def split_of(formula: str) -> str:

@@ -1,9 +1,9 @@
-"""Label structures with CHGNet for the training of a small MACE: `adit train labels`.
+"""Label structures for the training of a small MACE: `adit train labels`.
 
 Crystals of a table and samples of generators are taken as they are, strained, rattled, compressed
-and expanded, or on the way down of an earlier small MACE, and CHGNet (energies with the Materials
-Project's 2020 corrections) says energy, forces and stress of each. Shards are written whole, so an
-interrupted run goes on where it was.
+and expanded, or on the way down of an earlier small MACE, and a potential says energy, forces and
+stress of each. Shards are written whole, so an interrupted run goes on where it was; several runs
+share them by `--part`.
 """
 
 from __future__ import annotations
@@ -23,32 +23,31 @@ import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
 
-from adit_integrations.mace_adit.label_set import LabelError
+from adit_integrations.mace_adit.label_set import MANIFEST, LabelError
+from adit_integrations.mace_adit.teachers import Answer, Teacher, load_teacher
 from adit_model.checked import option
 from adit_model.outputs import replacing
 from adit_model.training.cli import INTERRUPTED, Parser
 from adit_model.training.options import add_options, values_of
-from adit_plugins.relax.results import bare_structure, broken_energy, broken_geometry
+from adit_plugins.relax.results import broken_geometry
 
 if TYPE_CHECKING:
-    from chgnet.model.model import CHGNet
-
     from adit_integrations.mace_adit.relaxer import SmallMace
 
 SHARD = 256  # structures
-BATCH = 8  # labelled in one forward pass; on CPUs larger ones are no faster
-MANIFEST = "labels.json"
 # How a copy differs from its source, and how often.
 WAYS = {"as given": 0.3, "strained": 0.2, "rattled": 0.25, "compressed": 0.25}
+MOLECULE_RATTLE = 0.02, 0.15  # angstrom; there is no cell to strain
 # Steps that a student takes before a structure is labelled, one of these: it learns where it goes.
 STUDENT_STEPS = (0, 0, 2, 5, 12, 30)
 STUDENT_BATCH = 16
-MAX_FORCE = 60.0  # eV/angstrom; beyond, CHGNet itself only extrapolates
-MIN_DISTANCE = 0.6  # angstrom, likewise
+MIN_DISTANCE = 0.6  # angstrom; nearer, a teacher itself only extrapolates
 
 
 def read_source(path: Path, max_atoms: int) -> list[Atoms]:
-    """Read crystals of a table (.parquet) or of any file of structures; what is broken is left out.
+    """Read crystals of a table (.parquet), or crystals and molecules of any file of structures.
+
+    What is broken is left out.
 
     Raises:
         ValueError: the file is missing or unreadable.
@@ -62,7 +61,9 @@ def read_source(path: Path, max_atoms: int) -> list[Atoms]:
     return [
         atoms
         for atoms in found
-        if len(atoms) <= max_atoms and atoms.pbc.all() and not broken_geometry(atoms, "", True)
+        if len(atoms) <= max_atoms
+        and atoms.pbc.all() == atoms.pbc.any()
+        and not broken_geometry(atoms, "", False)
     ]
 
 
@@ -95,6 +96,9 @@ def disturbed(atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, str]:
         "compressed": (0.02, rng.uniform(0.0, 0.1), rng.uniform(0.55, 1.35)),
     }[way]
     copy = atoms.copy()
+    if not atoms.pbc.all():
+        copy.positions += rng.normal(0, rng.uniform(*MOLECULE_RATTLE), (len(copy), 3))
+        return copy, "rattled"
     symmetric = rng.normal(0, strain, (3, 3))
     deformation = np.eye(3) * volume ** (1 / 3) + (symmetric + symmetric.T) / 2
     copy.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
@@ -115,7 +119,7 @@ def descended(
     found = list(structures)
     steps = np.random.default_rng(seed).choice(STUDENT_STEPS, len(found))
     for num in sorted(set(steps.tolist()) - {0}):
-        places = np.flatnonzero(steps == num).tolist()
+        places = [i for i in np.flatnonzero(steps == num).tolist() if found[i][0].pbc.all()]
         for start in range(0, len(places), STUDENT_BATCH):
             chosen = places[start : start + STUDENT_BATCH]
             results = relax_together(
@@ -135,26 +139,6 @@ def descended(
     return found
 
 
-def label(model: CHGNet, batch: Sequence[Atoms], device: str) -> list[dict[str, Any] | None]:
-    """Return energy, forces and stress of each structure; None where the teacher has no answer."""
-    from adit_integrations.chgnet import ENERGY_BOUNDS, evaluate
-
-    try:
-        answers = evaluate(model, [bare_structure(each) for each in batch], device)
-    except (ValueError, RuntimeError):  # one isolated atom spoils the batch
-        if len(batch) == 1:
-            return [None]
-        return [label(model, [each], device)[0] for each in batch]
-    found: list[dict[str, Any] | None] = []
-    for atoms, (energy, forces, stress) in zip(batch, answers, strict=True):
-        values = forces.cpu().numpy()
-        broken = broken_energy(energy / len(atoms), values, ENERGY_BOUNDS)
-        too_far = broken or np.linalg.norm(values, axis=1).max() > MAX_FORCE
-        answer = {"energy": energy, "forces": values, "stress": stress.cpu().numpy()}
-        found.append(None if too_far else answer)
-    return found
-
-
 def copies(
     sources: dict[str, list[Atoms]], num_copies: int, seed: int
 ) -> Iterator[list[tuple[Atoms, str]]]:
@@ -171,24 +155,22 @@ def copies(
         yield shard
 
 
-def write_shard(
-    path: Path, structures: Sequence[tuple[Atoms, str]], model: CHGNet, device: str
-) -> int:
+def write_shard(path: Path, structures: Sequence[tuple[Atoms, str]], teacher: Teacher) -> int:
     """Label structures and write them; returns how many have labels."""
     from pymatgen.core import Composition
 
     usable = [
         (atoms, way)
         for atoms, way in structures
-        if not broken_geometry(atoms, "", True) and not len(neighbor_list("i", atoms, MIN_DISTANCE))
+        if not broken_geometry(atoms, "", False)
+        and not len(neighbor_list("i", atoms, MIN_DISTANCE))
     ]
     usable.sort(key=lambda each: len(each[0]))
-    kept: list[tuple[Atoms, str, dict[str, Any]]] = []
-    for start in range(0, len(usable), BATCH):
-        batch = usable[start : start + BATCH]
-        for (atoms, way), answer in zip(
-            batch, label(model, [atoms for atoms, _ in batch], device), strict=True
-        ):
+    kept: list[tuple[Atoms, str, Answer]] = []
+    for start in range(0, len(usable), teacher.batch):
+        batch = usable[start : start + teacher.batch]
+        answers = teacher.say([atoms for atoms, _ in batch])
+        for (atoms, way), answer in zip(batch, answers, strict=True):
             if answer is not None:
                 kept.append((atoms, way, answer))
     if not kept:
@@ -198,10 +180,10 @@ def write_shard(
         "num_atoms": np.array([len(atoms) for atoms, _, _ in kept]),
         "numbers": np.concatenate([atoms.numbers for atoms, _, _ in kept]),
         "positions": np.concatenate([atoms.positions for atoms, _, _ in kept]),
-        "cells": np.stack([atoms.cell.array for atoms, _, _ in kept]),
-        "energy": np.array([answer["energy"] for _, _, answer in kept]),
-        "forces": np.concatenate([answer["forces"] for _, _, answer in kept]),
-        "stress": np.stack([answer["stress"] for _, _, answer in kept]),
+        "cells": np.stack([atoms.cell.array * atoms.pbc.all() for atoms, _, _ in kept]),
+        "energy": np.array([answer.energy for _, _, answer in kept]),
+        "forces": np.concatenate([answer.forces for _, _, answer in kept]),
+        "stress": np.stack([answer.stress for _, _, answer in kept]),
         "group": np.array(formulas),
         "way": np.array([way for _, way, _ in kept]),
     }
@@ -215,6 +197,9 @@ class LabelOptions:
     """What is labelled, and how."""
 
     out: Path = option(MISSING, "folder of the shards", metavar="DIR")
+    teacher: str = option(
+        "chgnet", "the potential, as `adit relax --relaxer` names it, e.g. sevennet:l3i5"
+    )
     copies: int = option(2, "of each structure")
     student: str | None = option(
         None, "a small MACE (or mace-adit) that goes some steps down first", metavar="DIR"
@@ -223,6 +208,7 @@ class LabelOptions:
     limit: int | None = option(None, f"structures to label, in shards of {SHARD}; all by default")
     minutes: float | None = option(None, "stop after this time; a later run goes on")
     seed: int = option(0, "of the disturbances")
+    part: str = option("1/1", "K/N labels each N-th shard from the K-th: N runs share --out")
     device: str = option("cpu", "cpu, cuda, ...")
 
     def __post_init__(self) -> None:
@@ -230,6 +216,21 @@ class LabelOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+        self.own_part()
+
+    def own_part(self) -> tuple[int, int]:
+        """Return which part is this run's, from 0, and how many there are.
+
+        Raises:
+            LabelError: `part` is not K/N.
+        """
+        try:
+            part, num = map(int, self.part.split("/"))
+        except ValueError:
+            part, num = 0, 0
+        if not 1 <= part <= num:
+            raise LabelError(f"--part must be K/N with K from 1 to N, such as 2/4; got {self.part}")
+        return part - 1, num
 
 
 def parser() -> argparse.ArgumentParser:
@@ -257,29 +258,27 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(paths: Sequence[Path], options: LabelOptions) -> int:
-    from adit_integrations.chgnet import load_calculator
-
     start = time.monotonic()
     warnings.filterwarnings("ignore")  # of formats and radii: what is unusable has no label
     sources = {path.stem: read_source(path, options.max_atoms) for path in paths}
     if not any(sources.values()):
-        raise LabelError(f"No crystal of at most {options.max_atoms} atoms in the sources.")
+        raise LabelError(f"No structure of at most {options.max_atoms} atoms in the sources.")
     student = _student(options.student, options.device)
+    teacher = load_teacher(options.teacher, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
-    _check_manifest(options, {name: len(found) for name, found in sources.items()})
-    calculator = load_calculator(options.device)
-    total = 0
+    _check_manifest(options, teacher, {name: len(found) for name, found in sources.items()})
+    total, (own, parts) = 0, options.own_part()
     for i, structures in enumerate(copies(sources, options.copies, options.seed)):
         path = options.out / f"shard-{i:05d}.npz"
         if options.limit is not None and i * SHARD >= options.limit:
             break
-        if path.is_file():
+        if path.is_file() or i % parts != own:
             continue
         if options.minutes is not None and time.monotonic() - start > 60 * options.minutes:
             break
         if student is not None:
             structures = descended(structures, student, [options.seed, i])
-        num = write_shard(path, structures, calculator.model, options.device)
+        num = write_shard(path, structures, teacher)
         total += num
         seconds = time.monotonic() - start
         print(f"{path.name}: {num} of {len(structures)} labelled; {total} in {seconds:.0f} s")
@@ -307,7 +306,7 @@ def _weights(name: str) -> Path:
     return mace_adit.WEIGHTS if name == mace_adit.NAME else Path(name)
 
 
-def _check_manifest(options: LabelOptions, counts: dict[str, int]) -> None:
+def _check_manifest(options: LabelOptions, teacher: Teacher, counts: dict[str, int]) -> None:
     """Refuse to mix the shards of two different runs in a folder.
 
     Raises:
@@ -315,8 +314,8 @@ def _check_manifest(options: LabelOptions, counts: dict[str, int]) -> None:
     """
     path = options.out / MANIFEST
     ours = {
-        "teacher": "CHGNet 0.3.0",
-        "energies": "with the Materials Project's 2020 corrections",
+        "teacher": teacher.name,
+        "convention": teacher.convention,
         "sources": counts,
         "copies": options.copies,
         "student": _checksum(options.student),

@@ -27,11 +27,13 @@ from torch import Tensor
 from adit_integrations.mace import contained
 from adit_model.checked import option
 from adit_model.outputs import replacing
+from adit_plugins.relax.results import MP2020
 
 # What the Materials Project has: hydrogen to bismuth and actinium to plutonium.
 ELEMENTS = (*range(1, 84), *range(89, 95))
 ATOMIC_ENERGIES = "atomic_energies_fn.atomic_energies"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # a configuration may name another file
+EMPTY_CELL = 100.0  # angstrom, around a molecule
 SHIPPED_OR_SAVED = re.compile(r"model(-[0-9a-f]{12})?\.safetensors")
 
 
@@ -46,23 +48,34 @@ class NetworkConfig:
     Attributes:
         elements: atomic numbers, ascending.
         known: those that the labels taught; of the others (noble gases) nothing it says counts.
+        known_in_molecules: the same of molecules.
         channels, max_ell, cutoff, radial_width, correlation: see `adit train prefilter --help`.
         num_heads: readouts of the same features. The first answers; the last two are taught by
             different halves of the formulas, and where they disagree the network does not know.
+        molecules: the second readout answers for molecules, whose energies are another teacher's.
+        convention: of crystals' energies, see `adit_plugins.relax.results`; the labels'.
         avg_num_neighbors: what messages are divided by.
         provenance: labels, budget and hardware of the training.
     """
 
     elements: tuple[int, ...] = ELEMENTS
     known: tuple[int, ...] = ()
+    known_in_molecules: tuple[int, ...] = ()
     channels: int = option(32, "scalar features of an atom")
     max_ell: int = option(2, "highest degree of the spherical harmonics of a bond")
     cutoff: float = option(5.0, "of a bond, angstrom")
     radial_width: int = option(64, "of the two hidden layers that weigh bonds by their length")
     correlation: int = option(2, "factors in a product of an atom's features")
     num_heads: int = 3
+    molecules: bool = False
+    convention: str = MP2020
     avg_num_neighbors: float = 40.0
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def molecule_head(self) -> int:
+        """The readout that answers for molecules."""
+        return int(self.molecules)
 
 
 def build(config: NetworkConfig) -> torch.nn.Module:
@@ -240,8 +253,8 @@ def read_config(folder: Path) -> tuple[NetworkConfig, Path, str]:
     try:
         content = json.loads(path.read_text())
         network = content["network"]
-        for name in ("elements", "known"):
-            network[name] = tuple(network[name])
+        for name in ("elements", "known", "known_in_molecules"):
+            network[name] = tuple(network.get(name, ()))
         weights = folder / Path(content.get("weights", WEIGHTS)).name
         return NetworkConfig(**network), weights, str(content["sha256"])
     except FileNotFoundError as error:
@@ -278,6 +291,8 @@ def graph_of(atoms: Atoms, config: NetworkConfig) -> Graph:
     unknown = {*atoms.numbers.tolist()} - {*config.elements}
     if unknown:
         raise ValueError(f"The network does not know the elements of Z = {sorted(unknown)}")
+    if not atoms.pbc.any():  # a volume for the stress, which nothing asks for
+        atoms = Atoms(atoms.numbers, atoms.positions, cell=[EMPTY_CELL] * 3)
     first, second, images = neighbour_list("ijS", atoms, config.cutoff)
     return Graph(
         elements=np.searchsorted(config.elements, atoms.numbers),

@@ -1,8 +1,8 @@
-"""The `mace-adit` relaxer: a small MACE distilled from CHGNet, shipped with its weights.
+"""The `mace-adit` relaxer: a small MACE distilled from accurate potentials, with its weights.
 
 It costs milliseconds a step and stands before an accurate potential: what it finds far above the
-hull need not be relaxed again, and the rest starts from its geometry. Energies are on the scale of
-the Materials Project with the 2020 corrections, as its teacher's.
+hull need not be relaxed again, and the rest starts from its geometry. Crystals' energies are on the
+scale of their teacher's, molecules' (one after the other) on no scale of the hull's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from adit_integrations.mace_adit import network as nets
 from adit_integrations.mace_adit.batched_fire import Evaluation, relax_together
+from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.results import RelaxResult
 
 NAME = "mace-adit"
@@ -32,7 +33,7 @@ MAX_DISAGREEMENT = 0.1
 
 
 class SmallMace:
-    """The network on a device, for batches of crystals."""
+    """The network on a device, for batches of crystals and molecules."""
 
     def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
         """Load weights.
@@ -48,13 +49,13 @@ class SmallMace:
         self.config, network = nets.load(WEIGHTS if folder is None else Path(folder))
         self.network = network.to(self.device)
 
-    def evaluate(self, crystals: Sequence[Atoms], head: int = 0) -> list[Evaluation]:
-        """Return energy, forces and stress of each crystal, in one forward pass.
+    def evaluate(self, crystals: Sequence[Atoms]) -> list[Evaluation]:
+        """Return energy, forces and stress of each structure, in one forward pass.
 
         Raises:
-            ValueError: an element is unknown.
+            ValueError: an element is unknown, or a structure is of no kind that it was taught.
         """
-        output = self._forward(crystals, head, True)
+        output = self._forward(crystals, 0, True)
         sizes = [len(atoms) for atoms in crystals]
         forces = output["forces"].detach().cpu().double().split(sizes)
         stress = output["stress"].detach().cpu().double()
@@ -65,10 +66,14 @@ class SmallMace:
         ]
 
     def energies(self, crystals: Sequence[Atoms], head: int = 0) -> list[float]:
-        """Return the total energy of each crystal, eV, without forces, in one forward pass.
+        """Return the total energy of each structure, eV, without forces, in one forward pass.
+
+        Args:
+            crystals: or molecules, which have a readout of their own.
+            head: the readout asked of crystals.
 
         Raises:
-            ValueError: an element is unknown.
+            ValueError: an element is unknown, or a structure is of no kind that it was taught.
         """
         found: list[float] = self._forward(crystals, head, False)["energy"].detach().cpu().tolist()
         return found
@@ -101,14 +106,25 @@ class SmallMace:
 
     def _forward(self, crystals: Sequence[Atoms], head: int, forces: bool) -> dict[str, Any]:
         graphs = [nets.graph_of(atoms, self.config) for atoms in crystals]
-        num_elements = len(self.config.elements)
-        batch = nets.collate(graphs, num_elements, [head] * len(graphs), self.device)
+        heads = [self._head(atoms, head) for atoms in crystals]
+        batch = nets.collate(graphs, len(self.config.elements), heads, self.device)
         output: dict[str, Any] = self.network(batch, compute_force=forces, compute_stress=forces)
         return output
 
+    def _head(self, atoms: Atoms, head: int) -> int:
+        if atoms.pbc.all():
+            return head
+        if atoms.pbc.any():
+            raise ValueError(
+                f"{NAME} describes crystals and molecules; pbc is {atoms.pbc.tolist()}"
+            )
+        if not self.config.molecules:
+            raise ValueError("not periodic: these weights were taught crystals only")
+        return self.config.molecule_head
+
 
 class MaceAditCalculator(Calculator):
-    """The network as an ASE calculator of crystals: energy, forces, stress in eV and angstrom."""
+    """The network as an ASE calculator: energy, forces, crystals' stress in eV and angstrom."""
 
     implemented_properties = (  # type: ignore[assignment]
         "energy",
@@ -117,10 +133,15 @@ class MaceAditCalculator(Calculator):
         "stress",
     )
 
-    def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
-        """Load weights; see `SmallMace`."""
+    def __init__(
+        self,
+        folder: str | Path | None = None,
+        device: str | None = None,
+        model: SmallMace | None = None,
+    ) -> None:
+        """Load weights, see `SmallMace`, or take a network that is loaded."""
         super().__init__()
-        self.model = SmallMace(folder, device)
+        self.model = model or SmallMace(folder, device)
 
     def calculate(
         self,
@@ -131,28 +152,29 @@ class MaceAditCalculator(Calculator):
         """Fill `results`.
 
         Raises:
-            ValueError: an element is unknown, or the structure is not periodic.
+            ValueError: see `SmallMace.evaluate`.
         """
         super().calculate(atoms, properties, system_changes or all_changes)
-        if not self.atoms.pbc.all():
-            raise ValueError(f"{NAME} describes crystals; pbc is {self.atoms.pbc.tolist()}")
         (found,) = self.model.evaluate([self.atoms])
         self.results = {
             "energy": found.energy,
             "free_energy": found.energy,
             "forces": found.forces,
-            "stress": full_3x3_to_voigt_6_stress(found.stress),
         }
+        if self.atoms.pbc.all():
+            self.results["stress"] = full_3x3_to_voigt_6_stress(found.stress)
 
 
 class MaceAditRelaxer:
-    """Relaxes crystals in batches; what the network does not know is said so, not judged.
+    """Relaxes crystals in batches, molecules one by one.
+
+    What the network does not know is said so, not judged.
 
     Attributes:
         name: `mace-adit`.
         chunk_atoms: atoms in a batch. An evaluation has a cost of its own, and fewer and fewer
             structures share it as they converge (`benchmarks/prefilter_speed.py` counts them).
-        elements: atomic numbers that the network knows.
+        elements: atomic numbers that the network knows in crystals.
     """
 
     name = NAME
@@ -184,7 +206,19 @@ class MaceAditRelaxer:
         return self.model.energies(batch)
 
     def relax(self, batch: Sequence[Atoms], fmax: float, max_steps: int) -> list[RelaxResult]:
-        """Relax crystals together; see `adit_plugins.relax.Relaxer`."""
+        """Relax structures; see `adit_plugins.relax.Relaxer`."""
+        if not self.model.config.molecules:
+            return self._relax_crystals(batch, fmax, max_steps)
+        crystals = [atoms for atoms in batch if atoms.pbc.any()]
+        found = iter(self._relax_crystals(crystals, fmax, max_steps))
+        return [
+            next(found) if atoms.pbc.any() else self._relax_molecule(atoms, fmax, max_steps)
+            for atoms in batch
+        ]
+
+    def _relax_crystals(
+        self, batch: Sequence[Atoms], fmax: float, max_steps: int
+    ) -> list[RelaxResult]:
         results = relax_together(
             batch,
             self.model.evaluate,
@@ -194,5 +228,16 @@ class MaceAditRelaxer:
             max_seconds=self.max_seconds,
             energy_bounds=ENERGY_BOUNDS,
             elements=self.elements,
+            convention=self.model.config.convention,
         )
         return self.model.review(batch, results)
+
+    def _relax_molecule(self, atoms: Atoms, fmax: float, max_steps: int) -> RelaxResult:
+        relaxer = AseRelaxer(
+            NAME,
+            MaceAditCalculator(model=self.model),
+            self.max_seconds,
+            convention="",
+            elements=frozenset(self.model.config.known_in_molecules),
+        )
+        return relaxer.relax([atoms], fmax, max_steps)[0]

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from adit_integrations.mace_adit import network as nets
 from adit_integrations.mace_adit.gradient_processes import GradientProcesses, LostProcessError
-from adit_integrations.mace_adit.label_set import Labels
+from adit_integrations.mace_adit.label_set import Labels, taught
 from adit_integrations.mace_adit.labelled import (
     atomic_energies,
     errors,
@@ -41,7 +41,7 @@ from adit_model.training.cli import INTERRUPTED, Parser
 from adit_model.training.options import add_options, changes_of, values_of
 
 STATE = "state.safetensors"
-LEARNING_RATE, WARMUP_STEPS, EMA_DECAY, CLIP = 0.015, 100, 0.999, 20.0
+WARMUP_STEPS, EMA_DECAY, CLIP = 100, 0.999, 20.0
 FINAL_RATE = 0.01  # of the learning rate
 FIRST_HEAD = (
     0.7  # of the structures of a batch teach the readout that answers, others the committee
@@ -62,6 +62,7 @@ class PrefilterTraining:
     steps: int | None = option(None, "stop after so many; time decides by default")
     batch_size: int = option(16, "structures a process")
     processes: int = option(1, "on a CPU, one a core")
+    learning_rate: float = option(0.015, "the highest; for large batches, or small ones after them")
     seed: int = option(0, "of weights and batches")
     resume: bool = option(False, "continue the run in --out")
     save_minutes: float = option(5.0, "between checkpoints")
@@ -96,7 +97,14 @@ class Trainer:
             options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         )
         _check_processes(options.processes, self.device)
-        labels = Labels.load(options.labels)
+        if not options.learning_rate > 0:
+            raise TrainingError(
+                f"--learning-rate must be above 0, such as 0.015; got {options.learning_rate}"
+            )
+        labels, self.taught = Labels.load(options.labels), taught(options.labels)
+        config = dataclasses.replace(config, convention=self.taught.convention)
+        if labels.molecules.any():  # a readout more, after the one that answers for crystals
+            config = dataclasses.replace(config, molecules=True, num_heads=config.num_heads + 1)
         self.train = prepare(labels, config, labels.split("train"))
         self.val = prepare(labels, config, labels.split("val"))
         if not self.train.graphs or not self.val.graphs:
@@ -111,15 +119,18 @@ class Trainer:
         self.config = dataclasses.replace(
             config,
             avg_num_neighbors=round(bonds / atoms, 1),
-            known=known_elements(self.train, config.elements),
+            known=known_elements(self.train, config),
         )
+        if config.molecules:
+            own = known_elements(self.train, config, config.molecule_head)
+            self.config = dataclasses.replace(self.config, known_in_molecules=own)
         torch.manual_seed(options.seed)
         self.network = nets.build(self.config).to(self.device)
-        energies = torch.tensor(atomic_energies(self.train, len(config.elements)))  # of all heads
+        energies = torch.tensor(atomic_energies(self.train, self.config))
         self.network.get_buffer(nets.ATOMIC_ENERGIES).copy_(energies)
         self.step, self.seconds = 0, 0.0
         self.average = {k: v.clone() for k, v in nets.tensors_of(self.network).items()}
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=LEARNING_RATE)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=options.learning_rate)
 
     def resume(self) -> None:
         """Go on from the state in the run folder.
@@ -171,6 +182,8 @@ class Trainer:
             save_file(contiguous, temporary, {"progress": json.dumps(progress)})
         gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else ""
         provenance = {
+            "crystals_labelled_by": self.taught.crystals,
+            "molecules_labelled_by": self.taught.molecules,
             "structures": len(self.train.graphs),
             "steps": self.step,
             "minutes": round(self.seconds / 60, 1),
@@ -205,7 +218,8 @@ class Trainer:
         """Choose the readout that learns from each structure in this step."""
         rng = np.random.default_rng([self.options.seed, self.step, len(rows)])
         committee = rng.random(len(rows)) >= FIRST_HEAD
-        return [self.train.heads[i] if c else 0 for i, c in zip(rows, committee, strict=True)]
+        answers, heads = self.train.answers, self.train.heads
+        return [heads[i] if c else answers[i] for i, c in zip(rows, committee, strict=True)]
 
     def learning_rate(self) -> float:
         """Up in a few steps, then a cosine over the time (or steps) of the run."""
@@ -213,7 +227,7 @@ class Trainer:
         if self.options.steps:
             spent = max(spent, self.step / self.options.steps)
         decay = FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * min(1.0, spent))) / 2
-        return LEARNING_RATE * decay * min(1.0, (self.step + 1) / WARMUP_STEPS)
+        return self.options.learning_rate * decay * min(1.0, (self.step + 1) / WARMUP_STEPS)
 
     def update(self, rows: list[int]) -> float:
         """Take one step; returns the loss."""
