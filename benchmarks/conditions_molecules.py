@@ -3,12 +3,17 @@
     python benchmarks/conditions_molecules.py --data data/qm9.safetensors --num 8 \\
         --json benchmarks/results/conditions_molecules.json
 
-Each property of a raw sample (nothing filtered, the geometry as it is) is computed by PySCF (`pip
-install pyscf`) with B3LYP/6-31G(2df,p), as QM9's own values were; density fitting and a coarse grid
-save most of the time, and how far they are from QM9's values on QM9's geometries is measured first.
+Each property of a raw sample (nothing filtered, the geometry as it is) is computed by PySCF, as
+qm9_level.py says; how far that level is from QM9's values on QM9's geometries is measured with it.
 The mean absolute error to the target stands beside the limits: random molecules of QM9, by their
-own values, and samples that were told nothing. The polarizability takes three more calculations a
-molecule, in a small field along each axis.
+own values, and samples that were told nothing.
+
+The calculations can run elsewhere, and be cut off there:
+
+    python benchmarks/conditions_molecules.py --data data/qm9.safetensors --tasks tasks.jsonl
+    python benchmarks/qm9_level.py tasks.jsonl --log computed.jsonl --processes 14
+    python benchmarks/conditions_molecules.py --data data/qm9.safetensors --log computed.jsonl \\
+        --computed-only --json benchmarks/results/conditions_molecules.json
 
 Molecules that the calculation does not finish are counted, and left out of the means.
 """
@@ -16,15 +21,22 @@ Molecules that the calculation does not finish are counted, and left out of the 
 from __future__ import annotations
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import qm9_level
 import torch
-from ase.units import Hartree
 from numpy.typing import NDArray
+from qm9_level import DEAREST, LEVEL, Found
 from sample_quality import described, write_json
 
 from adit_model.data import SPLITS, PreparedData
@@ -35,46 +47,16 @@ TARGETS = {
     "dipole_moment": (1.0, 3.0, 6.0),
     "polarizability": (65.0, 75.0, 85.0),
 }  # eV, D, bohr3: about a tenth, half and nine tenths of QM9, and a dipole that few have
-BASIS, FUNCTIONAL = "6-31g(2df,p)", "b3lyp"
-FIELD = 0.002  # atomic units
-DEBYE = 0.393430307  # atomic units
-CONVERGED = 1e-6  # hartree; the gap has then settled to a thousandth of an eV
+
+Task = dict[str, Any]
 
 
-def computed(sample: Sample, wanted: str = "") -> dict[str, float] | None:
-    """Gap (eV), dipole (D) and, where wanted, polarizability (bohr3); None if it fails."""
-    from pyscf import dft, gto
-
-    atoms = list(zip(sample.atomic_numbers.tolist(), sample.positions.tolist(), strict=True))
-    try:
-        molecule = gto.M(atom=atoms, basis=BASIS, verbose=0)
-        field_free = dft.RKS(molecule, xc=FUNCTIONAL).density_fit()
-        field_free.grids.level, field_free.conv_tol = 1, CONVERGED
-        field_free.kernel()
-    except (RuntimeError, ValueError, np.linalg.LinAlgError):  # an odd number of electrons, ...
-        return None
-    if not field_free.converged:
-        return None
-    filled = field_free.mo_occ > 0
-    energies = field_free.mo_energy
-    dipole = field_free.dip_moment(verbose=0)
-    found = {
-        "homo_lumo_gap": float(energies[~filled].min() - energies[filled].max()) * Hartree,
-        "dipole_moment": float(np.linalg.norm(dipole)),
-    }
-    if wanted == "polarizability":
-        with molecule.with_common_orig((0.0, 0.0, 0.0)):
-            operators = molecule.intor_symmetric("int1e_r", comp=3)
-        core, density = field_free.get_hcore(), field_free.make_rdm1()
-        diagonal = []
-        for axis in range(3):
-            shifted = core + FIELD * operators[axis]
-            field_free.get_hcore = lambda *_, shifted=shifted: shifted
-            field_free.kernel(dm0=density)
-            moved = field_free.dip_moment(verbose=0)[axis] - dipole[axis]
-            diagonal.append(abs(float(moved)) * DEBYE / FIELD)
-        found["polarizability"] = float(np.mean(diagonal))
-    return found
+def tasks_of(samples: Sequence[Sample], wanted: str) -> list[Task]:
+    """What is to be computed of molecules."""
+    return [
+        qm9_level.task(each.atomic_numbers.tolist(), each.positions.tolist(), wanted)
+        for each in samples
+    ]
 
 
 class Known:
@@ -92,18 +74,26 @@ class Known:
         numbers = data.atomic_numbers[part].long().numpy()
         return Sample("molecule", numbers, data.coords[part].double().numpy())
 
-    def check(self, num: int) -> dict[str, Any]:
-        """How far the calculation is from QM9's values, on test molecules spread over it."""
+    def spread(self, num: int) -> list[int]:
+        """Rows of test molecules spread over it."""
         rows = (self.data.split == SPLITS.index("test")).nonzero().flatten()
-        chosen = rows[torch.linspace(0, len(rows) - 1, num + 2).long()[1:-1]].tolist()
-        errors: dict[str, list[float]] = {name: [] for name in TARGETS}
-        for row in chosen:
-            found = computed(self.molecule(row), "polarizability")
-            if found is None:
-                raise SystemExit(f"the calculation fails for molecule {row} of QM9")
-            for name, value in found.items():
-                errors[name].append(abs(value - float(self.data.labels[name][row])))
-        return {"molecules": num} | {f"largest_error_{n}": max(e) for n, e in errors.items()}
+        return rows[torch.linspace(0, len(rows) - 1, num + 2).long()[1:-1]].tolist()
+
+    def check(self, rows: list[int], found: list[Found]) -> dict[str, Any]:
+        """How far computed properties of its molecules are from its values."""
+        errors = {
+            name: [
+                abs(each[name] - float(self.data.labels[name][row]))
+                for row, each in zip(rows, found, strict=True)
+                if each is not None
+            ]
+            for name in TARGETS
+        }
+        finished = len(errors[DEAREST])
+        if not finished:
+            raise SystemExit(f"none of the {len(rows)} molecules of QM9 is computed; --check 0")
+        largest = {f"largest_error_{name}": max(values) for name, values in errors.items()}
+        return {"molecules": finished} | largest
 
     def limits(self, name: str, target: float) -> dict[str, float]:
         """Mean distance to a target of training molecules drawn at random, and of the nearest."""
@@ -116,14 +106,78 @@ class Known:
         }
 
 
-def errors_of(rows: list[dict[str, float] | None], name: str, target: float) -> dict[str, Any]:
+@dataclass
+class Drawn:
+    """Molecules of one column of the table, and what is to be computed of them."""
+
+    name: str  # of the property that is told; empty for those told nothing and for QM9's own
+    target: float
+    column: str
+    tasks: list[Task]
+
+
+def drawn(args: argparse.Namespace, recipe: dict[str, Any]) -> Iterator[Drawn]:
+    """Samples that were told nothing, then those of each target and scale."""
+    dearest = DEAREST if DEAREST in dict(args.target) else ""
+    samples = ADiTGenerator(**recipe).samples(args.num)
+    yield Drawn("", 0.0, "untold", tasks_of(samples, dearest))
+    for name, target in args.target:
+        for scale in args.scales:
+            samples = ADiTGenerator(
+                conditions={name: target}, condition_guidance={name: scale}, **recipe
+            ).samples(args.num)
+            yield Drawn(name, target, f"guidance {scale:g}", tasks_of(samples, name))
+
+
+def found_of(tasks: Sequence[Task], log: dict[str, Found]) -> list[Found]:
+    """The properties of each molecule; None for one that failed, and for one that log lacks."""
+    return [log.get(task["id"]) for task in tasks]
+
+
+def errors_of(rows: list[Found], name: str, target: float) -> dict[str, Any]:
     """Distances of computed properties to a target."""
     values: NDArray[np.float64] = np.array([row[name] for row in rows if row is not None])
     return {
         "computed": f"{len(values)}/{len(rows)}",
-        "mean_absolute_error": float(np.abs(values - target).mean()),
+        "mean_absolute_error": float(np.abs(values - target).mean()) if len(values) else None,
         "values": [round(float(value), 2) for value in values],
     }
+
+
+def table(columns: Sequence[Drawn], known: Known, log: dict[str, Found]) -> dict[str, Any]:
+    """Limits and errors by property and target."""
+    untold, *told = columns
+    results: dict[str, Any] = {}
+    for each in told:
+        targets = results.setdefault(each.name, {})
+        key = f"{each.target:g}"
+        if key not in targets:
+            targets[key] = known.limits(each.name, each.target)
+            free = found_of(untold.tasks, log)
+            targets[key]["untold"] = errors_of(free, each.name, each.target)
+        found = found_of(each.tasks, log)
+        targets[key][each.column] = errors_of(found, each.name, each.target)
+    return results
+
+
+def write_tasks(tasks: Sequence[Task], path: Path) -> None:
+    """As JSON lines."""
+    path.write_text("".join(json.dumps(task) + "\n" for task in tasks), encoding="utf-8")
+
+
+def compute(tasks: Sequence[Task], log: Path, processes: int) -> None:
+    """Append what a log lacks, by qm9_level.py: its processes hold no network.
+
+    Raises:
+        SystemExit: it fails, for which it has said why.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tasks.jsonl"
+        write_tasks(tasks, path)
+        command = [sys.executable, qm9_level.__file__, str(path), "--log", str(log)]
+        command += ["--processes", str(processes)]
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 - our own command
+            raise SystemExit("the calculations stopped; the same command goes on with --log")
 
 
 def asked_target(text: str) -> tuple[str, float]:
@@ -142,8 +196,8 @@ def asked_target(text: str) -> tuple[str, float]:
     raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER with one of {known}")
 
 
-def main() -> int:
-    """Print the JSON."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="prepared QM9")
     parser.add_argument(
@@ -151,41 +205,55 @@ def main() -> int:
         default=[(name, target) for name, targets in TARGETS.items() for target in targets],
     )  # fmt: skip
     parser.add_argument("--num", type=int, default=8, help="molecules of each target")
-    parser.add_argument("--check", type=int, default=3, help="molecules of QM9 computed first")
+    parser.add_argument("--check", type=int, default=3, help="molecules of QM9 computed too")
     parser.add_argument("--scales", type=float, nargs="+", default=[1.0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--checkpoint")
+    parser.add_argument("--tasks", type=Path, help="write what is to be computed here, and stop")
+    parser.add_argument("--log", type=Path, help="what is computed, by qm9_level.py or here")
+    parser.add_argument("--processes", type=int, default=1, help="calculations at a time")
+    parser.add_argument(
+        "--computed-only", action="store_true", help="leave out what --log lacks; compute nothing"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+    if args.computed_only and (args.log is None or not args.log.exists()):
+        parser.error(f"--computed-only needs a --log that exists, and it is {args.log}")
+    return args
+
+
+def main() -> int:
+    """Print the JSON."""
+    args = arguments()
     warnings.filterwarnings("ignore")
     start = time.perf_counter()
     recipe: dict[str, Any] = {
         "kind": "molecule", "seed": args.seed, "precision": args.precision,
         "checkpoint": args.checkpoint,
     }  # fmt: skip
-    known, generator = Known(args.data), ADiTGenerator(**recipe)
+    known = Known(args.data)
+    rows = known.spread(args.check)
+    own = tasks_of([known.molecule(row) for row in rows], DEAREST)
+    columns = list(drawn(args, recipe))
+    tasks = qm9_level.in_turns([own, *(column.tasks for column in columns)])
+    if args.tasks is not None:
+        write_tasks(tasks, args.tasks)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = args.log or Path(folder) / "computed.jsonl"
+        if not args.computed_only:
+            compute(tasks, path, args.processes)
+        log = qm9_level.read_log(path)
+    if not any(task["id"] in log for task in tasks):
+        raise SystemExit(f"{path} has none of these molecules; draw them as its --tasks were")
     results: dict[str, Any] = {
-        **described(generator, args.num),
-        "level": f"{FUNCTIONAL}/{BASIS}, density fitting, grid level 1",
-    }
-    if args.check:
-        results["check"] = known.check(args.check)
-        print(results["check"], flush=True)
-    dearest = "polarizability" if "polarizability" in dict(args.target) else ""
-    untold = [computed(sample, dearest) for sample in generator.samples(args.num)]
-    for name, target in args.target:
-        rows: dict[str, Any] = known.limits(name, target)
-        rows["untold"] = errors_of(untold, name, target)
-        for scale in args.scales:
-            samples = ADiTGenerator(
-                conditions={name: target}, condition_guidance={name: scale}, **recipe
-            ).samples(args.num)
-            found = [computed(sample, name) for sample in samples]
-            rows[f"guidance {scale:g}"] = errors_of(found, name, target)
-        results.setdefault(name, {})[f"{target:g}"] = rows
-        results["minutes"] = round((time.perf_counter() - start) / 60, 1)
-        write_json(results, args.json)  # after each target: the next takes as long
+        **described(ADiTGenerator(**recipe), args.num), "level": LEVEL,
+        **({"check": known.check(rows, found_of(own, log))} if rows else {}),
+        **table(columns, known, log),
+        "minutes": round((time.perf_counter() - start) / 60, 1),
+    }  # fmt: skip
+    write_json(results, args.json)
     return 0
 
 
