@@ -1,25 +1,28 @@
-"""The pre-filter `mace-adit` against its teacher: errors, relaxed geometries, and the cascade.
+"""The pre-filter `mace-adit` before a judge: errors, relaxed geometries, and the cascade.
 
 Only structures whose reduced formula the training held out: thresholds are chosen on the validation
 formulas and reported on the test formulas. Every structure is relaxed three times in one process
-with one thread: by CHGNet, by the pre-filter (in its batches), and by CHGNet from where that ended,
-after a look at its energy there. Three rules to drop a structure are compared: the energy above
-hull by the pre-filter, by CHGNet's look, and the lower of both. `adit discover` takes the last one,
-which needs the look only at what is high by the pre-filter. Times are processor seconds. The log is
-continued by a second run; the lines of the logs of several parts make one log.
+with one thread: by the judge (CHGNet), by the pre-filter (in its batches), and by the judge from
+where that ended, after a look at its energy there. Three rules to drop
+a structure are compared (`prefilter_rules`). Times are processor seconds. The log is
+continued by a second run; the lines of the logs of several parts make one log. With --judged-only
+there is no cascade: what the pre-filter alone would keep of what a judge, slow here or asked
+elsewhere (its relaxations are the log's stage `teacher`), finds metastable.
 
     python benchmarks/prefilter.py samples.extxyz peer.npz --labels labels-a labels-b \\
         --num 500 --num-val 200 --log prefilter.jsonl --json benchmarks/results/prefilter.json
+    python benchmarks/prefilter.py samples.extxyz peer.npz --num 700 --num-val 300 \\
+        --judge sevennet:l3i5 --judged-only --log sevennet.jsonl --json JSON
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +30,21 @@ import numpy as np
 import torch
 from ase import Atoms
 from prefilter_errors import label_errors, runaways, where_it_fails
+from prefilter_rules import cascaded, judged
 from pymatgen.core import Composition
 from pymatgen.io.ase import AseAtomsAdaptor
 from relaxed_rows import write_json
 
-from adit_integrations import chgnet
 from adit_integrations.mace_adit import relaxer as mace_adit
 from adit_integrations.mace_adit.label_set import split_of
 from adit_integrations.mace_adit.labels import read_source
 from adit_plugins.hull.energies import place
 from adit_plugins.hull.table import Hull
-from adit_plugins.relax.ase_relaxer import AseRelaxer
 from adit_plugins.relax.results import RelaxResult, displacement, outcomes
-from adit_plugins.relax.run import relax
+from adit_plugins.relax.run import Relaxer, load_relaxer, relax
 from adit_plugins.validity.crystals import is_structure_valid
 
 FMAX, STEPS, PREFILTER_STEPS = 0.05, 100, 50  # those of `adit discover`
-METASTABLE = 0.1  # eV/atom above the hull
-KEEP = 0.99  # of the metastable structures
-LIMITS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # eV/atom
 
 
 def held_out(sources: Iterable[Path], num: int, split: str) -> list[tuple[str, Atoms]]:
@@ -118,29 +117,30 @@ def geometry(row: dict[str, Any]) -> Atoms:
     return Atoms(row["numbers"], row["positions"], cell=row["cell"], pbc=True)
 
 
-def compare(name: str, atoms: Atoms, log: Log, teacher: AseRelaxer, hull: Hull) -> dict[str, Any]:
-    """Relax a structure by the teacher, from the start and from where the student ended."""
+@lru_cache(maxsize=1)
+def judge_of(name: str) -> Relaxer:
+    """Load the judge once it is needed: what a log holds needs none."""
+    return load_relaxer(name)
 
-    def relaxed(start: Atoms) -> dict[str, Any]:
-        return record(*timed(lambda: teacher.relax([start], FMAX, STEPS)), hull)
 
-    def look(start: Atoms) -> dict[str, Any]:
-        return record(*timed(lambda: teacher.relax([start], FMAX, 0)), hull)
+def compare(
+    name: str, atoms: Atoms, log: Log, judge: str, hull: Hull, in_cascade: bool
+) -> dict[str, Any]:
+    """Relax a structure by the judge, from the start and from where the student ended."""
+
+    def relaxed(start: Atoms, steps: int = STEPS) -> dict[str, Any]:
+        relaxer = judge_of(judge)
+        return record(*timed(lambda: relaxer.relax([start], FMAX, steps)), hull)
 
     direct = log.get(name, "teacher", lambda: relaxed(atoms))
     student = log.rows[name, "student"]
-    looked = log.get(name, "looked", lambda: look(geometry(student)))
-    refined = log.get(name, "refined", lambda: relaxed(geometry(student)))
-    moved = None
+    row: dict[str, Any] = {"direct": direct, "student": student, "rmsd": None}
+    if in_cascade:
+        row["looked"] = log.get(name, "looked", lambda: relaxed(geometry(student), 0))
+        row["refined"] = log.get(name, "refined", lambda: relaxed(geometry(student)))
     if direct["energy_per_atom"] is not None and student["energy_per_atom"] is not None:
-        moved = displacement(geometry(student), geometry(direct))
-    return {
-        "direct": direct,
-        "student": student,
-        "looked": looked,
-        "refined": refined,
-        "rmsd": moved,
-    }
+        row["rmsd"] = displacement(geometry(student), geometry(direct))
+    return row
 
 
 def prefilter(
@@ -172,82 +172,6 @@ def prefilter(
         row = record(result, seconds, hull)
         row["disagreement"] = float(student.model.disagreement([result.atoms])[0])
         log.get(name, "student", lambda row=row: row)  # type: ignore[misc]
-
-
-def is_metastable(row: dict[str, Any]) -> bool:
-    """Whether a relaxed structure lies below `METASTABLE`."""
-    energy = row["energy_above_hull"]
-    return energy is not None and energy < METASTABLE
-
-
-RULES = ("student", "looked", "both")  # whose energy above hull decides
-
-
-def judgement(row: dict[str, Any], rule: str, limit: float = 0.0) -> float | None:
-    """Energy above hull by which a structure is dropped, eV/atom; None if nobody can judge."""
-    student: float | None = row["student"]["energy_above_hull"]
-    if student is None or not is_looked_at(row, rule, limit):
-        return student
-    looked: float | None = row["looked"]["energy_above_hull"]
-    return None if looked is None else min(student, looked) if rule == "both" else looked
-
-
-def end_of(row: dict[str, Any], rule: str, limit: float) -> dict[str, Any]:
-    """The teacher's relaxation of what passes: as generated where its look failed."""
-    failed = is_looked_at(row, rule, limit) and row["looked"]["energy_per_atom"] is None
-    end: dict[str, Any] = row["direct" if failed else "refined"]
-    return end
-
-
-def is_looked_at(row: dict[str, Any], rule: str, limit: float) -> bool:
-    """Whether the teacher's look is needed."""
-    student = row["student"]["energy_above_hull"]
-    return student is not None and (rule == "looked" or (rule == "both" and student >= limit))
-
-
-def threshold(rows: Sequence[dict[str, Any]], rule: str) -> float:
-    """The limit (eV/atom, in meV) that keeps `KEEP` of the metastable ones by a rule."""
-    energies = [
-        energy
-        for row in rows
-        if is_metastable(row["direct"]) and (energy := judgement(row, rule)) is not None
-    ]
-    if not energies:
-        return float("inf")
-    highest = float(np.quantile(energies, KEEP, method="higher"))
-    return (math.floor(1000 * highest) + 1) / 1000  # above it: a limit keeps what lies below
-
-
-def cascade(rows: Sequence[dict[str, Any]], rule: str, limit: float) -> dict[str, Any]:
-    """What the cascade costs and keeps at a limit; what nobody can judge goes on."""
-
-    def passes(row: dict[str, Any]) -> bool:
-        energy = judgement(row, rule, limit)
-        return energy is None or energy < limit
-
-    passed = [row for row in rows if passes(row)]
-    metastable = [row for row in rows if is_metastable(row["direct"])]
-    others = [row for row in rows if not is_metastable(row["direct"])]
-    alone = sum(row["direct"]["seconds"] for row in rows)
-    student = sum(row["student"]["seconds"] for row in rows)
-    looks = sum(row["looked"]["seconds"] for row in rows if is_looked_at(row, rule, limit))
-    ends = [end_of(row, rule, limit) for row in passed]
-    after = sum(end["seconds"] for end in ends)
-    return {
-        "structures": len(rows),
-        "limit": round(limit, 3),
-        "metastable_by_teacher": len(metastable),
-        "metastable_kept": sum(map(passes, metastable)),
-        "others": len(others),
-        "others_removed": sum(not passes(row) for row in others),
-        "not_judged": sum(judgement(row, rule, limit) is None for row in rows),
-        "metastable_found_by_cascade": sum(map(is_metastable, ends)),
-        "teacher_seconds": round(alone, 1),
-        "student_seconds": round(student, 1),
-        "look_seconds": round(looks, 1),
-        "teacher_seconds_after_student": round(after, 1),
-        "speedup": round(alone / (student + looks + after), 2),
-    }
 
 
 def geometries(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -297,13 +221,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=PREFILTER_STEPS, help="of the pre-filter")
     parser.add_argument("--runaways", type=int, default=0, help="relaxations of raw samples")
     parser.add_argument("--part", default="0/1", help="of the structures: 0/2 and 1/2 on two cores")
+    parser.add_argument("--judge", default="chgnet", help="a relaxer's name")
+    parser.add_argument("--judged-only", action="store_true", help="no cascade")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop relaxing after this time")
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     hull, log, start = Hull.load(), Log(args.log), time.monotonic()
-    teacher = chgnet.make_relaxer(max_seconds=300, device="cpu")
     student = mace_adit.MaceAditRelaxer(args.weights, 300, "cpu")
     nums = {"val": args.num_val, "test": args.num}
     queues = {split: held_out(args.sources, num, split) for split, num in nums.items()}
@@ -314,11 +239,13 @@ def main() -> None:
     for i in range(max(nums.values())):
         for split, queue in queues.items():
             if i < len(queue) and time.monotonic() - start < 60 * args.minutes:
-                rows[split].append(compare(*queue[i], log, teacher, hull))
-    limits = {rule: threshold(rows["val"], rule) for rule in RULES}
+                rows[split].append(compare(*queue[i], log, args.judge, hull, not args.judged_only))
     found = {
         "hardware": f"{platform.machine()}, one thread",
-        "settings": {"fmax": FMAX, "max_steps": STEPS, "prefilter_steps": args.steps},
+        "settings": {
+            "judge": args.judge, "fmax": FMAX, "max_steps": STEPS, "prefilter_steps": args.steps,
+            "trained": student.model.config.provenance,
+        },
         "errors_on_test_formulas": label_errors(args.labels, student.model)
         if args.labels
         else None,
@@ -327,13 +254,8 @@ def main() -> None:
         if args.runaways
         else None,
         "relaxed": {split: geometries(each) for split, each in rows.items() if each},
-        "cascade_val": {rule: cascade(rows["val"], rule, limits[rule]) for rule in RULES},
-        "cascade_test": {rule: cascade(rows["test"], rule, limits[rule]) for rule in RULES},
-        "cascade_test_by_limit": {
-            rule: {str(each): cascade(rows["test"], rule, each) for each in LIMITS}
-            for rule in RULES
-        },
-    }
+    }  # fmt: skip
+    found |= judged(rows) if args.judged_only else cascaded(rows)
     write_json(found, args.json)
 
 
