@@ -68,9 +68,9 @@ def at_once(crystals: Sequence[Atoms], chunk: int | None) -> float:
     sizes: list[int] = []
     evaluate = made.model.evaluate
 
-    def counted(batch: Sequence[Atoms], head: int = 0) -> list[Evaluation]:
+    def counted(batch: Sequence[Atoms]) -> list[Evaluation]:
         sizes.append(len(batch))
-        return evaluate(batch, head)
+        return evaluate(batch)
 
     made.model.evaluate = counted  # type: ignore[method-assign,assignment]
     own = chunk or MaceAditRelaxer.chunk_atoms

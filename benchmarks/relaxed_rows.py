@@ -80,7 +80,15 @@ def relaxed(
 
 
 def _record(name: str, result: RelaxResult) -> dict[str, Any]:
-    keep = ("reason", "num_steps", "energy_per_atom", "max_force", "potential", "seconds")
+    keep = (
+        "reason",
+        "num_steps",
+        "energy_per_atom",
+        "max_force",
+        "potential",
+        "seconds",
+        "convention",
+    )
     formula = result.atoms.get_chemical_formula()
     return {"id": name, "formula": formula} | {key: getattr(result, key) for key in keep}
 

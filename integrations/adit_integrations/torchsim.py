@@ -72,7 +72,8 @@ class TorchSimRelaxer:
             from adit_integrations.torchsim_models import MaceAditModel
 
             self.model: Any = MaceAditModel(device=device)
-            self.name, self.convention = self.model.name, MP2020
+            self.name = self.model.name
+            self.convention = self.model.small.config.convention
             self.elements = frozenset(self.model.small.config.known)
             self.review = self.model.small.review
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,39 @@ def test_damaged_parts_are_told(tmp_path: Path) -> None:
         sharded.read_shards(tmp_path, [])
     with pytest.raises(TrainingError, match="cannot be read"):
         sharded.read_shards(tmp_path / "missing", [])
+
+
+ON_A_GPU = """
+import copy, torch
+from torch import distributed
+from adit_model.config import DenoiserConfig
+from adit_model.denoiser import Denoiser
+from adit_model.training.sharded import shard
+distributed.init_process_group("nccl")
+device = torch.device("cuda", 0)
+torch.manual_seed(0)
+whole = Denoiser(DenoiserConfig(width=256, depth=6, num_heads=4)).to(device)
+for each in whole.parameters():
+    each.data.add_(0.02 * torch.randn_like(each))
+parts = copy.deepcopy(whole)
+shard(parts, device)
+x, t = torch.randn(16, 12, 8, device=device), torch.rand(16, device=device)
+labels = {"kind": torch.ones(16, dtype=torch.long, device=device)}
+for network in (whole, parts):
+    output = network(x, t, labels)
+    output.square().mean().backward()
+    assert output.abs().mean() > 0.1
+    last = output if network is whole else (last - output).abs().max()
+assert last == 0
+for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+    assert a.grad is None or (a.grad - b.grad.full_tensor()).abs().max() == 0
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_nccl_on_one_gpu(tmp_path: Path) -> None:
+    script = tmp_path / "parts.py"
+    script.write_text(ON_A_GPU)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", str(script)]
+    subprocess.run(command, check=True, timeout=120)

@@ -22,7 +22,7 @@ from adit_plugins import processes
 # Errors are counted in these units: eV/atom, eV/angstrom, eV/cubic angstrom. Up to three of them
 # they count squared (with absolute errors alone nothing is learned for the first thousand steps).
 UNITS = {"energy": 0.1, "forces": 0.3, "stress": 2.0 * GPa}
-WEIGHTS = {"energy": 3.0, "forces": 1.0, "stress": 1.0}
+ENERGY_WEIGHT = 3.0  # of forces and stress 1
 HUBER_DELTA = 3.0
 # Far from equilibrium errors grow with the forces; there they weigh less. eV/angstrom, and GPa.
 SOFT_FORCE, SOFT_STRESS = 2.0, 20.0
@@ -180,7 +180,7 @@ def errors(
     }
 
 
-def loss_of(found: dict[str, Tensor]) -> Tensor:
+def loss_of(found: dict[str, Tensor], energy_weight: float = ENERGY_WEIGHT) -> Tensor:
     """Huber losses in `UNITS`; far from equilibrium they weigh less."""
     calm = 1 / (1 + found["stress_size"] / (SOFT_STRESS * GPa))
     calm_atoms = 1 / (1 + found["forces_size"] / SOFT_FORCE)
@@ -191,7 +191,7 @@ def loss_of(found: dict[str, Tensor]) -> Tensor:
         huber = torch.nn.functional.huber_loss(
             error, torch.zeros_like(error), reduction="none", delta=HUBER_DELTA
         )
-        total = total + WEIGHTS[name] * (huber * share).mean()
+        total = total + (energy_weight if name == "energy" else 1.0) * (huber * share).mean()
     return total
 
 

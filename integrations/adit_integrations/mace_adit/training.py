@@ -28,6 +28,7 @@ from adit_integrations.mace_adit import network as nets
 from adit_integrations.mace_adit.gradient_processes import GradientProcesses, LostProcessError
 from adit_integrations.mace_adit.label_set import Labels, taught
 from adit_integrations.mace_adit.labelled import (
+    ENERGY_WEIGHT,
     atomic_energies,
     errors,
     evaluate,
@@ -63,6 +64,7 @@ class PrefilterTraining:
     batch_size: int = option(16, "structures a process")
     processes: int = option(1, "on a CPU, one a core")
     learning_rate: float = option(0.015, "the highest; for large batches, or small ones after them")
+    energy_weight: float = option(ENERGY_WEIGHT, "of the energies' loss; forces and stress have 1")
     seed: int = option(0, "of weights and batches")
     resume: bool = option(False, "continue the run in --out")
     save_minutes: float = option(5.0, "between checkpoints")
@@ -97,10 +99,12 @@ class Trainer:
             options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         )
         _check_processes(options.processes, self.device)
-        if not options.learning_rate > 0:
-            raise TrainingError(
-                f"--learning-rate must be above 0, such as 0.015; got {options.learning_rate}"
-            )
+        for name in ("learning_rate", "energy_weight"):
+            value, usual = getattr(options, name), getattr(PrefilterTraining, name)
+            if not value > 0:
+                raise TrainingError(
+                    f"--{name.replace('_', '-')} must be above 0, such as {usual}; got {value}"
+                )
         labels, self.taught = Labels.load(options.labels), taught(options.labels)
         config = dataclasses.replace(config, convention=self.taught.convention)
         if labels.molecules.any():  # a readout more, after the one that answers for crystals
@@ -212,7 +216,8 @@ class Trainer:
     def loss(self, part: tuple[list[int], list[int]]) -> Tensor:
         """Return the loss of structures, given by their places, and of the readouts they teach."""
         rows, heads = part
-        return loss_of(errors(self.network, self.train, rows, self.device, heads, training=True))
+        found = errors(self.network, self.train, rows, self.device, heads, training=True)
+        return loss_of(found, self.options.energy_weight)
 
     def heads(self, rows: list[int]) -> list[int]:
         """Choose the readout that learns from each structure in this step."""
