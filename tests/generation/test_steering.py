@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.build import bulk
 from click.testing import CliRunner
 
 from adit_model import ADiT
@@ -20,6 +21,9 @@ from adit_model.samplers.particles import _Slot
 from adit_plugins import ADiTGenerator
 from adit_plugins.cli import main
 from adit_plugins.generation.steering import Named, find_score
+from adit_plugins.hull.energies import place
+from adit_plugins.hull.table import Hull
+from adit_plugins.relax.run import load_relaxer
 
 
 def generator(checkpoint: str, **recipe: Any) -> ADiTGenerator:
@@ -144,6 +148,14 @@ def test_names_mean_what_they_say() -> None:
     own = find_score("test_steering:density", "crystal")
     assert own([salt])[0] == density(salt)
     assert Named.read("density=4").score(3.0) == 1.0 == Named.read("density=4").score(5.0)
+
+
+def test_the_height_of_a_crystal_is_that_of_its_place_on_the_hull() -> None:
+    """On the scale of the potential's energies, whichever that is."""
+    crystal = bulk("MgO", "rocksalt", a=4.3)
+    (result,) = load_relaxer("mace-adit").relax([crystal], 0.05, 0)
+    expected = place(result, Hull.load())[1].energy_above_hull
+    assert find_score("energy_above_hull", "crystal")([crystal])[0] == pytest.approx(expected)
 
 
 def test_the_small_potential_scores_crystals_on_the_hull() -> None:

@@ -175,6 +175,7 @@ class MaceAditRelaxer:
         chunk_atoms: atoms in a batch. An evaluation has a cost of its own, and fewer and fewer
             structures share it as they converge (`benchmarks/prefilter_speed.py` counts them).
         elements: atomic numbers that the network knows in crystals.
+        convention: of crystals' energies, see `adit_plugins.relax.results`.
     """
 
     name = NAME
@@ -200,6 +201,7 @@ class MaceAditRelaxer:
         self.model = SmallMace(folder, device)
         self.max_seconds = max_seconds
         self.elements = frozenset(self.model.config.known)
+        self.convention = self.model.config.convention
 
     def energies(self, batch: Sequence[Atoms]) -> list[float]:
         """Energies of crystals as they are, eV; see `SmallMace.energies`."""
@@ -228,7 +230,7 @@ class MaceAditRelaxer:
             max_seconds=self.max_seconds,
             energy_bounds=ENERGY_BOUNDS,
             elements=self.elements,
-            convention=self.model.config.convention,
+            convention=self.convention,
         )
         return self.model.review(batch, results)
 
