@@ -253,6 +253,8 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the time or the steps are spent; a checkpoint every few minutes."""
+        # Before there are copies of this process, which then share them.
+        self.train.batches(len(self.config.elements), self.device)
         self.processes = GradientProcesses(self.network, self.loss, self.options.processes)
         try:
             self._run()
