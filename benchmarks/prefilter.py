@@ -37,7 +37,7 @@ from relaxed_rows import write_json
 
 from adit_integrations.mace_adit import relaxer as mace_adit
 from adit_integrations.mace_adit.label_set import split_of
-from adit_integrations.mace_adit.labels import read_source
+from adit_integrations.mace_adit.sources import read_source
 from adit_plugins.hull.energies import place
 from adit_plugins.hull.table import Hull
 from adit_plugins.relax.results import RelaxResult, displacement, outcomes

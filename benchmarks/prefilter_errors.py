@@ -14,7 +14,7 @@ from ase.units import GPa
 from adit_integrations.mace_adit import labelled
 from adit_integrations.mace_adit import relaxer as mace_adit
 from adit_integrations.mace_adit.label_set import Labels
-from adit_integrations.mace_adit.labels import read_source
+from adit_integrations.mace_adit.sources import read_source
 from adit_plugins.relax.results import outcomes
 from adit_plugins.relax.run import relax
 

@@ -92,7 +92,11 @@ def atoms_of(order: Dict[str, Any]) -> Any:  # noqa: UP006
 def evaluate_many(calculator: Any, orders: List[Dict[str, Any]]) -> List[Any]:  # noqa: UP006
     """Return the properties of many geometries, or what went wrong with each."""
     if hasattr(calculator, "evaluate_many"):
-        found = calculator.evaluate_many([atoms_of(order) for order in orders])
+        found = list(calculator.evaluate_many([atoms_of(order) for order in orders]))
+        if len(found) != len(orders):
+            raise ValueError(
+                f"evaluate_many gave {len(found)} answers for {len(orders)} geometries"
+            )
         return [
             {
                 name: value.tolist() if hasattr(value, "tolist") else value

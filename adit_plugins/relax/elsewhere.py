@@ -166,7 +166,8 @@ def _split(argument: str) -> tuple[str, str]:
     if not (environment and module and function):
         raise ElsewhereError(
             f"'env:{argument}' is not of the form {FORM}, such as "
-            "env:sevennet:sevenn.calculator:SevenNetCalculator."
+            "env:sevennet:sevenn.calculator:SevenNetCalculator. A module may be "
+            "the path of a file.py."
         )
     return environment, target
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from adit_plugins.relax.results import MP2020
+from adit_plugins.relax.results import CONVENTIONS, MP2020
 
 MANIFEST = "labels.json"
 ARRAYS = (
@@ -27,6 +29,8 @@ ARRAYS = (
     "group",
     "way",
 )
+# What NumPy raises at a shard that is cut short, empty, changed or no shard at all.
+DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 VALIDATION, TEST = range(5), range(5, 10)  # per cent of the formulas
 
 
@@ -69,10 +73,11 @@ class Labels:
             for shard in shards:
                 try:
                     with np.load(shard, allow_pickle=False) as arrays:
-                        parts.append({name: arrays[name] for name in ARRAYS})
-                except (OSError, ValueError, KeyError) as error:
+                        parts.append(_checked({name: arrays[name] for name in ARRAYS}))
+                except DAMAGE as error:
+                    said = str(error).partition(". ")[0].rstrip(".")
                     raise LabelError(
-                        f"{shard} is damaged: {error}. Delete it and label again."
+                        f"{shard} is damaged: {said}. Delete it and label again."
                     ) from error
         return cls(**{name: np.concatenate([part[name] for part in parts]) for name in ARRAYS})
 
@@ -93,6 +98,31 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.num_atoms)
+
+
+def _checked(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Return a shard's arrays if they belong together: one atom too few would shift all others.
+
+    Raises:
+        ValueError: an array has another shape, or numbers that are not finite.
+    """
+    structures, atoms = len(arrays["num_atoms"]), int(arrays["num_atoms"].sum())
+    shapes: dict[str, tuple[int, ...]] = {
+        "numbers": (atoms,),
+        "positions": (atoms, 3),
+        "cells": (structures, 3, 3),
+        "energy": (structures,),
+        "forces": (atoms, 3),
+        "stress": (structures, 3, 3),
+        "group": (structures,),
+        "way": (structures,),
+    }
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has the shape {arrays[name].shape}, not {shape}")
+        if arrays[name].dtype.kind == "f" and not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    return arrays
 
 
 @dataclass(frozen=True)
@@ -132,7 +162,10 @@ def _said_of(folder: Path) -> tuple[str, str]:
         return "unknown", ""
     try:
         content = json.loads(path.read_text())
-        return str(content["teacher"]), str(content.get("convention", MP2020))
+        teacher, convention = str(content["teacher"]), str(content.get("convention", MP2020))
+        if convention not in ("", *CONVENTIONS):
+            raise ValueError(f"convention '{convention}' is none of {', '.join(CONVENTIONS)}")
+        return teacher, convention
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabelError(
             f"{path} is damaged: {error!r}. Label again into another --out."

@@ -24,11 +24,13 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 
 from adit_integrations.mace_adit.label_set import MANIFEST, LabelError
+from adit_integrations.mace_adit.sources import read_sources
 from adit_integrations.mace_adit.teachers import Answer, Teacher, load_teacher
 from adit_model.checked import option
 from adit_model.outputs import replacing
 from adit_model.training.cli import INTERRUPTED, Parser
 from adit_model.training.options import add_options, values_of
+from adit_plugins.generation.recipe import check_device
 from adit_plugins.relax.results import broken_geometry
 
 if TYPE_CHECKING:
@@ -42,47 +44,6 @@ MOLECULE_RATTLE = 0.02, 0.15  # angstrom; there is no cell to strain
 STUDENT_STEPS = (0, 0, 2, 5, 12, 30)
 STUDENT_BATCH = 16
 MIN_DISTANCE = 0.6  # angstrom; nearer, a teacher itself only extrapolates
-
-
-def read_source(path: Path, max_atoms: int) -> list[Atoms]:
-    """Read crystals of a table (.parquet), or crystals and molecules of any file of structures.
-
-    What is broken is left out.
-
-    Raises:
-        ValueError: the file is missing or unreadable.
-    """
-    if path.suffix == ".parquet":
-        found = _read_table(path, max_atoms)
-    else:
-        from adit_plugins.structures.reading import iter_entries
-
-        found = [entry.atoms for entry in iter_entries(path) if entry.atoms is not None]
-    return [
-        atoms
-        for atoms in found
-        if len(atoms) <= max_atoms
-        and atoms.pbc.all() == atoms.pbc.any()
-        and not broken_geometry(atoms, "", False)
-    ]
-
-
-def _read_table(path: Path, max_atoms: int) -> list[Atoms]:
-    from adit_plugins.datasets.crystals import crystals
-
-    data = crystals(path, max_num_atoms=max_atoms, max_energy_above_hull=float("inf"))
-    sizes = data.num_atoms.tolist()
-    assert data.coords is not None
-    assert data.cell is not None
-    return [
-        Atoms(numbers=numbers.numpy(), scaled_positions=frac.numpy(), cell=cell, pbc=True)
-        for numbers, frac, cell in zip(
-            data.atomic_numbers.split(sizes),
-            data.coords.split(sizes),
-            data.cell.tolist(),
-            strict=True,
-        )
-    ]
 
 
 def disturbed(atoms: Atoms, rng: np.random.Generator) -> tuple[Atoms, str]:
@@ -216,6 +177,10 @@ class LabelOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise LabelError(f"--{name.replace('_', '-')} must be at least 1; got {value}")
+        if self.seed < 0:
+            raise LabelError(f"--seed must be at least 0; got {self.seed}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise LabelError(f"--minutes must be above 0; got {self.minutes}")
         self.own_part()
 
     def own_part(self) -> tuple[int, int]:
@@ -260,19 +225,20 @@ def main(argv: list[str] | None = None) -> int:
 def _run(paths: Sequence[Path], options: LabelOptions) -> int:
     start = time.monotonic()
     warnings.filterwarnings("ignore")  # of formats and radii: what is unusable has no label
-    sources = {path.stem: read_source(path, options.max_atoms) for path in paths}
-    if not any(sources.values()):
-        raise LabelError(f"No structure of at most {options.max_atoms} atoms in the sources.")
+    sources = read_sources(paths, options.max_atoms)
+    if options.out.exists() and not options.out.is_dir():
+        raise LabelError(f"--out {options.out} is a file; choose a folder")
     student = _student(options.student, options.device)
     teacher = load_teacher(options.teacher, options.device)
     options.out.mkdir(parents=True, exist_ok=True)
     _check_manifest(options, teacher, {name: len(found) for name, found in sources.items()})
-    total, (own, parts) = 0, options.own_part()
+    total, there, (own, parts) = 0, 0, options.own_part()
     for i, structures in enumerate(copies(sources, options.copies, options.seed)):
         path = options.out / f"shard-{i:05d}.npz"
         if options.limit is not None and i * SHARD >= options.limit:
             break
         if path.is_file() or i % parts != own:
+            there += path.is_file()
             continue
         if options.minutes is not None and time.monotonic() - start > 60 * options.minutes:
             break
@@ -280,17 +246,27 @@ def _run(paths: Sequence[Path], options: LabelOptions) -> int:
             structures = descended(structures, student, [options.seed, i])
         num = write_shard(path, structures, teacher)
         total += num
+        if not total and not any(options.out.glob("shard-*.npz")):
+            raise LabelError(
+                f"{teacher.name} gave no label for {len(structures)} structures; the last reason: "
+                f"{teacher.problem or 'atoms too near to each other'}. Choose other structures or "
+                "another --teacher."
+            )
         seconds = time.monotonic() - start
         print(f"{path.name}: {num} of {len(structures)} labelled; {total} in {seconds:.0f} s")
         sys.stdout.flush()
-    print(f"{total} structures labelled into {options.out}")
+    before = f"; {there} shards were there" if there else ""
+    print(f"{total} structures labelled into {options.out}{before}")
     return 0
 
 
 def _student(name: str | None, device: str) -> SmallMace | None:
     from adit_integrations.mace_adit import relaxer as mace_adit
 
-    return None if name is None else mace_adit.SmallMace(_weights(name), device)
+    if name is None:
+        return None
+    check_device(device)
+    return mace_adit.SmallMace(_weights(name), device)
 
 
 def _checksum(name: str | None) -> str | None:

@@ -18,8 +18,16 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from numpy.typing import NDArray
 
 from adit_integrations.mace_adit.label_set import LabelError
+from adit_plugins.processes import LostError
 from adit_plugins.relax.ase_relaxer import AseRelaxer
-from adit_plugins.relax.results import MP2020, MP_RAW, bare_structure, broken_energy
+from adit_plugins.relax.results import (
+    MP2020,
+    MP_RAW,
+    SaidError,
+    bare_structure,
+    broken_energy,
+    raised,
+)
 
 ENERGY_BOUNDS = (-18.0, 10.0)  # eV/atom; outside lies extrapolation
 MAX_FORCE = 60.0  # eV/angstrom, likewise
@@ -41,11 +49,18 @@ class Answer:
     forces: NDArray[np.float64]
     stress: NDArray[np.float64]
 
-    @property
-    def is_sane(self) -> bool:
-        """Whether it can be learned from."""
-        broken = broken_energy(self.energy / len(self.forces), self.forces, ENERGY_BOUNDS)
-        return not broken and float(np.linalg.norm(self.forces, axis=1).max()) <= MAX_FORCE
+    def problem(self, num_atoms: int) -> str:
+        """Say why it cannot be learned from, or nothing."""
+        shapes = {"forces": (num_atoms, 3), "stress": (3, 3)}
+        for name, shape in shapes.items():
+            if (found := getattr(self, name).shape) != shape:
+                return f"{name} of the shape {found}, not {shape}"
+        if not np.isfinite(self.stress).all():
+            return "stress is not finite"
+        largest = float(np.linalg.norm(self.forces, axis=1).max())
+        return broken_energy(self.energy / num_atoms, self.forces, ENERGY_BOUNDS) or (
+            f"force above {MAX_FORCE:g} eV/angstrom" if largest > MAX_FORCE else ""
+        )
 
 
 class Teacher(Protocol):
@@ -55,25 +70,48 @@ class Teacher(Protocol):
         name: with its version.
         convention: of its energies, see `adit_plugins.relax.results`.
         batch: structures that it is asked about at once.
+        problem: why the last structure without an answer has none.
     """
 
     name: str
     convention: str
     batch: int
+    problem: str
 
     def say(self, batch: Sequence[Atoms]) -> list[Answer | None]:
         """Answer for each structure; None where there is no answer to learn from."""
         ...
 
 
-class Chgnet:
+class _Choosy:
+    """Keeps the answers that can be learned from, and why the last other one cannot."""
+
+    problem = ""
+
+    def kept(self, answer: Answer, atoms: Atoms) -> Answer | None:
+        """Return the answer, or None."""
+        return self.none(problem) if (problem := answer.problem(len(atoms))) else answer
+
+    def none(self, problem: str) -> None:
+        """Remember why there is no answer."""
+        self.problem = problem
+
+
+class Chgnet(_Choosy):
     """CHGNet: energies with the Materials Project's 2020 corrections."""
 
     convention, batch = MP2020, 8  # on CPUs larger ones are no faster
 
     def __init__(self, device: str) -> None:
-        """Load the weights."""
+        """Load the weights.
+
+        Raises:
+            ValueError: there is no such device.
+        """
         from adit_integrations.chgnet import load_calculator
+        from adit_plugins.generation.recipe import check_device
+
+        check_device(device)
 
         calculator = load_calculator(device)
         self.name, self.device = f"chgnet-{calculator.version}", device
@@ -85,18 +123,18 @@ class Chgnet:
 
         try:
             answers = evaluate(self.model, [bare_structure(each) for each in batch], self.device)
-        except (ValueError, RuntimeError):  # one isolated atom spoils the batch
+        except (ValueError, RuntimeError) as error:  # one isolated atom spoils the batch
             if len(batch) == 1:
-                return [None]
+                return [self.none(raised(error))]
             return [self.say([each])[0] for each in batch]
         found = (
             Answer(energy, forces.cpu().double().numpy(), stress.cpu().double().numpy())
             for energy, forces, stress in answers
         )
-        return [each if each.is_sane else None for each in found]
+        return [self.kept(answer, atoms) for answer, atoms in zip(found, batch, strict=True)]
 
 
-class Calculators:
+class Calculators(_Choosy):
     """Any ASE calculator, here or in a Python of its own."""
 
     def __init__(
@@ -114,32 +152,43 @@ class Calculators:
     def _one(self, atoms: Atoms) -> Answer | None:
         crystal = bool(atoms.pbc.all())
         if self.crystals_only and not crystal:
-            return None
+            return self.none(f"not periodic: {self.name} describes crystals only")
         asked = atoms.copy()
         asked.calc = self.calculator
         try:
             stress = asked.get_stress(voigt=False) if crystal else np.zeros((3, 3))
             answer = Answer(float(asked.get_potential_energy()), asked.get_forces(), stress)
-        except Exception:  # noqa: BLE001 - a potential may raise anything
-            return None
-        return answer if answer.is_sane else None
+        except Exception as error:  # noqa: BLE001 - a potential may raise anything
+            return self.none(raised(error))
+        return self.kept(answer, atoms)
 
     def _many(
         self, batch: Sequence[Atoms], many: Callable[[Sequence[Atoms]], list[dict[str, object]]]
     ) -> list[Answer | None]:
-        found: list[Answer | None] = []
-        for said in many(batch):
-            if "error" in said:
-                found.append(None)
-                continue
+        try:
+            answers = many(batch)
+        except (SaidError, LostError) as error:  # whichever of them it was, it spoils the batch
+            if len(batch) == 1:
+                return [self.none(raised(error))]
+            return [self._many([each], many)[0] for each in batch]
+        return [self._said(said, atoms) for said, atoms in zip(answers, batch, strict=True)]
+
+    def _said(self, said: dict[str, object], atoms: Atoms) -> Answer | None:
+        if "error" in said:
+            return self.none(str(said["error"]))
+        needed = ("energy", "forces", *(["stress"] if atoms.pbc.all() else []))
+        if missing := [name for name in needed if name not in said]:
+            return self.none(f"no {', '.join(missing)} in the answer")
+        try:
             stress = np.asarray(said.get("stress", np.zeros(6)), dtype=float)
             answer = Answer(
                 float(np.asarray(said["energy"])),
                 np.asarray(said["forces"], dtype=float),
                 voigt_6_to_full_3x3_stress(stress),
             )
-            found.append(answer if answer.is_sane else None)
-        return found
+        except (TypeError, ValueError) as error:
+            return self.none(raised(error))
+        return self.kept(answer, atoms)
 
 
 def load_teacher(spec: str, device: str) -> Teacher:

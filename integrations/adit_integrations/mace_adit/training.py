@@ -14,8 +14,6 @@ import platform
 import signal
 import sys
 import time
-from dataclasses import MISSING, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +26,6 @@ from adit_integrations.mace_adit import network as nets
 from adit_integrations.mace_adit.gradient_processes import GradientProcesses, LostProcessError
 from adit_integrations.mace_adit.label_set import Labels, taught
 from adit_integrations.mace_adit.labelled import (
-    ENERGY_WEIGHT,
     atomic_energies,
     errors,
     evaluate,
@@ -36,10 +33,11 @@ from adit_integrations.mace_adit.labelled import (
     loss_of,
     prepare,
 )
-from adit_model.checked import option
+from adit_integrations.mace_adit.training_options import PrefilterTraining, TrainingError
 from adit_model.outputs import replacing
 from adit_model.training.cli import INTERRUPTED, Parser
 from adit_model.training.options import add_options, changes_of, values_of
+from adit_plugins.generation.recipe import check_device
 
 STATE = "state.safetensors"
 WARMUP_STEPS, EMA_DECAY, CLIP = 100, 0.999, 20.0
@@ -47,30 +45,6 @@ FINAL_RATE = 0.01  # of the learning rate
 FIRST_HEAD = (
     0.7  # of the structures of a batch teach the readout that answers, others the committee
 )
-
-
-class TrainingError(ValueError):
-    """A run cannot start or go on."""
-
-
-@dataclass(frozen=True)
-class PrefilterTraining:
-    """How a pre-filter is trained."""
-
-    labels: tuple[Path, ...] = option(MISSING, "folders of `adit train labels`", metavar="DIR")
-    out: Path = option(MISSING, "run folder", metavar="DIR")
-    minutes: float = option(40.0, "budget")
-    steps: int | None = option(None, "stop after so many; time decides by default")
-    batch_size: int = option(16, "structures a process")
-    processes: int = option(1, "on a CPU, one a core")
-    learning_rate: float = option(0.015, "the highest; for large batches, or small ones after them")
-    energy_weight: float = option(ENERGY_WEIGHT, "of the energies' loss; forces and stress have 1")
-    seed: int = option(0, "of weights and batches")
-    resume: bool = option(False, "continue the run in --out")
-    save_minutes: float = option(5.0, "between checkpoints")
-    log_steps: int = option(100, "between lines of the log")
-    threads: int | None = option(None, "of torch, which chooses by default")
-    device: str | None = option(None, "cpu, cuda, ...; by default CUDA if there is one")
 
 
 def _check_processes(num: int, device: torch.device) -> None:
@@ -95,16 +69,11 @@ class Trainer:
             ValueError: there are no labels, or a run cannot start or go on.
         """
         self.options, self.out = options, options.out
+        check_device(options.device)
         self.device = torch.device(
             options.device or ("cuda" if torch.cuda.is_available() else "cpu")
         )
         _check_processes(options.processes, self.device)
-        for name in ("learning_rate", "energy_weight"):
-            value, usual = getattr(options, name), getattr(PrefilterTraining, name)
-            if not value > 0:
-                raise TrainingError(
-                    f"--{name.replace('_', '-')} must be above 0, such as {usual}; got {value}"
-                )
         labels, self.taught = Labels.load(options.labels), taught(options.labels)
         config = dataclasses.replace(config, convention=self.taught.convention)
         if labels.molecules.any():  # a readout more, after the one that answers for crystals
@@ -156,7 +125,13 @@ class Trainer:
             start = f"{name}|"
             return {k[len(start) :]: v for k, v in tensors.items() if k.startswith(start)}
 
-        nets.set_tensors(self.network, part("network"), str(path))
+        try:
+            nets.set_tensors(self.network, part("network"), str(path))
+        except nets.PrefilterError as error:
+            raise TrainingError(
+                f"{path} is of another network: --resume needs the run's network options and kinds "
+                f"of structures (crystals, molecules). Choose another --out. ({error})"
+            ) from error
         self.average = {k: v.to(self.device) for k, v in part("average").items()}
         self.step, self.seconds = progress["step"], progress["seconds"]
         first, second = part("first"), part("second")
