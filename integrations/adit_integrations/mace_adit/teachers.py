@@ -92,9 +92,10 @@ class _Choosy:
         """Return the answer, or None."""
         return self.none(problem) if (problem := answer.problem(len(atoms))) else answer
 
-    def none(self, problem: str) -> None:
-        """Remember why there is no answer."""
+    def none(self, problem: str) -> Answer | None:
+        """Remember why there is no answer, and return none."""
         self.problem = problem
+        return None
 
 
 class Chgnet(_Choosy):
