@@ -78,7 +78,13 @@ class _Counted(Duplicates):
 
     def is_first(self, row: AtomsRow) -> bool:
         """Whether nothing that counts equals this one, which then counts itself."""
-        return self.crystal(str(row.id), row["composition"], relaxed_cell(row)) is None
+        composition = row["composition"]
+        if composition not in self._crystals and self._is_alone(composition):
+            return True  # its cell is reduced once another comes, by `_load`
+        return self.crystal(str(row.id), composition, relaxed_cell(row)) is None
+
+    def _is_alone(self, composition: str) -> bool:
+        return len(self._store.find("composition", composition)) == 1
 
     def _load(self, composition: str) -> dict[int, Uniques]:
         """Go through what the store has of a composition once more."""
