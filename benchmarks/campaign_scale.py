@@ -127,7 +127,7 @@ def measure(
             "cpu_seconds": round(marks.cpu_seconds, 1),
             "cpu_ms_per_structure": round(1000 * marks.cpu_seconds / num, 2),
             "workers": workers,
-            "cpu_seconds_of_this_process": round(own, 1),
+            **({"cpu_seconds_of_this_process": round(own, 1)} if workers else {}),
             "cpu_seconds_relaxed_duplicates": round(steps["relaxed_duplicates"], 1),
             "files": files,
             "tables": tables,

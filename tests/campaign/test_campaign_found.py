@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import campaign_scale
 
 from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource, found
+from adit_plugins.campaign import campaign as campaign_module
 from adit_plugins.campaign.found import Found
 from adit_plugins.campaign.store import Row
 
@@ -112,3 +113,24 @@ def test_a_campaign_does_not_judge_all_its_rows_after_each_chunk(
         assert len(campaign.store) == num
         assert 0 < seen["candidates found"] == campaign.store.num_found()
     assert judged == [0]
+
+
+def test_relaxed_duplicates_are_looked_for_once_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading what shares a composition is the dearest thing at the end of many rows."""
+    marked, mark = [], campaign_module.mark_relaxed_duplicates
+    monkeypatch.setattr(
+        campaign_module, "mark_relaxed_duplicates", lambda store: marked.append(mark(store))
+    )
+    source = StructuresSource(campaign_scale.structures, 8)
+    means, settings = Resources("serial", chunk_size=4), Settings("campaign_scale:free")
+    with Campaign.create(tmp_path, source, settings, means) as campaign:
+        campaign.run()
+        assert len(marked) == 1
+
+        def interrupt(stage: str, done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        campaign.run(interrupt)
+        assert campaign.interrupted and len(marked) == 2
