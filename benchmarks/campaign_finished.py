@@ -5,12 +5,16 @@
         --json benchmarks/results/campaign_100000_merge.json
     python benchmarks/campaign_finished.py RUN --until 1000 10000 100000 \\
         --json benchmarks/results/campaign_until.json
+    python benchmarks/campaign_finished.py RUN --estimate 1000000 \\
+        --json benchmarks/results/campaign_million.json
     python benchmarks/campaign_finished.py RUN --report --json JSON
 
 `--merge` cuts the rows into two shards, merges these, and compares the verdicts with the campaign's
 own. `--until` takes the first so many rows as they are after their last chunk, and measures what a
 campaign that ends with enough candidates below 0.1 eV/atom did after each chunk with one of these
-(judge all rows), and what it does instead (count those of the chunk). `--report` writes the page.
+(judge all rows), and what it does instead (count those of the chunk). `--estimate` draws straight
+lines through what the campaign took at its marks, and follows them: each step's milliseconds at the
+last of so many rows, and of all of them together. `--report` writes the page.
 """
 
 from __future__ import annotations
@@ -23,9 +27,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
-from campaign_marks import cpu_seconds, load_average, memory, peak
+from campaign_marks import MARKS, cpu_seconds, load_average, memory, peak
 
 from adit_plugins.campaign import Settings, Store
 from adit_plugins.campaign.duplicates import mark_relaxed_duplicates
@@ -35,6 +40,8 @@ from adit_plugins.campaign.settings import CHUNK_SIZE
 from adit_plugins.campaign.store import STORE, Row
 from adit_plugins.report import write_campaign_report
 
+MARKED = ("store", "duplicates")
+MS_PER_HOUR = 3.6e6
 LIMIT = 0.1  # eV/atom above the hull
 NUM_CHUNKS = 50  # counted, of the last rows
 OWN_TABLES = ("keys", "text_key_values", "number_key_values", "species")  # of ASE, by row
@@ -60,8 +67,8 @@ def timed(step: Callable[[], Any]) -> dict[str, float]:
     begun, used = time.perf_counter(), cpu_seconds()
     step()
     return {
-        "seconds": round(time.perf_counter() - begun, 2),
-        "cpu_seconds": round(cpu_seconds() - used, 2),
+        "seconds": round(time.perf_counter() - begun, 4),
+        "cpu_seconds": round(cpu_seconds() - used, 4),
     }
 
 
@@ -140,6 +147,40 @@ def _until(store: Store) -> dict[str, Any]:
         }
 
 
+def estimate(folder: Path, num: int) -> dict[str, Any]:
+    """Say what a campaign of so many rows takes if each step goes on as it went."""
+    marks = [json.loads(line) for line in (folder / MARKS).read_text().splitlines()]
+    ends = [mark["structures"] for mark in marks]
+    middles = [(end + before) / 2 for end, before in zip(ends, [0, *ends], strict=False)]
+    parts = {name: [mark["of_these_ms"][name] for mark in marks] for name in MARKED}
+    everything = [mark["cpu_ms_per_structure"] for mark in marks]
+    rest = [all_ - sum(each) for all_, *each in zip(everything, *parts.values(), strict=True)]
+    steps = {**parts, "checks, hull, the rest": rest, "all": everything}
+    lines = {name: linear_regression(middles, values) for name, values in steps.items()}
+    return {
+        "measured_rows": ends[-1],
+        "cpu_ms_per_row": {
+            name: {
+                "measured, first mark": round(values[0], 2),
+                "measured, last mark": round(values[-1], 2),
+            }
+            for name, values in steps.items()
+        },
+        "estimated_rows": num,
+        "estimated_ms_at_the_last": {
+            name: round(line.intercept + line.slope * num, 2) for name, line in lines.items()
+        },
+        "estimated_cpu_hours": {
+            name: round((line.intercept + line.slope * num / 2) * num / MS_PER_HOUR, 2)
+            for name, line in lines.items()
+        },
+        "memory_mb_first_and_last_mark": [marks[0]["memory_mb"], marks[-1]["memory_mb"]],
+        "memory_mb_per_1000_rows": round(
+            1000 * linear_regression(ends, [mark["memory_mb"] for mark in marks]).slope, 3
+        ),
+    }
+
+
 def measure_report(folder: Path) -> dict[str, Any]:
     """Write the page of a campaign."""
     with Store(folder, read_only=True) as store:
@@ -157,6 +198,7 @@ def main() -> int:
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--merge", action="store_true")
     chosen.add_argument("--until", type=int, nargs="+", metavar="ROWS")
+    chosen.add_argument("--estimate", type=int, metavar="ROWS")
     chosen.add_argument("--report", action="store_true")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -164,6 +206,8 @@ def main() -> int:
         result: Any
         if args.merge:
             result = measure_merge(args.folder, Path(temporary))
+        elif args.estimate:
+            result = estimate(args.folder, args.estimate)
         elif args.until:
             result = {"sizes": measure_until(args.folder, Path(temporary), args.until)}
         else:
