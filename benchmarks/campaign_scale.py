@@ -1,36 +1,43 @@
 """Memory and time of a campaign as it grows: real driver and store, a potential that is free.
 
+    python benchmarks/campaign_scale.py --crystals crystals.parquet --num 100000 --folder RUN \
+        --json benchmarks/results/campaign_100000.json
     python benchmarks/campaign_scale.py --num 10000 --json benchmarks/results/campaign_scale.json
     python benchmarks/campaign_scale.py --num 2000 --workers 1 --json JSON
     python benchmarks/campaign_scale.py --files 100000 --json benchmarks/results/campaign_files.json
     python benchmarks/campaign_scale.py --merge 4000 --json benchmarks/results/campaign_merge.json
     python benchmarks/campaign_scale.py --records 10000 --json JSON
 
-The second (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The third
+The first makes its structures from the crystals of a table (`campaign_structures.Replaced`): few
+are duplicates. It keeps the campaign in a folder, so that the same command goes on after a kill;
+`campaign_finished.py` measures more of that. The others make four of 34 elements on the sites of a
+distorted Heusler cell, so that formulas come again and many are duplicates.
+
+The third (JSON is benchmarks/results/campaign_driver.json) tells the driver's part. The fourth
 writes the files of a campaign of so many rows, which are those of a small campaign over and over,
-beside what ASE takes to write one of these files from its own database. The fourth makes a campaign
-in two shards and merges them. What the first and the third have written is read again as
+beside what ASE takes to write one of these files from its own database. The fifth makes a campaign
+in two shards and merges them. What the first, second and fourth have written is read again as
 structures, each file by a process of its own, beside what `json.load` takes for the same JSON. The
-fifth (benchmarks/results/campaign_records.json) reads a `candidates.json` of so many records, those
+sixth (benchmarks/results/campaign_records.json) reads a `candidates.json` of so many records, those
 of a small campaign over and over.
 
-Structures are made as they are asked for: four of 34 elements on the four sites of a distorted
-Heusler cell, so that formulas come again and some are duplicates. The relaxer returns the input
-with a made-up energy. Structures are checked and relaxed in one process, so its memory is all there
-is; the files of more than 10,000 rows are rendered by several.
+The relaxer returns the input with a made-up energy. Structures are checked and relaxed in one
+process, so its memory is all there is; the files of more than 10,000 rows are rendered by several.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +45,29 @@ import ase.db
 import ase.io
 import numpy as np
 from ase import Atoms
+from campaign_marks import (
+    Marks,
+    cpu_seconds,
+    load_average,
+    memory,
+    own_cpu_seconds,
+    peak,
+    timed_steps,
+)
+from campaign_structures import Replaced, structure, structures
+from rich.console import Console
 
 from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
 from adit_plugins.campaign.files import write_files
 from adit_plugins.campaign.merge import merge
-from adit_plugins.campaign.store import Row
+from adit_plugins.campaign.report import print_tables
+from adit_plugins.campaign.store import Row, has_store
 from adit_plugins.processes import available_cores
 from adit_plugins.relax.results import RelaxResult, finished
 from adit_plugins.structures import InputError, iter_entries
 
-METALS = (3, 4, 11, 12, 13, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 37, 38, 39, 40)
-OTHERS = (7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)
+__all__ = ["free", "measure", "structure", "structures"]
+KEYS = ("structure_valid", "composition_valid", "unique", "novel", "relaxed", "hull_problem")
 
 
 class FreeRelaxer:
@@ -73,85 +92,75 @@ def free() -> FreeRelaxer:
     return FreeRelaxer()
 
 
-def structure(number: int) -> Atoms:
-    """Structure `number`, whatever was made before."""
-    rng = np.random.default_rng(number)
-    metals, others = rng.choice(METALS, 2, replace=False), rng.choice(OTHERS, 2, replace=False)
-    atoms = Atoms(
-        numbers=[metals[0], others[0], metals[1], others[1]],
-        scaled_positions=[[x, x, x] for x in (0.0, 0.25, 0.5, 0.75)],
-        cell=float(rng.uniform(2.8, 3.6)) * (np.ones((3, 3)) - np.eye(3)),
-        pbc=True,
-    )
-    atoms.rattle(0.05, seed=int(rng.integers(10**6)))
-    return atoms
-
-
-def structures(start: int) -> Iterator[Atoms]:
-    """All structures from a number on."""
-    number = start
-    while True:
-        yield structure(number)
-        number += 1
-
-
-def memory() -> float:
-    """Resident memory of this process in MB, now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
-
-
-def measure(num: int, folder: Path, every: int, workers: int) -> dict[str, Any]:
-    """Run a campaign and look at it every so many structures.
+def measure(
+    num: int,
+    folder: Path,
+    every: int,
+    workers: int,
+    make: Callable[[int], Iterable[Atoms]] = structures,
+) -> dict[str, Any]:
+    """Run a campaign, or what is left of one, and look at it every so many structures.
 
     With workers, what this process takes is what the driver does.
     """
-    marks: list[dict[str, float]] = []
+    source, settings = StructuresSource(make, num), Settings("campaign_scale:free")
+    means = Resources("processes" if workers else "serial", workers or None, chunk_size=64)
+    used = own_cpu_seconds()
+    with ExitStack() as stack:
+        steps = stack.enter_context(timed_steps())
+        marks = Marks(folder, every, steps)
+        campaign = stack.enter_context(
+            Campaign.open(folder, source, means, ["campaign_scale:free"])
+            if has_store(folder)
+            else Campaign.create(folder, source, settings, means)
+        )
+        campaign.run(marks)
+        marks.finish()
+        own = own_cpu_seconds() - used
+        before_files = memory()
+        files, tables = timed(write_files, campaign.store), timed(write_tables, campaign.store)
+        return {
+            "num": num,
+            "cores": available_cores(),
+            "load_at_the_end": load_average(),
+            "seconds": round(marks.seconds, 1),
+            "cpu_seconds": round(marks.cpu_seconds, 1),
+            "cpu_ms_per_structure": round(1000 * marks.cpu_seconds / num, 2),
+            "workers": workers,
+            **({"cpu_seconds_of_this_process": round(own, 1)} if workers else {}),
+            "cpu_seconds_relaxed_duplicates": round(steps["relaxed_duplicates"], 1),
+            "files": files,
+            "tables": tables,
+            "store_mb": round(campaign.store.path.stat().st_size / 1e6, 1),
+            "rows": verdicts(campaign.store),
+            "memory_mb_before_files": round(before_files, 1),
+            "memory_mb_after_files": round(memory(), 1),
+            "peak_memory_mb": peak(),
+            "read_again": read_again(folder),
+            "marks": marks.marks,
+        }
+
+
+def timed(step: Callable[[Store], Any], store: Store) -> dict[str, float]:
+    """What a step takes, of all processes."""
     begun, used = time.perf_counter(), cpu_seconds()
-    last = [0, begun, used]
-
-    def report(stage: str, done: int, total: int) -> None:
-        if stage == "structures checked" and done - last[0] >= every:
-            now, cpu = time.perf_counter(), cpu_seconds()
-            marks.append(
-                {
-                    "structures": done,
-                    "memory_mb": round(memory(), 1),
-                    "ms_per_structure": round(1000 * (now - last[1]) / (done - last[0]), 2),
-                    "cpu_ms_per_structure": round(1000 * (cpu - last[2]) / (done - last[0]), 2),
-                }
-            )
-            last[:] = [done, now, cpu]
-            print(json.dumps(marks[-1]), file=sys.stderr, flush=True)
-
-    source = StructuresSource(structures, num)
-    executor = "processes" if workers else "serial"
-    means = Resources(executor, workers or None, chunk_size=64)
-    with Campaign.create(folder, source, Settings("campaign_scale:free"), means) as campaign:
-        campaign.run(report)
-        driver = resource.getrusage(resource.RUSAGE_SELF)
-        seconds, cpu = time.perf_counter() - begun, cpu_seconds() - used
-        write_files(campaign.store)
-        written = time.perf_counter() - begun - seconds
-        cpu_for_files = cpu_seconds() - used - cpu
-        size = campaign.store.path.stat().st_size
-        read = read_again(folder)
+    step(store)
     return {
-        "num": num,
-        "cores": available_cores(),
-        "load_at_the_end": round(os.getloadavg()[0], 1),
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu, 1),
-        "workers": workers,
-        "cpu_seconds_of_this_process": round(driver.ru_utime + driver.ru_stime - used, 1),
-        "seconds_for_files": round(written, 1),
-        "cpu_seconds_for_files": round(cpu_for_files, 1),
-        "store_mb": round(size / 1e6, 1),
-        "memory_mb_after_files": round(memory(), 1),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
-        "read_again": read,
-        "marks": marks,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "cpu_seconds": round(cpu_seconds() - used, 1),
     }
+
+
+def write_tables(store: Store) -> None:
+    """Print the tables that the command ends with, for nobody."""
+    print_tables(store, Console(file=io.StringIO()))
+
+
+def verdicts(store: Store) -> dict[str, int]:
+    """How many rows there are of each verdict."""
+    found = Counter(key for columns in store.verdicts() for key in KEYS if columns.get(key))
+    formulas = len(set(store.texts("composition").values()))
+    return {**found, "formulas": formulas, "candidates": len(store.candidates())}
 
 
 def measure_files(num: int, folder: Path) -> dict[str, Any]:
@@ -171,7 +180,7 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
         "rows": num,
         "candidates": candidates,
         "cores": available_cores(),
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": load_average(),
         "seconds": round(seconds, 1),
         "ms_per_row": round(1000 * seconds / num, 3),
         "cpu_ms_per_row_all_processes": round(1000 * used / num, 3),
@@ -182,7 +191,7 @@ def measure_files(num: int, folder: Path) -> dict[str, Any]:
             for each in written
             if each.is_file()
         },
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3, 1),
+        "peak_memory_mb": peak(),
         "ase_ms_per_row_relaxed_extxyz_alone": ase_writes(store.path, folder, 2000),
         "read_again": read,
     }
@@ -207,7 +216,7 @@ def measure_merge(num: int, folder: Path) -> dict[str, Any]:
     seconds, used = time.perf_counter() - begun, cpu_seconds() - used
     return {
         "rows": rows,
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": load_average(),
         "seconds": round(seconds, 1),
         "cpu_ms_per_row": round(1000 * used / rows, 3),
         "memory_mb_after": round(memory(), 1),
@@ -302,25 +311,14 @@ READERS: tuple[Reader, ...] = (
 )  # fmt: skip
 
 
-def peak() -> float:
-    """Largest memory of this process in MB; getrusage counts that of the parent, too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return round(int(next(each.split()[1] for each in lines if each.startswith("VmHWM"))) / 1e3, 1)
-
-
-def cpu_seconds() -> float:
-    """Of this process and those that it has ended."""
-    of = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    used = [resource.getrusage(each) for each in of]
-    return sum(each.ru_utime + each.ru_stime for each in used)
-
-
 def main() -> int:
     """Print the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--num", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=5_000)
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: all in this one")
+    parser.add_argument("--crystals", type=Path, metavar="PARQUET", help="to replace elements of")
+    parser.add_argument("--folder", type=Path, help="keep the campaign here, or go on with it")
     parser.add_argument("--files", type=int, metavar="ROWS", help="only write files of so many")
     parser.add_argument("--merge", type=int, metavar="ROWS", help="only merge two shards")
     parser.add_argument("--records", type=int, metavar="ROWS", help="only read so many records")
@@ -329,15 +327,18 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.path.insert(0, str(Path(__file__).parent))
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # workers import the potential, too
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         if args.files:
-            result = measure_files(args.files, Path(folder))
+            result = measure_files(args.files, folder)
         elif args.merge:
-            result = measure_merge(args.merge, Path(folder))
+            result = measure_merge(args.merge, folder)
         elif args.records:
-            result = measure_records(args.records, Path(folder))
+            result = measure_records(args.records, folder)
         else:
-            result = measure(args.num, Path(folder), args.every, args.workers)
+            make = structures if args.crystals is None else Replaced.read(args.crystals)
+            result = measure(args.num, folder, args.every, args.workers, make)
     text = json.dumps(result, indent=1)
     print(text)
     if args.json is not None:

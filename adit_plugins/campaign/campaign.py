@@ -229,7 +229,7 @@ class Campaign:
         start = time.monotonic()
         minutes, unasked = self.resources.minutes, 0
         deadline = math.inf if minutes is None else start + 60 * minutes
-        self.ended = UNFINISHED
+        self.ended, is_marked = UNFINISHED, False
         self.store.release_claims()
         try:
             with self._jobs() as jobs:
@@ -244,6 +244,7 @@ class Campaign:
                     deadline,
                 ).work()
                 mark_relaxed_duplicates(self.store)
+                is_marked = True  # nothing is relaxed after it
                 unasked = confirm_candidates(
                     self.store, self.settings, self.resources, jobs, report, deadline
                 )
@@ -253,7 +254,8 @@ class Campaign:
         finally:
             self.seconds += time.monotonic() - start
         self.store.release_claims()
-        mark_relaxed_duplicates(self.store)
+        if not is_marked:
+            mark_relaxed_duplicates(self.store)
         if not self.interrupted:
             self.ended = self._what_ended(unasked)
 

@@ -18,7 +18,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign import records, work
-from adit_plugins.campaign.duplicates import Duplicates, mark_relaxed_duplicates
+from adit_plugins.campaign.duplicates import Duplicates
+from adit_plugins.campaign.found import Found
 from adit_plugins.campaign.jobs import Job, Jobs, Killer
 from adit_plugins.campaign.settings import CHUNK_SIZE, PREFILTER, RELAX, Resources, Settings
 from adit_plugins.campaign.sources import Arrival, Source, blocks_after, entries_after
@@ -103,7 +104,7 @@ class Driver:
         judged = store.count("prefiltered", 1.0) + store.count("prefiltered", 0.0)
         self.prefiltered = [judged, judged + waiting[PREFILTER]]
         self.num_workers = resources.workers or _num_workers(jobs)
-        self.found = self._count_found()
+        self.found = Found(store, settings)
         # Where something else may end it first, the total is a bound and no promise.
         bounded = settings.until is not None or math.isfinite(deadline)
         self.screened = f"{SCREENED} of at most" if bounded else SCREENED
@@ -284,23 +285,12 @@ class Driver:
             self.relaxed[1] -= left
         else:
             self.relaxed[0] += len(changes)
-            energies = [row.columns.get("energy_above_hull") for row in changes.values()]
-            limit = self.settings.max_hull
-            if limit is not None and any(each is not None and each < limit for each in energies):
-                self.found = self._count_found()
+            self.found.add(changes)
         self._report_relaxed()
-
-    def _count_found(self) -> int:
-        """Candidates so far, where their number ends the campaign."""
-        if self.settings.until is None or self.settings.max_hull is None:
-            return 0
-        mark_relaxed_duplicates(self.store, self.settings.max_hull)
-        return self.store.num_found()
 
     def _is_over(self) -> bool:
         """Whether enough is found, or the time is up."""
-        enough = self.settings.until is not None and self.found >= self.settings.until
-        return enough or time.monotonic() >= self.deadline
+        return self.found.is_enough or time.monotonic() >= self.deadline
 
     def _report_relaxed(self) -> None:
         if self.prefiltered[1]:
@@ -310,7 +300,7 @@ class Driver:
             done, total = self.relaxed
             self.report(RELAXED, done + self.jobs.num_ended(RELAX), total)
         if self.settings.until is not None:
-            self.report(FOUND, min(self.found, self.settings.until), self.settings.until)
+            self.report(FOUND, min(self.found.num, self.settings.until), self.settings.until)
 
 
 class _KnownMolecules:

@@ -23,6 +23,7 @@ from adit_plugins.matching.matcher import ERRORS, first_match, group, reduce_cel
 from adit_plugins.structures.samples import Sample
 
 if TYPE_CHECKING:
+    from ase.db.row import AtomsRow
     from pymatgen.core import Structure
 
 MAX_KEPT = 5000  # crystals in memory
@@ -30,7 +31,7 @@ MAX_COMPARED = 100  # earlier crystals of a composition, by StructureMatcher
 
 
 @dataclass
-class _Uniques:
+class Uniques:
     """The unique crystals of a composition whose primitive cells have one number of sites.
 
     Attributes:
@@ -74,7 +75,7 @@ class Duplicates:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._crystals: OrderedDict[str, dict[int, _Uniques]] = OrderedDict()
+        self._crystals: OrderedDict[str, dict[int, Uniques]] = OrderedDict()
         self._molecules: dict[str, str] = {}  # not in the store yet
 
     def crystal(self, name: str, composition: str, reduced: dict[str, Any] | None) -> str | None:
@@ -90,7 +91,7 @@ class Duplicates:
         if composition not in self._crystals:
             self._crystals[composition] = self._load(composition)
         self._crystals.move_to_end(composition)
-        earlier = self._crystals[composition].setdefault(len(reduced["numbers"]), _Uniques())
+        earlier = self._crystals[composition].setdefault(len(reduced["numbers"]), Uniques())
         first = earlier.match(reduced)
         if first is None:
             earlier.add(name, reduced)
@@ -113,17 +114,17 @@ class Duplicates:
         while kept > MAX_KEPT and len(self._crystals) > 1:
             kept -= _num_kept(self._crystals.popitem(last=False)[1])
 
-    def _load(self, composition: str) -> dict[int, _Uniques]:
-        found: dict[int, _Uniques] = {}
+    def _load(self, composition: str) -> dict[int, Uniques]:
+        found: dict[int, Uniques] = {}
         for row in self._store.rows(ids=self._store.find("composition", composition)):
             reduced = row.data.get("reduced")
             if row.get("unique") and reduced is not None:
                 size = len(reduced["numbers"])
-                found.setdefault(size, _Uniques()).add(str(row.data["adit"]["id"]), reduced)
+                found.setdefault(size, Uniques()).add(str(row.data["adit"]["id"]), reduced)
         return found
 
 
-def _num_kept(composition: dict[int, _Uniques]) -> int:
+def _num_kept(composition: dict[int, Uniques]) -> int:
     return 1 + sum(len(each.cells) for each in composition.values())
 
 
@@ -134,6 +135,12 @@ def _invariants(cell: dict[str, Any]) -> NDArray[np.int8]:
         return invariants_of_primitive(structure)
     except ERRORS:  # nothing is near such a cell
         return np.full(num_invariants(len(set(cell["numbers"]))), 127, dtype=np.int8)
+
+
+def relaxed_cell(row: AtomsRow) -> dict[str, Any] | None:
+    """Return the reduced cell of a row as it was relaxed, packed; None where there is none."""
+    reduced = reduce_cell(cast("Structure", Sample.from_ase(row.toatoms()).to_pymatgen()))
+    return None if reduced is None else pack(reduced)
 
 
 def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
@@ -151,12 +158,12 @@ def mark_relaxed_duplicates(store: Store, below: float = math.inf) -> None:
     ids = [i for i in store.ranked("energy_above_hull", "relaxed", below) if i in compositions]
     found: dict[int, str | None] = {}
     for places in group(compositions[row_id] for row_id in ids).values():
-        unique: dict[int, _Uniques] = {}
+        unique: dict[int, Uniques] = {}
         for row in store.rows(ids=[ids[place] for place in places]) if len(places) > 1 else ():
-            mine = reduce_cell(cast("Structure", Sample.from_ase(row.toatoms()).to_pymatgen()))
-            if mine is None:
+            cell = relaxed_cell(row)
+            if cell is None:
                 continue
-            cell, earlier = pack(mine), unique.setdefault(len(mine), _Uniques())
+            earlier = unique.setdefault(len(cell["numbers"]), Uniques())
             found[row.id] = earlier.match(cell)
             if found[row.id] is None:
                 earlier.add(str(row.data["adit"]["id"]), cell)

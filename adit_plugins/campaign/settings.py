@@ -88,6 +88,13 @@ class Settings:
             raise ValueError("a second opinion needs a first one; drop --no-relax")
 
     @property
+    def neutral_rules(self) -> tuple[str, ...] | None:
+        """Rules of charge balance of which a candidate keeps one; None where it need not."""
+        if self.neutral_by is None:
+            return None
+        return tuple(NEUTRALITY_RULES[: NEUTRALITY_RULES.index(self.neutral_by) + 1])
+
+    @property
     def first_stage(self) -> str:
         """Where a valid, unique and novel crystal goes."""
         if self.relaxer is None:

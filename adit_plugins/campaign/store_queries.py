@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from adit_plugins.campaign.settings import DONE, KNOWN_STRUCTURE, WAITING, Settings
 from adit_plugins.campaign.stored_rows import ROW, stored_row
-from adit_plugins.validity.oxidation import NEUTRALITY_RULES
 
 if TYPE_CHECKING:
     from ase.db.row import AtomsRow
@@ -134,8 +133,8 @@ class Queries(ABC):
         ids = self.ranked("energy_above_hull", "relaxed", below)
         worse = self.texts("relaxed_duplicate_of")
         ids = [row_id for row_id in ids if row_id not in worse]
-        if settings.neutral_by is not None:
-            rules = NEUTRALITY_RULES[: NEUTRALITY_RULES.index(settings.neutral_by) + 1]
+        rules = settings.neutral_rules
+        if rules is not None:
             found = self.texts("neutral_by")
             ids = [row_id for row_id in ids if found.get(row_id) in rules]
         gaps = self.texts("hull_gap")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adit_plugins.hull.table import Hull, Phase, _System, atomic_fractions
+from adit_plugins.hull.table import MAX_SYSTEMS, Hull, Phase, _System, atomic_fractions
 
 if TYPE_CHECKING:
     from pymatgen.core import Composition
@@ -200,7 +200,10 @@ class AskedHull(Hull):
     def _fetch(self, symbols: Iterable[str]) -> tuple[Mapping[str, float], list[Phase]]:
         key = frozenset(symbols)
         if key not in self._fetched:
-            self._fetched[key] = split(self._entries_of(key))
+            found = split(self._entries_of(key))
+            if len(self._fetched) >= MAX_SYSTEMS:  # of a campaign of any length
+                del self._fetched[next(iter(self._fetched))]
+            self._fetched[key] = found
         return self._fetched[key]
 
     def _references(self, symbols: Iterable[str]) -> Mapping[str, float]:

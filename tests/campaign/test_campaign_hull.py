@@ -198,6 +198,23 @@ def test_a_reference_that_is_asked_knows_its_formulas() -> None:
         hull.knows("KCl")
 
 
+def test_what_a_reference_remembers_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adit_plugins.hull.entries.MAX_SYSTEMS", 2)
+    asked = []
+
+    class Asked(AskedHull):
+        def _entries_of(self, symbols: frozenset[str]) -> list[Any]:
+            asked.append(symbols)
+            return [total_of(PDEntry(Composition(each), -1.0)) for each in symbols]
+
+    hull = Asked("asked")
+    for formula in ("AgN", "AgN", "KCl", "NaF", "AgN"):
+        assert hull.energy_above_hull(formula, 0.5).energy_above_hull == 0.5
+        assert not hull.knows(formula)
+        assert len(hull._fetched) <= 2
+    assert asked == [{"Ag", "N"}, {"K", "Cl"}, {"Na", "F"}, {"Ag", "N"}]
+
+
 def test_a_reference_that_cannot_be_reached_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     from adit_plugins.campaign import work
 
