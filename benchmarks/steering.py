@@ -57,9 +57,10 @@ def judged(samples: list[Sample], max_steps: int, stable: float) -> dict[str, An
     hull, known = Hull.load(), Fingerprints.load("crystal")
     relaxed: list[tuple[float, Structure]] = []
     for result in relax([s.to_ase() for s in samples], "chgnet", max_steps=max_steps):
-        if result.failed:
+        try:
+            _, found = place(result, hull)
+        except ValueError:  # it failed, or an element has no reference energy
             continue
-        _, found = place(result, hull)
         structure = Sample.from_ase(result.atoms).to_pymatgen()
         assert isinstance(structure, Structure)
         relaxed.append((found.energy_above_hull, structure))

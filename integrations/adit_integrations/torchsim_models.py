@@ -81,11 +81,11 @@ class MaceAditModel(CrystalModel):
 
     def __init__(self, folder: str | Path | None = None, device: str | None = None) -> None:
         """Load weights; see `mace_adit.SmallMace`."""
-        from adit_integrations.mace_adit.relaxer import NAME, SmallMace
+        from adit_integrations.mace_adit.relaxer import SmallMace
 
         small = SmallMace(folder, device)
         super().__init__(small.device)
-        self.small, self.name = small, NAME
+        self.small, self.name = small, small.name
 
     def answers(self, crystals: Sequence[Atoms]) -> list[Answer]:
         """See `CrystalModel`."""

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, molecule
 
 from adit_integrations.mace import contained
 from adit_integrations.mace_adit import network as mace_network
 from adit_integrations.mace_adit import relaxer as mace_adit
+from adit_plugins.hull.energies import place
+from adit_plugins.hull.table import Hull
 from adit_plugins.relax.ase_relaxer import AseRelaxer
-from adit_plugins.relax.run import relax
+from adit_plugins.relax.run import find_relaxer, relax
 
 
 def test_sums_over_neighbours_are_those_of_e3nn() -> None:
@@ -218,3 +220,20 @@ def test_torch_sim_says_the_same(shipped: mace_adit.SmallMace) -> None:
         if not result.failed:
             assert result.energy == pytest.approx(energy, abs=1e-4)
     assert any(not result.failed for result in results)
+
+
+def test_the_weights_of_another_teacher_have_their_own_scale_and_know_molecules() -> None:
+    """Raw energies, to which the hull adds the corrections; a molecule's have no place there."""
+    relaxer = find_relaxer("mace-adit:sevennet")()
+    assert sum(path.stat().st_size for path in mace_adit.OTHERS["sevennet"].iterdir()) < 2_000_000
+    oxide, ethanol = bulk("MgO", "rocksalt", a=4.3), molecule("CH3CH2OH")
+    ethanol.rattle(0.05, seed=0)
+    found, wet, strange = relaxer.relax([oxide, ethanol, molecule("SiH4")], 0.1, 200)
+    assert found.potential == "mace-adit-sevennet" and found.convention == "mp-raw"
+    assert abs(place(found, Hull.load())[1].energy_above_hull) < 0.1
+    assert wet.converged and wet.convention == "" and wet.rmsd < 0.2
+    assert strange.failed and "does not know Si" in strange.reason
+    with pytest.raises(ValueError, match="mace-adit:sevennet"):
+        find_relaxer("mace-adit:nowhere")()
+    (other,) = relax([oxide], "mace-adit", max_steps=0, workers=0)
+    assert abs(other.energy - found.energy) / 2 > 0.2  # the corrections of oxides

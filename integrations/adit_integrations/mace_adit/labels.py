@@ -279,7 +279,7 @@ def _checksum(name: str | None) -> str | None:
 def _weights(name: str) -> Path:
     from adit_integrations.mace_adit import relaxer as mace_adit
 
-    return mace_adit.WEIGHTS if name == mace_adit.NAME else Path(name)
+    return mace_adit.folder_of(None if name == mace_adit.NAME else name)
 
 
 def _check_manifest(options: LabelOptions, teacher: Teacher, counts: dict[str, int]) -> None:

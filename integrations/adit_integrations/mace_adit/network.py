@@ -259,7 +259,8 @@ def read_config(folder: Path) -> tuple[NetworkConfig, Path, str]:
         return NetworkConfig(**network), weights, str(content["sha256"])
     except FileNotFoundError as error:
         raise PrefilterError(
-            f"No small MACE in {folder}: it has no {CONFIG}. Train one: adit train prefilter --help"
+            f"No small MACE in {folder}: it has no {CONFIG}. Take mace-adit or mace-adit:sevennet, "
+            "or train one: adit train prefilter --help"
         ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PrefilterError(f"{path} is damaged: {error}. Install or copy it again.") from error

@@ -25,11 +25,25 @@ from adit_plugins.relax.results import RelaxResult
 
 NAME = "mace-adit"
 WEIGHTS = Path(__file__).parent / "weights" / NAME
+# Shipped beside it, as `mace-adit:NAME`.
+OTHERS = {"sevennet": WEIGHTS.with_name(f"{NAME}-sevennet")}
 
 # eV/atom: as for CHGNet, outside lies extrapolation.
 ENERGY_BOUNDS = (-18.0, 10.0)
 # eV/atom between the two readouts; beyond, the accurate potential is to judge.
 MAX_DISAGREEMENT = 0.1
+
+
+def folder_of(weights: str | Path | None) -> Path:
+    """Where weights are: the shipped ones for None, others of them by name, or a folder."""
+    if weights is None:
+        return WEIGHTS
+    return OTHERS.get(str(weights), Path(weights))
+
+
+def name_of(folder: Path) -> str:
+    """Return the potential's name; what is known of shipped weights is not said of others."""
+    return folder.name if folder in (WEIGHTS, *OTHERS.values()) else f"{NAME}:{folder}"
 
 
 class SmallMace:
@@ -39,14 +53,15 @@ class SmallMace:
         """Load weights.
 
         Args:
-            folder: of a training run's `model`; None for the shipped weights.
+            folder: of a training run's `model`; None for the shipped weights, see `folder_of`.
             device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
 
         Raises:
             PrefilterError: weights are missing or damaged.
         """
+        self.name = name_of(folder_of(folder))
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.config, network = nets.load(WEIGHTS if folder is None else Path(folder))
+        self.config, network = nets.load(folder_of(folder))
         self.network = network.to(self.device)
 
     def evaluate(self, crystals: Sequence[Atoms]) -> list[Evaluation]:
@@ -97,10 +112,10 @@ class SmallMace:
         spreads = self.disagreement([results[place].atoms for place in places])
         for place, spread in zip(places, spreads.tolist(), strict=True):
             if spread > MAX_DISAGREEMENT:
-                reason = f"uncertain: the readouts of {NAME} differ by {spread:.2f} eV/atom"
+                reason = f"uncertain: the readouts of {self.name} differ by {spread:.2f} eV/atom"
                 end = results[place]
                 reviewed[place] = RelaxResult.failure(
-                    before[place].copy(), reason, NAME, end.num_steps, end.seconds
+                    before[place].copy(), reason, self.name, end.num_steps, end.seconds
                 )
         return reviewed
 
@@ -171,14 +186,13 @@ class MaceAditRelaxer:
     What the network does not know is said so, not judged.
 
     Attributes:
-        name: `mace-adit`.
+        name: `mace-adit`, and which weights, if not the usual ones.
         chunk_atoms: atoms in a batch. An evaluation has a cost of its own, and fewer and fewer
             structures share it as they converge (`benchmarks/prefilter_speed.py` counts them).
         elements: atomic numbers that the network knows in crystals.
         convention: of crystals' energies, see `adit_plugins.relax.results`.
     """
 
-    name = NAME
     energy_bounds = ENERGY_BOUNDS
     chunk_atoms: ClassVar[int] = 1024 if torch.cuda.is_available() else 256
 
@@ -191,7 +205,8 @@ class MaceAditRelaxer:
         """Load the network.
 
         Args:
-            folder: of weights of your own, as in `mace-adit:FOLDER`; None for the shipped ones.
+            folder: of weights of your own, as in `mace-adit:FOLDER`, or `sevennet`; None for the
+                shipped ones.
             max_seconds: wall-clock limit a structure.
             device: `"cpu"`, `"cuda"`; None takes CUDA if there is one.
 
@@ -199,6 +214,7 @@ class MaceAditRelaxer:
             PrefilterError: weights are missing or damaged.
         """
         self.model = SmallMace(folder, device)
+        self.name = self.model.name
         self.max_seconds = max_seconds
         self.elements = frozenset(self.model.config.known)
         self.convention = self.model.config.convention
@@ -224,7 +240,7 @@ class MaceAditRelaxer:
         results = relax_together(
             batch,
             self.model.evaluate,
-            name=NAME,
+            name=self.name,
             fmax=fmax,
             max_steps=max_steps,
             max_seconds=self.max_seconds,
@@ -236,7 +252,7 @@ class MaceAditRelaxer:
 
     def _relax_molecule(self, atoms: Atoms, fmax: float, max_steps: int) -> RelaxResult:
         relaxer = AseRelaxer(
-            NAME,
+            self.name,
             MaceAditCalculator(model=self.model),
             self.max_seconds,
             convention="",
