@@ -31,6 +31,7 @@ from statistics import linear_regression
 from typing import Any
 
 from campaign_marks import MARKS, cpu_seconds, load_average, memory, peak
+from json_output import write_json
 
 from adit_plugins.campaign import Settings, Store
 from adit_plugins.campaign.duplicates import mark_relaxed_duplicates
@@ -212,10 +213,7 @@ def main() -> int:
             result = {"sizes": measure_until(args.folder, Path(temporary), args.until)}
         else:
             result = measure_report(args.folder)
-    text = json.dumps({"load_at_the_end": load_average(), **result}, indent=1)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    write_json({"load_at_the_end": load_average(), **result}, args.json)
     return 0
 
 

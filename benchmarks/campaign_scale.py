@@ -55,6 +55,7 @@ from campaign_marks import (
     timed_steps,
 )
 from campaign_structures import Replaced, structure, structures
+from json_output import write_json
 from rich.console import Console
 
 from adit_plugins.campaign import Campaign, Resources, Settings, Store, StructuresSource
@@ -339,10 +340,7 @@ def main() -> int:
         else:
             make = structures if args.crystals is None else Replaced.read(args.crystals)
             result = measure(args.num, folder, args.every, args.workers, make)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    write_json(result, args.json)
     return 0
 
 

@@ -10,12 +10,12 @@ the place of its first match among the nearest says how many comparisons would h
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from json_output import write_json
 from pymatgen.core import Structure
 
 from adit_plugins.campaign.duplicates import MAX_COMPARED
@@ -82,10 +82,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     result = measure(cells(args.table, args.num, args.sites))
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.json is not None:
-        args.json.write_text(text + "\n", encoding="utf-8")
+    write_json(result, args.json)
     return 0
 
 
