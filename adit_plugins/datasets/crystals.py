@@ -59,7 +59,7 @@ def crystals(
         source: the file or folder.
         max_num_atoms: larger cells are left out.
         max_energy_above_hull: eV/atom; rows above it, or without a number, are left out where the
-            column exists.
+            column exists; infinity for no limit.
         labels: further columns that a network can be trained on as conditions, `NAME`,
             `NAME:UNIT` or `NAME:class`. The energy above the hull and the band gap are taken where
             a table has them; density and space group are those of the structure.

@@ -37,7 +37,7 @@ class CrystalStream:
             anew for each pass.
         max_num_atoms: larger cells are left out.
         max_energy_above_hull: eV/atom; rows above it, or without a number, are left out where the
-            column exists. None: columns are not looked at.
+            column exists; infinity for no limit. None: columns are not looked at.
         units: of the labels, by column.
         limits: of further columns; rows above one, or without a number, are left out.
     """
@@ -82,7 +82,7 @@ class CrystalStream:
             limits.append(("energy_above_hull", self.max_energy_above_hull, " eV/atom"))
             limits.append(("num_atoms", self.max_num_atoms, ""))
         for name, limit, unit in limits:
-            if name not in columns and name not in self.limits:
+            if limit == np.inf or (name not in columns and name not in self.limits):
                 continue
             value = number_of(columns.get(name))
             if not np.isfinite(value):

@@ -159,6 +159,8 @@ def test_rows_without_an_energy_are_counted(tmp_path: Path) -> None:
         pytest.warns(UserWarning, match="1 of 5 rows have energy_above_hull above 0.1 eV/atom"),
     ):
         assert crystals.crystals(tmp_path / "t.csv").num_atoms.tolist() == [8, 8]
+    unlimited = crystals.crystals(tmp_path / "t.csv", max_energy_above_hull=float("inf"))
+    assert unlimited.num_atoms.tolist() == [8] * 5
 
 
 def test_incomplete_mp20_is_refused(tmp_path: Path) -> None:
