@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any, Dict, List, Sequence  # noqa: UP035 - a Python of another may be old
 
 import sevenn._keys as keys
-import torch
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import SevenNetCalculator
 from sevenn.train.dataload import unlabeled_atoms_to_graph
@@ -67,9 +66,3 @@ class BatchedSevenNet(SevenNetCalculator):
                 "forces": forces[i].numpy(),
                 "stress": stresses[i].numpy(),
             }
-
-
-def make(model: str, device: str = "auto") -> BatchedSevenNet:
-    """Load a SevenNet; see its calculator."""
-    torch.set_num_threads(max(1, torch.get_num_threads()))
-    return BatchedSevenNet(model, device=device)

@@ -231,6 +231,8 @@ def _sevennet(model: str, device: str) -> Calculators:
 
     check(model)
     arguments = {"model": MODELS[model], "device": device}
-    calculator = RemoteCalculator(ENVIRONMENT, f"{SEVENNET_BATCHES}:make", arguments, SECONDS)
+    calculator = RemoteCalculator(
+        ENVIRONMENT, f"{SEVENNET_BATCHES}:BatchedSevenNet", arguments, SECONDS
+    )
     batch = 8 if device == "cpu" else 128
     return Calculators(f"sevennet-{model}", MP_RAW, calculator, crystals_only=False, batch=batch)
