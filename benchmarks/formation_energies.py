@@ -8,8 +8,12 @@
 
     python benchmarks/formation_energies.py crystals.parquet --energies energies.parquet \
         --log formation.jsonl --json benchmarks/results/formation_energies.json
-    python benchmarks/formation_energies.py mp20_test.parquet --relaxer sevennet:l3i5 mace-adit \
-        --log mp20.jsonl --json benchmarks/results/formation_energies_mp20.json
+    python benchmarks/formation_energies.py mp20_test.parquet \
+        --relaxer sevennet:l3i5 mace-adit:sevennet --log mp20.jsonl \
+        --json benchmarks/results/formation_energies_mp20.json
+    python benchmarks/formation_energies.py mp20_test.parquet --held-out \
+        --relaxer mace-adit mace-adit:sevennet --log mp20.jsonl \
+        --json benchmarks/results/formation_energies_held_out.json
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from typing import Any
 
 import pandas as pd
 from ase import Atoms
+from pymatgen.core import Composition
 from relaxed_rows import errors, relaxed, row_atoms, write_json
 
+from adit_integrations.mace_adit.label_set import split_of
 from adit_plugins.hull.energies import ConventionError, corrected_energy
 from adit_plugins.hull.references import references_of
 from adit_plugins.hull.table import (
@@ -43,6 +49,11 @@ def formation(formula: str, energy_per_atom: float | None) -> float:
         return formation_energy_per_atom(formula, energy_per_atom)
     except UnknownElementError:
         return math.nan
+
+
+def reduced(formula: str) -> str:
+    """The formula as labels are split by it."""
+    return str(Composition(formula).reduced_formula)
 
 
 def on_the_hulls_scale(atoms: Atoms, record: dict[str, Any]) -> float | None:
@@ -132,6 +143,9 @@ def main() -> int:
     parser.add_argument("--energies", type=Path)
     parser.add_argument("--log", type=Path, required=True, help="JSON lines; made or continued")
     parser.add_argument("--relaxer", nargs="+", default=["chgnet"])
+    parser.add_argument(
+        "--held-out", action="store_true", help="only formulas that no mace-adit has learned from"
+    )
     parser.add_argument("--max-steps", type=int, default=0, help="0: at the geometry given")
     parser.add_argument("--num-mace", type=int, default=3000)
     parser.add_argument("--workers", type=int, default=0)
@@ -139,6 +153,8 @@ def main() -> int:
     args = parser.parse_args()
     crystals = pd.read_parquet(args.crystals)
     rows = crystals[crystals.split == "test"]
+    if args.held_out:
+        rows = rows[[split_of(reduced(formula)) != "train" for formula in rows.formula]]
     found = {name: by_potential(rows, name, args) for name in args.relaxer}
     result: dict[str, Any] = {"test rows": found if len(found) > 1 else found[args.relaxer[0]]}
     if args.energies is not None:

@@ -1,13 +1,13 @@
-"""Raw molecules relaxed by GFN2-xTB alone, and by `mace-adit` first.
+"""Raw molecules relaxed by GFN2-xTB alone, and by `mace-adit:sevennet` first.
 
     python benchmarks/prefilter_molecules.py --num 100 \\
         --json benchmarks/results/prefilter_molecules.json
 
 Strictly valid samples of the release, as drawn, go down to 0.05 eV/angstrom by GFN2-xTB (`adit env
-create tblite`), within 200 steps; the same after `mace-adit`, the small network that has learned
-from GFN2-xTB, has gone down first, within 50. Both ways in one process with one thread. How far
-the network errs is measured where its own way ends: against GFN2-xTB's energy there, relative to
-that of the first geometry.
+create tblite`), within 200 steps; the same after `mace-adit:sevennet`, the small network that has
+learned from GFN2-xTB, has gone down first, within 50. Both ways in one process with one thread. How
+far the network errs is measured where its own way ends: against GFN2-xTB's energy there, relative
+to that of the first geometry.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--weights", help="of a small MACE; default: the shipped ones")
+    parser.add_argument("--weights", default="sevennet", help="`mace-adit:WEIGHTS`")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     weights, raw = raw_molecules(args.num, args.seed)
     xtb = load_relaxer("tblite:gfn2")
-    small = load_relaxer(f"mace-adit:{args.weights}" if args.weights else "mace-adit")
+    small = load_relaxer(f"mace-adit:{args.weights}")
     alone, alone_row = timed(xtb, raw, STEPS)
     first, first_row = timed(small, raw, PREFILTER_STEPS)
     after, after_row = timed(xtb, [each.atoms for each in first], STEPS)
